@@ -1,0 +1,143 @@
+"""What flows through the house: prompts -> rollouts -> rewards -> batch.
+
+Frozen dataclasses: a stage returns a replaced copy and never edits what it was given. Tensors are named for type
+checkers only, so reward functions can import this module without torch.
+
+Sequence alignment is the same everywhere: arrays are `[B, T]` over prompt *and* response, right-padded;
+`logprobs[b, t]` is the log-probability of token `t` given the tokens before it; `response_mask` is 1 on tokens that
+the policy sampled and 0 on the prompt and the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row of the data. `position` is its place in the endless prompt stream, so it is unique within a run."""
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    reference: Any = None
+    source: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    position: int = -1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked for: `len(seeds)` samples of one prompt, each from its own seed."""
+
+    prompt_ids: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One sampled response; `logprobs` are of the temperature-scaled, unfiltered distribution."""
+
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: str  # "stop" or "length"
+
+
+@dataclass(frozen=True)
+class Reward:
+    """`total` is the weighted sum of `parts`; with an `error` the sample is invalid and is not trained on."""
+
+    total: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One response to one prompt with all that is known of it. `group` is shared by the samples of one prompt."""
+
+    prompt: Prompt
+    group: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    response: str
+    response_mask: tuple[int, ...]
+    rollout_logprobs: tuple[float, ...]
+    finish_reason: str
+    policy_version: int
+    mm_inputs: Mapping[str, Any] = field(default_factory=dict)
+    reward: Reward | None = None
+
+
+FILLED_BY = {
+    "old_logprobs": "update/score.py, unless the on-policy short cut applies",
+    "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
+    "values": "the critic (estimator gae)",
+    "advantages": "the estimator's advantage function",
+    "returns": "the critic's estimator (gae)",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rollout step as tensors; see the module's note for the alignment.
+
+    input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
+    rewards [B] float64 (NaN = invalid sample); group [B] long. Reading a field that no stage has filled raises.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    response_mask: Tensor
+    rollout_logprobs: Tensor
+    rewards: Tensor
+    group: Tensor
+    temperature: float = 1.0
+    old_logprobs: Tensor | None = None
+    ref_logprobs: Tensor | None = None
+    values: Tensor | None = None
+    advantages: Tensor | None = None
+    returns: Tensor | None = None
+    mm_inputs: Sequence[Mapping[str, Tensor]] = ()
+
+    def __len__(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if value is None and name in FILLED_BY:
+            raise ValueError(f"Batch.{name} is empty: it is filled by {FILLED_BY[name]}")
+        return value
+
+    def has(self, name: str) -> bool:
+        return object.__getattribute__(self, name) is not None
+
+    def filled(self, **changes: Any) -> Batch:
+        """A copy with `changes`; `dataclasses.replace` would trip over the fields that are still empty."""
+        kept = {entry.name: object.__getattribute__(self, entry.name) for entry in fields(self)}
+        return Batch(**{**kept, **changes})
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """The rows in the given order, trimmed to the longest of them."""
+        index = self.input_ids.new_tensor(list(rows))
+        width = int(self.attention_mask[index].sum(-1).max()) if len(rows) else 0
+        changed = {}
+        for entry in fields(self):
+            value = object.__getattribute__(self, entry.name)
+            if hasattr(value, "dim"):
+                changed[entry.name] = value[index][:, :width] if value.dim() == 2 else value[index]
+        if self.mm_inputs:
+            changed["mm_inputs"] = tuple(self.mm_inputs[row] for row in rows)
+        return self.filled(**changed)
