@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -31,6 +32,7 @@ class Prompt:
     videos: tuple[Any, ...] = ()
     token_ids: tuple[int, ...] = ()
     position: int = -1
+    where: str = ""  # file:line, for messages to the user
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,21 @@ class Batch:
         kept = {entry.name: object.__getattribute__(self, entry.name) for entry in fields(self)}
         return Batch(**{**kept, **changes})
 
+    def to(self, device: torch.device) -> Batch:
+        moved = {name: value.to(device) for name, value in self._tensors().items()}
+        return self.filled(**moved)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        kept = {entry.name: object.__getattribute__(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in kept.items() if hasattr(value, "dim")}
+
     def select(self, rows: Sequence[int]) -> Batch:
         """The rows in the given order, trimmed to the longest of them."""
         index = self.input_ids.new_tensor(list(rows))
         width = int(self.attention_mask[index].sum(-1).max()) if len(rows) else 0
-        changed = {}
-        for entry in fields(self):
-            value = object.__getattribute__(self, entry.name)
-            if hasattr(value, "dim"):
-                changed[entry.name] = value[index][:, :width] if value.dim() == 2 else value[index]
+        changed: dict[str, Any] = {}
+        for name, value in self._tensors().items():
+            changed[name] = value[index][:, :width] if value.dim() == 2 else value[index]
         if self.mm_inputs:
             changed["mm_inputs"] = tuple(self.mm_inputs[row] for row in rows)
         return self.filled(**changed)

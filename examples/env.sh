@@ -1,0 +1,104 @@
+# Sourced, not run: makes or reuses .venv in the repository root, puts it first on PATH, and goes to that root.
+#
+#   PYTHON                 the Python (3.10 to 3.13) to make .venv from; default: the first that is found
+#   LIGHTRFT_TORCH_INDEX   package index for torch, e.g. the index of CPU wheels of the PyTorch project: without it,
+#                          torch's default build may bring gigabytes of CUDA libraries onto a machine without a GPU
+#
+# An installed torch (of the active environment or the system) is reused. Once .venv is complete this costs nothing;
+# a change of setup.py or pyproject.toml, or an interrupted installation, makes it install again.
+
+LIGHTRFT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+LIGHTRFT_TORCH="torch==2.13.0"
+cd "$LIGHTRFT_ROOT" || return 1
+
+_fail() {
+    echo "env: $*" >&2
+    return 1
+}
+
+_is_supported() {
+    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' >/dev/null 2>&1
+}
+
+_find_python() {
+    local name
+    if [ -n "${PYTHON:-}" ]; then
+        _is_supported "$PYTHON" || { _fail "PYTHON=$PYTHON is not a Python of 3.10 to 3.13"; return 1; }
+        echo "$PYTHON"
+        return 0
+    fi
+    for name in python3 python python3.13 python3.12 python3.11 python3.10; do
+        if _is_supported "$name"; then
+            echo "$name"
+            return 0
+        fi
+    done
+    _fail "no Python of 3.10 to 3.13 found; install one, or name it: PYTHON=/path/to/python3"
+}
+
+_has_torch() {
+    "$1" -c 'import torch; torch.zeros(1)' >/dev/null 2>&1
+}
+
+_make_venv() {
+    local base
+    base="$(_find_python)" || return 1
+    if _has_torch "$base"; then
+        echo "env: making .venv, reusing the torch of $base"
+        "$base" -m venv --system-site-packages .venv || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
+        # A venv made from inside another venv sees the system's packages but not that venv's.
+        if ! _has_torch .venv/bin/python; then
+            "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+                >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_base.pth"
+        fi
+    else
+        echo "env: making .venv"
+        "$base" -m venv .venv || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
+    fi
+}
+
+_install() {
+    local pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check)
+    if ! _has_torch .venv/bin/python; then
+        echo "env: installing $LIGHTRFT_TORCH"
+        "${pip[@]}" "$LIGHTRFT_TORCH" ${LIGHTRFT_TORCH_INDEX:+--index-url "$LIGHTRFT_TORCH_INDEX"} ||
+            { _fail "torch could not be installed; another index: LIGHTRFT_TORCH_INDEX=URL"; return 1; }
+    fi
+    echo "env: installing lightrft and its requirements"
+    "${pip[@]}" --editable ".[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
+}
+
+# What .venv was installed from; it holds the folder too, since a moved venv is a broken one.
+_fingerprint() {
+    { echo "$LIGHTRFT_ROOT"; cat setup.py pyproject.toml; } | cksum
+}
+
+_ensure() {
+    local stamp=".venv/lightrft-installed" wanted
+    wanted="$(_fingerprint)"
+    if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+        return 0
+    fi
+    rm -f "$stamp"
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        _make_venv || return 1
+    fi
+    _install || return 1
+    echo "$wanted" >"$stamp"
+}
+
+# The first of NAME, NAME-2, NAME-3 … that does not exist or is empty.
+fresh_folder() {
+    local folder="$1" n=2
+    while [ -n "$(ls -A "$folder" 2>/dev/null)" ]; do
+        folder="$1-$n"
+        n=$((n + 1))
+    done
+    echo "$folder"
+}
+
+_ensure || exit 1
+export VIRTUAL_ENV="$LIGHTRFT_ROOT/.venv" PATH="$LIGHTRFT_ROOT/.venv/bin:$PATH"
+unset PYTHONHOME
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # torch's default wastes whole cores where threads contend
+export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" TOKENIZERS_PARALLELISM=false

@@ -1,0 +1,1 @@
+"""The mathematics: pure functions on tensors, one estimator per file. See docs/architecture.md."""

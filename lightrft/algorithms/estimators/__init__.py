@@ -1,0 +1,1 @@
+"""One file per value of `--advantage_estimator`; each declares one `ESTIMATOR`."""

@@ -1,0 +1,170 @@
+"""The command line: argparse for reading and for `--help`, without its habit of stopping at the first mistake.
+
+Every flag takes any number of words here, and how many it should have is checked afterwards; so argparse itself finds
+nothing to refuse, and all problems can be reported together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+from lightrft.args.convert import Wrong, from_words
+from lightrft.args.field import Record, as_text
+from lightrft.args.names import DOTTED, about_dotted, about_unknown
+from lightrft.args.settings import Problem, Setting, typed_setting
+from lightrft.args.surface import FLAGS, GROUPS, Flag
+from lightrft.errors import Refused
+
+TYPED = "typed"
+PLAIN = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
+FLAG = re.compile(r"--\w+")
+ALONE = "text"  # what `--print_args` means without a value
+USAGE = "%(prog)s --pretrain MODEL --prompt_data FILE --reward_fn RULE --rollout_batch_size N --train_batch_size N "
+USAGE += "--save_path FOLDER [--flag value ...]"
+
+
+def read_command_line(argv: Sequence[str]) -> list[Setting | Problem]:
+    """What was typed, in order. Prints the help and exits with 0 where it is asked for."""
+    words, found = _without_dotted(argv)
+    known, rest = build_parser().parse_known_args(words)
+    typed = [_setting(FLAGS[name], option, values) for name, option, values in getattr(known, TYPED, ())]
+    return [*found, *typed, *_strangers(rest)]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        usage=USAGE,
+        description="Reinforcement fine-tuning of language models.",
+        epilog="Command line > YAML (--config) > the estimator's defaults > the defaults shown here.",
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    for group, cls in GROUPS.items():
+        section = parser.add_argument_group(cls.__doc__)
+        for flag in (flag for flag in FLAGS.values() if flag.group == group):
+            section.add_argument(
+                *_options(flag),
+                dest=flag.name,
+                nargs="*",
+                action=_Typed,
+                metavar=_metavar(flag),
+                help=_help(flag.record),
+            )
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Refused(message)
+
+
+class _Typed(argparse.Action):
+    """Appends what was typed, and keeps the namespace free of anything else."""
+
+    def __call__(self, parser, namespace, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, TYPED, [*getattr(namespace, TYPED, ()), (self.dest, option_string, list(values))])
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Shows each flag with the values that it really takes."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=118)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        flag = FLAGS.get(action.dest)
+        if flag is None or flag.is_switch:
+            return ""
+        word = str(action.metavar)
+        if flag.record.nargs == "?":
+            return f"[{word}]"
+        return " ".join([word] * flag.kind.count) if flag.kind.count else word
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        values = self._format_args(action, "")
+        return ", ".join(action.option_strings) + (f" {values}" if values else "")
+
+
+def _without_dotted(argv: Sequence[str]) -> tuple[list[str], list[Setting | Problem]]:
+    """Sets `a.b.c=value` aside, before a list flag takes it for a value, and ties `-1e-3` to its flag: argparse
+    knows only plain negative numbers for values."""
+    words: list[str] = []
+    found: list[Setting | Problem] = []
+    weights = False  # a part of the reward may have a dot in its name
+    for word in argv:
+        weights = word == "--reward_weights" if word.startswith("--") else weights
+        if word == "--":
+            found.append(Problem((), "-- is not a flag; --help lists them all"))
+        elif not weights and DOTTED.fullmatch(word):
+            found.append(Problem((), about_dotted(word) or word))
+        elif _is_negative(word) and not PLAIN.fullmatch(word) and words and FLAG.fullmatch(words[-1]):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words, found
+
+
+def _is_negative(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return word.startswith("-")
+
+
+def _setting(flag: Flag, option: str, words: list[str]) -> Setting | Problem:
+    return typed_setting(flag, lambda: _value(flag, option, words), "cli", option)
+
+
+def _value(flag: Flag, option: str, words: list[str]) -> Any:
+    if flag.is_switch:
+        if words:
+            raise Wrong(f"takes no value, got {' '.join(map(repr, words))}; write --{flag.name} or --no-{flag.name}")
+        return option != f"--no-{flag.name}"
+    if flag.record.nargs == "?" and not words:
+        return ALONE
+    if flag.kind.shape != "one" and not words:
+        raise Wrong("takes at least one value, got none")
+    return from_words(flag.kind, words)
+
+
+def _strangers(rest: Sequence[str]) -> Iterator[Problem]:
+    """Words that argparse could not place. What follows an unknown flag is its value and needs no line of its own."""
+    after_flag = False
+    for word in rest:
+        is_flag = word.startswith("-") and not _is_negative(word)
+        if is_flag:
+            name = word.partition("=")[0]
+            bare = name.lstrip("-")
+            yield Problem((), about_unknown(bare, name[: len(name) - len(bare)]))
+        elif not after_flag:
+            yield Problem((), f"{word!r} belongs to no flag")
+        after_flag = after_flag or is_flag
+
+
+def _options(flag: Flag) -> list[str]:
+    names = [f"--{name}" for name in (flag.name, *flag.record.aliases)]
+    return [*names, f"--no-{flag.name}"] if flag.is_switch else names
+
+
+def _metavar(flag: Flag) -> str:
+    allowed = flag.record.allowed()
+    if allowed is not None:
+        return "{" + ",".join(allowed) + "}"
+    if flag.kind.shape == "pairs":
+        return "NAME=NUMBER ..."
+    word = {int: "INT", float: "FLOAT"}.get(flag.kind.of, "TEXT")
+    return f"{word} ..." if flag.kind.shape == "list" and not flag.kind.count else word
+
+
+def _help(record: Record) -> str:
+    default = record.unset or as_text(record.default)
+    facts = ["required" if record.required else f"default: {default}"]
+    facts += [f"bounds: {record.bounds()}"] if record.bounds() else []
+    if record.recommended:
+        facts.append("recommended: {:g} to {:g}".format(*record.recommended))
+    return f"{record.help} [{'; '.join(facts)}]".replace("%", "%%")

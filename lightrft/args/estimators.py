@@ -1,0 +1,50 @@
+"""What an estimator's file declares, read without importing it, so that `--help` needs no torch.
+
+An estimator is one file; its name is the flag's value. `defaults=`, `needs=` and `kl=` of its
+`ESTIMATOR = Estimator(...)` are therefore literals.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent.parent / "algorithms" / "estimators"
+
+
+def estimator_names(folder: Path | None = None) -> tuple[str, ...]:
+    files = (folder or FOLDER).glob("*.py")
+    return tuple(sorted(path.stem for path in files if not path.stem.startswith("_")))
+
+
+def estimator_defaults(name: str, folder: Path | None = None) -> dict[str, Any]:
+    return dict(_declared(name, "defaults", folder) or {})
+
+
+def estimator_needs(name: str, folder: Path | None = None) -> frozenset[str]:
+    return frozenset(_declared(name, "needs", folder) or ())
+
+
+def estimator_kl(name: str, folder: Path | None = None) -> str:
+    """Where the estimator puts the KL term: "loss" or "reward"."""
+    return _declared(name, "kl", folder) or "loss"
+
+
+def _declared(name: str, keyword: str, folder: Path | None) -> Any:
+    """The literal given for `keyword`, or None where the estimator does not give it."""
+    path = (folder or FOLDER) / f"{name}.py"
+    values = {entry.arg: entry.value for entry in _declaration(path).keywords}
+    try:
+        return ast.literal_eval(values[keyword]) if keyword in values else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {keyword}= of ESTIMATOR must be a literal") from error
+
+
+def _declaration(path: Path) -> ast.Call:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        named = any(isinstance(target, ast.Name) and target.id == "ESTIMATOR" for target in targets)
+        if named and isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
+            return node.value
+    raise ValueError(f"{path} declares no ESTIMATOR = Estimator(...)")

@@ -1,0 +1,130 @@
+"""What one flag declares about itself; help, validation, documentation and the mutation test read this one record."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightrft.args.surface import Args
+
+RECORD = "flag"
+
+
+@dataclass(frozen=True)
+class Witness:
+    """A tiny training in which setting the flag shows.
+
+    `change` is added to the base run, `given` to both runs, and the flags named in `without` are left out of both.
+    `{save_path}` stands for the run's folder. `seen` is what differs: metrics, perf:<key>, model, files, output,
+    summary, run (the runtime section of run.json), refused (the changed run exits with 2) or gpu (no CPU can show it).
+    """
+
+    change: str
+    seen: str
+    given: str = ""
+    without: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    help: str
+    default: Any
+    required: bool
+    ge: float | None
+    gt: float | None
+    le: float | None
+    lt: float | None
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None
+    recommended: tuple[float, float] | None
+    aliases: tuple[str, ...]
+    nargs: int | str | None
+    matters: Callable[[Args], str | None] | None
+    witness: Witness | None
+    derive: Callable[[Args], Any] | None
+    unset: str | None
+
+    def allowed(self) -> tuple[str, ...] | None:
+        return self.choices() if callable(self.choices) else self.choices
+
+    def bounds(self) -> str:
+        limits = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+
+    def violation(self, value: Any) -> str | None:
+        """What is wrong with a value of the right type, and what would work."""
+        return next((wrong for item in items_of(value) if (wrong := self._wrong(item))), None)
+
+    def _wrong(self, item: Any) -> str | None:
+        allowed = self.allowed()
+        if item == "":
+            return "is empty: give a value or leave the flag out"
+        if allowed is not None and item not in allowed:
+            return f"{item} is not one of its choices: {', '.join(allowed)}{_nearest(str(item), allowed)}"
+        if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
+            return f"{as_text(item)} is out of bounds: it must be {self.bounds()}"
+        return None
+
+    def _inside(self, number: float) -> bool:
+        low = (self.ge is None or number >= self.ge) and (self.gt is None or number > self.gt)
+        return low and (self.le is None or number <= self.le) and (self.lt is None or number < self.lt)
+
+
+def arg(
+    default: Any,
+    help: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None = None,
+    recommended: tuple[float, float] | None = None,
+    aliases: tuple[str, ...] = (),
+    required: bool = False,
+    nargs: int | str | None = None,
+    matters: Callable[[Args], str | None] | None = None,
+    witness: Witness | None = None,
+    derive: Callable[[Args], Any] | None = None,
+    unset: str | None = None,
+) -> Any:
+    """A dataclass field that carries its flag's record.
+
+    `matters(args)` is the reason why the flag, once typed, can have no effect in this configuration, or None.
+    `derive(args)` fills a default that follows from other flags; `unset` says in words what a default of None means.
+    """
+    record = Record(
+        help, default, required, ge, gt, le, lt, choices, recommended, aliases, nargs, matters, witness, derive, unset
+    )
+    metadata = {RECORD: record}
+    if required:
+        return field(metadata=metadata)
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def items_of(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return tuple(value.values())
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def as_text(value: Any) -> str:
+    """A value as the user would write it; strings with white space show it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={as_text(weight)}" for name, weight in value.items()) or "(none)"
+    if isinstance(value, (tuple, list)):
+        return " ".join(as_text(item) for item in value) or "(none)"
+    if isinstance(value, str) and (value.split() != [value]):
+        return repr(value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; nearest: {close[0]}" if close else ""

@@ -1,0 +1,95 @@
+"""From command line and YAML files to the arguments of a run; every mistake in them is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightrft.args.command_line import read_command_line
+from lightrft.args.estimators import estimator_defaults, estimator_names
+from lightrft.args.rules import findings
+from lightrft.args.settings import Problem, Setting
+from lightrft.args.surface import FLAGS, Args, Hidden, Source, resolve
+from lightrft.args.yaml_file import read_yaml
+from lightrft.errors import Refused
+
+NO_DEFAULTS: Mapping[str, object] = {}
+PLACEHOLDERS = {int: 1, float: 1.0, str: "?"}
+
+
+def parse(argv: Sequence[str], defaults: Mapping[str, object] = NO_DEFAULTS, *, world_size: int = 1) -> Args:
+    """Command line > YAML (a later file wins) > `defaults` > the estimator's defaults > the fields' defaults.
+
+    Raises Refused with one line for each unknown flag, wrong type, broken bound and missing flag, and then also for
+    each broken rule between the flags that are well; where all is well the rules are left to `check`.
+    """
+    found = _typed(argv)
+    settings = [*_of_program(defaults), *(entry for entry in found if isinstance(entry, Setting))]
+    problems = [entry for entry in found if isinstance(entry, Problem)]
+    broken = {flag for problem in problems for flag in problem.flags}
+    settings = [*_of_estimator(settings), *settings]
+    missing = _missing(settings, broken)
+    problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
+    args = _args(settings)
+    if problems:
+        raise Refused("\n".join(map(str, [*problems, *_sound_rules(args, broken.union(missing), world_size)])))
+    return args
+
+
+def _typed(argv: Sequence[str]) -> list[Setting | Problem]:
+    """Lowest precedence first. Later words win, for --config too."""
+    words = read_command_line(argv)
+    files = [entry.value for entry in words if isinstance(entry, Setting) and entry.flag == "config"]
+    return [entry for path in (files[-1] if files else ()) for entry in read_yaml(path)] + words
+
+
+def _of_program(defaults: Mapping[str, object]) -> list[Setting]:
+    unknown = defaults.keys() - FLAGS.keys()
+    if unknown:
+        raise KeyError(f"defaults for no such flag: {', '.join(sorted(unknown))}")
+    return [Setting(flag, value, "default:program", typed=False) for flag, value in defaults.items()]
+
+
+def _of_estimator(settings: Sequence[Setting]) -> list[Setting]:
+    name = _chosen("advantage_estimator", settings)
+    if name not in estimator_names():
+        return []
+    own = estimator_defaults(name)
+    unknown = own.keys() - FLAGS.keys()
+    if unknown:
+        raise ValueError(f"estimator {name} gives defaults for no such flag: {', '.join(sorted(unknown))}")
+    return [Setting(flag, value, f"default:{name}", typed=False) for flag, value in own.items()]
+
+
+def _chosen(flag: str, settings: Sequence[Setting]) -> Any:
+    values = [entry.value for entry in settings if entry.flag == flag]
+    return values[-1] if values else FLAGS[flag].record.default
+
+
+def _missing(settings: Sequence[Setting], broken: set[str]) -> list[str]:
+    given = broken.union(entry.flag for entry in settings)
+    return [flag.name for flag in FLAGS.values() if flag.record.required and flag.name not in given]
+
+
+def _args(settings: Sequence[Setting]) -> Args:
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for flag in FLAGS:
+        *below, top = [_field_default(flag), *(entry for entry in settings if entry.flag == flag)]
+        hides = tuple(Hidden(entry.where, entry.value) for entry in reversed(below[1:]))
+        values[flag], sources[flag] = top.value, Source(top.where, top.typed, hides)
+    return resolve(values, sources)
+
+
+def _field_default(name: str) -> Setting:
+    """A required flag has none; its placeholder only lets the rules on other flags run before all is refused."""
+    flag = FLAGS[name]
+    placeholder = PLACEHOLDERS.get(flag.kind.of)
+    value = (placeholder,) if flag.kind.shape == "list" else placeholder
+    return Setting(name, value if flag.record.required else flag.record.default, "default", typed=False)
+
+
+def _sound_rules(args: Args, broken: set[str], world_size: int) -> list[Problem]:
+    """Broken rules that rest on no flag which is broken itself."""
+    found = findings(args, world_size)
+    return [entry for entry in found if isinstance(entry, Problem) and not broken.intersection(entry.flags)]

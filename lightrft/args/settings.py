@@ -1,0 +1,52 @@
+"""One setting of one flag at one place, and what is to be said about the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lightrft.args.convert import Wrong
+from lightrft.args.surface import Flag
+
+
+@dataclass(frozen=True)
+class Setting:
+    flag: str
+    value: Any
+    where: str
+    typed: bool
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A reason to refuse; `flags` are those that it rests on."""
+
+    flags: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the user should know and may go on with; under --strict_args a problem."""
+
+    flags: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -> Setting | Problem:
+    """`read()` converts the value; `shown` is the flag as the user reads it: --seed, or run.yaml:3: seed."""
+    try:
+        value = read()
+    except Wrong as wrong:
+        return Problem((flag.name,), f"{shown} {wrong}")
+    violation = None if value is None else flag.record.violation(value)
+    if violation:
+        return Problem((flag.name,), f"{shown} {violation}")
+    return Setting(flag.name, value, where, typed=True)

@@ -1,0 +1,88 @@
+"""Flags from a YAML file, flat or under their group's name; every setting keeps its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from lightrft.args.convert import from_node
+from lightrft.args.names import about_unknown
+from lightrft.args.settings import Problem, Setting, typed_setting
+from lightrft.args.surface import FLAGS, GROUPS, NAMES
+
+Entry = tuple[str, yaml.Node, int, str]  # key, value, line, group that it stands under or ""
+
+
+def read_yaml(path: str) -> list[Setting | Problem]:
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        return [Problem((), f"--config {path}: {error.strerror}")]
+    except UnicodeDecodeError:
+        return [Problem((), f"--config {path}: not a UTF-8 text file")]
+    except yaml.YAMLError as error:
+        return [Problem((), f"{_position(path, error)}: broken YAML: {_cause(error)}")]
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        return [Problem((), f"{path}:{_line(root)}: must be a mapping of flags to values")]
+    return _settings(path, root)
+
+
+def _settings(path: str, root: yaml.MappingNode) -> list[Setting | Problem]:
+    first_line: dict[str, int] = {}
+    found: list[Setting | Problem] = []
+    for key, node, line, group in _entries(root):
+        name = NAMES.get(key, key)
+        if name in first_line:
+            found.append(Problem((name,), f"{path}:{line}: {key} is set twice, first on line {first_line[name]}"))
+            continue
+        first_line[name] = line
+        found.extend(_setting(path, (key, node, line, group)))
+    return found
+
+
+def _entries(root: yaml.MappingNode) -> Iterator[Entry]:
+    """Flat entries, and those of a group under the group's name. A second block of one group is no duplicate."""
+    for key, node in root.value:
+        if _name(key) in GROUPS and isinstance(node, yaml.MappingNode):
+            for inner_key, inner in node.value:
+                yield _name(inner_key), inner, _line(inner_key), _name(key)
+        else:
+            yield _name(key), node, _line(key), ""
+
+
+def _setting(path: str, entry: Entry) -> Iterator[Setting | Problem]:
+    key, node, line, group = entry
+    where = f"{path}:{line}"
+    flag = FLAGS.get(NAMES.get(key, ""))
+    if key in GROUPS and not group:
+        if not node.tag.endswith(":null"):
+            yield Problem((), f"{where}: {key} is a group and must be a mapping of its flags")
+    elif flag is None:
+        yield Problem((), f"{where}: {about_unknown(key, dashes='')}")
+    elif group and flag.group != group:
+        yield Problem((flag.name,), f"{where}: {key} does not belong under {group} but under {flag.group}")
+    elif flag.name == "config":
+        yield Problem((flag.name,), f"{where}: config cannot stand in a file; give all files to --config")
+    else:
+        yield typed_setting(flag, lambda: from_node(flag.kind, node), where, f"{where}: {key}")
+
+
+def _name(key: yaml.Node) -> str:
+    return key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1 if node.start_mark else 0
+
+
+def _position(path: str, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"{path}:{mark.line + 1}" if mark else path
+
+
+def _cause(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or str(error).splitlines()[0]

@@ -1,0 +1,1 @@
+"""Models: loading, and per-token log-probabilities from any Hugging Face causal language model."""

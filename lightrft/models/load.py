@@ -1,0 +1,75 @@
+"""Tokenizer and model from `--pretrain`, with one clear line when that cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightrft.errors import Refused
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lightrft.args.groups.model import ModelArgs
+
+
+def check_pretrain(args: ModelArgs) -> None:
+    """Refuses a `--pretrain` that is a path and holds no model; hub names are left to the hub."""
+    path = Path(args.pretrain).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise Refused(f"--pretrain {args.pretrain}: the folder has no config.json; give a Hugging Face model folder")
+        return
+    looks_like_path = args.pretrain.startswith((".", "/", "~")) or args.pretrain.count("/") != 1
+    if path.exists() or looks_like_path:
+        raise Refused(f"--pretrain {args.pretrain}: no such model folder; give a folder with config.json or a hub name")
+
+
+def _hub_options(args: ModelArgs) -> dict[str, Any]:
+    return {"trust_remote_code": args.trust_remote_code, "cache_dir": args.cache_dir}
+
+
+def _refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
+    reason = " ".join(str(error).split())[:200]
+    return Refused(f"--pretrain {args.pretrain}: the {what} cannot be loaded ({type(error).__name__}: {reason})")
+
+
+def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
+    """The tokenizer of `--pretrain`; padding is never trained on, so a missing pad token borrows the end token."""
+    from transformers import AutoTokenizer
+
+    check_pretrain(args)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            args.pretrain, use_fast=not args.disable_fast_tokenizer, **_hub_options(args)
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _refusal(args, "tokenizer", error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
+
+    Dropout stays off while training: the policy that is trained must be the policy that sampled.
+    """
+    from transformers import AutoModelForCausalLM
+
+    options = _hub_options(args)
+    if args.attn_implementation is not None:
+        options["attn_implementation"] = args.attn_implementation
+    try:
+        model = AutoModelForCausalLM.from_pretrained(args.pretrain, dtype=dtype, use_safetensors=True, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _refusal(args, "model", error) from error
+    return model.to(device).eval()
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids at which a response ends: the generation config's, and the tokenizer's."""
+    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
+    found = set(listed) if isinstance(listed, (list, tuple)) else {listed}
+    return frozenset(int(token) for token in found | {tokenizer.eos_token_id} if token is not None)

@@ -1,0 +1,48 @@
+"""What every reward is: rollouts in, as many `Reward`s out; and what makes a sample invalid."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
+
+from lightrft.errors import RunFailed
+from lightrft.types import Reward, Rollout
+
+
+class RewardSource(Protocol):
+    """`name` keys its part in `Reward.parts` and in `--reward_weights`."""
+
+    name: str
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        """One reward per rollout, in the same order; a sample that cannot be judged is `invalid`, never 0."""
+        ...
+
+
+def invalid(error: str) -> Reward:
+    """The reward of a sample that is counted and logged but not trained on."""
+    return Reward(total=math.nan, error=error)
+
+
+def checked(value: float) -> Reward:
+    """A finite value as a reward; NaN and infinities as an invalid sample."""
+    return Reward(total=value) if math.isfinite(value) else invalid(f"the reward is {value}")
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def check_some_valid(rollouts: Sequence[Rollout], step: int) -> None:
+    """Raises `RunFailed` with the most frequent error if not one sample of a rollout step can be trained on.
+
+    Every rollout must have been scored.
+    """
+    errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None]
+    assert len(errors) == len(rollouts), "score the rollouts first"
+    if errors and None not in errors:
+        [(error, count)] = Counter(errors).most_common(1)
+        seen = f"{count} of {len(errors)} samples: {error}"
+        raise RunFailed(f"every reward of step {step} is invalid ({seen}); mend --reward_fn or the data it reads")

@@ -1,0 +1,88 @@
+"""Which rewards a run has, and their weighted sum."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+
+from lightrft.errors import Refused
+from lightrft.rewards.base import RewardSource
+from lightrft.rewards.functions import FunctionReward
+from lightrft.rewards.rules import RULES, RuleReward
+from lightrft.types import Prompt, Reward, Rollout
+
+
+class CombinedReward:
+    """total = sum of weight * part, with weight 1 where none is given; parts are unweighted and keyed by source name.
+
+    A sample with any invalid part is invalid. `primary` is the first source's name. Raises `Refused` for two
+    sources of one name, and for a weight that belongs to none.
+    """
+
+    name = "total"
+
+    def __init__(self, sources: Sequence[RewardSource], weights: Mapping[str, float]) -> None:
+        names = [source.name for source in sources]
+        _check_names(names, weights)
+        self._sources = list(sources)
+        self._weights = {name: float(weights.get(name, 1.0)) for name in names}
+        self.primary = names[0]
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        scored = [source.score(rollouts) for source in self._sources]
+        assert all(len(rewards) == len(rollouts) for rewards in scored), "a source answers for every rollout"
+        names = list(self._weights)
+        return [self._sum(dict(zip(names, rewards, strict=True))) for rewards in zip(*scored, strict=True)]
+
+    def _sum(self, rewards: dict[str, Reward]) -> Reward:
+        parts = {name: reward.total for name, reward in rewards.items()}
+        errors = [f"{name}: {reward.error}" for name, reward in rewards.items() if reward.error is not None]
+        if errors:
+            return Reward(total=math.nan, parts=parts, error="; ".join(errors))
+        return Reward(total=sum(self._weights[name] * part for name, part in parts.items()), parts=parts)
+
+
+def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompts: Sequence[Prompt]) -> CombinedReward:
+    """The rewards that `--reward_fn` names; with none named, reasoning_gym's own verifier for its own prompts.
+
+    `prompts` are the training prompts: they tell which columns exist. Raises `Refused`.
+    """
+    entries = list(reward_fn)
+    if not entries and prompts and all(map(RULES["reasoning_gym"].can_judge, prompts)):
+        entries = ["reasoning_gym"]
+    if not entries:
+        ways = f"--reward_fn <rule> ({', '.join(RULES)}) or --reward_fn file.py:function"
+        raise Refused(f"no reward is given: {ways}; prompts that are all reasoning_gym:<task> bring their own")
+    columns = {column for prompt in prompts for column in prompt.columns}
+    return CombinedReward([_source(entry, columns, prompts) for entry in entries], weights)
+
+
+def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardSource:
+    if ":" in entry:
+        return FunctionReward(entry, columns)
+    if entry.endswith(".py"):
+        raise Refused(f"--reward_fn {entry}: which function? {entry}:<function> works")
+    if entry not in RULES:
+        raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, RULES)}; file.py:function works too")
+    rule = RULES[entry]
+    if prompts and not any(map(rule.can_judge, prompts)):
+        raise Refused(f"--reward_fn {entry} needs {rule.needs}, and none of the {len(prompts)} prompts has it")
+    return RuleReward(entry)
+
+
+def _check_names(names: list[str], weights: Mapping[str, float]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise Refused(f"--reward_fn: two rewards are named '{twice[0]}'; give each its own name")
+    for name, weight in weights.items():
+        if name not in names:
+            raise Refused(f"--reward_weights {name}={weight}: no reward has this name{_nearest(name, names)}")
+        if not math.isfinite(weight):
+            raise Refused(f"--reward_weights {name}={weight}: a weight is a finite number, such as 1.0")
+
+
+def _nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"{meant}; known: {', '.join(names)}"

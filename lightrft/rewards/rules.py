@@ -1,0 +1,136 @@
+"""Rules that judge a response by its text alone; `--reward_fn <name>`. Each raises where it cannot judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.types import Prompt, Reward, Rollout
+
+GYM_PREFIX = "reasoning_gym:"
+
+# 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
+# response cannot ask for a number which Decimal refuses.
+NUMBER = re.compile(
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?|(?<![0-9])\.[0-9]+"
+)
+FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def last_number(response: str, reference: Any, rollout: Rollout | None = None) -> float:
+    """1.0 if the last number in the response equals the reference (its last number, if it is a text), else 0.0.
+
+    Exact in decimal: 0.5 = .50 = 5e-1, 1,234 = 1234 = $1,234.00. A minus that touches the number is its sign, unless
+    a digit or a closing bracket stands before it (`5-3`, `5 -3`: an operator) or a letter touches it (`option-3`).
+    """
+    expected = read_last_number(_text(reference))
+    if expected is None:
+        raise ValueError(f"the reference {reference!r} holds no number")
+    return float(read_last_number(response) == expected)
+
+
+def read_last_number(text: str) -> Decimal | None:
+    """The last number in the text, None if there is none."""
+    found = list(NUMBER.finditer(text))
+    if not found:
+        return None
+    last = found[-1]
+    value = Decimal(last.group().replace(",", ""))
+    return -value if _is_negative(text[: last.start()]) else value
+
+
+def _is_negative(before: str) -> bool:
+    before = before.rstrip("$€£\\")
+    if not before.endswith(("-", "\N{MINUS SIGN}")):
+        return False
+    before = before[:-1]
+    if before[-1:].isalnum():
+        return False
+    return not re.search(r"[0-9)\]}][ \t]*\Z", before[-80:])
+
+
+def exact(response: str, reference: Any, rollout: Rollout | None = None) -> float:
+    """1.0 if response and reference are the same text, white space around them aside."""
+    return float(response.strip() == _text(reference).strip())
+
+
+def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
+    """1.0 if the response is one `<think>…</think>` block and then one `<answer>…</answer>` block, nothing else.
+
+    A chat template that writes `<think>` into the prompt leaves the response without it: it then never matches.
+    """
+    once = all(response.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    return float(once and FORMAT.fullmatch(response) is not None)
+
+
+def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> float:
+    """The score in [0, 1] of the task's own verifier, for the last `<answer>` block if there is one, else for all."""
+    if not _from_gym(rollout.prompt):
+        raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
+    answers = ANSWER.findall(response)
+    answer = (answers[-1] if answers else response).strip()
+    return float(_verifier(rollout.prompt.source.removeprefix(GYM_PREFIX))(answer, rollout.prompt.columns["entry"]))
+
+
+@cache
+def _verifier(task: str) -> Callable[..., float]:
+    import reasoning_gym
+
+    return reasoning_gym.get_score_answer_fn(task)
+
+
+def _text(reference: Any) -> str:
+    if reference is None:
+        raise ValueError("the row has no reference; --label_key names its column")
+    if isinstance(reference, bool) or not isinstance(reference, (str, int, float)):
+        raise TypeError(f"the reference is of type {type(reference).__name__}; a text or a number works")
+    return str(reference)
+
+
+def _has_reference(prompt: Prompt) -> bool:
+    return prompt.reference is not None
+
+
+def _from_gym(prompt: Prompt) -> bool:
+    return prompt.source.startswith(GYM_PREFIX) and "entry" in prompt.columns
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`can_judge` tells from the prompt alone whether the rule can work; `needs` says what it looks for."""
+
+    judge: Callable[[str, Any, Rollout], float]
+    needs: str = ""
+    can_judge: Callable[[Prompt], bool] = lambda prompt: True
+
+
+REFERENCE = "a reference (--label_key names its column)"
+RULES = {
+    "last_number": Rule(last_number, REFERENCE, _has_reference),
+    "exact": Rule(exact, REFERENCE, _has_reference),
+    "format": Rule(well_formed),
+    "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", _from_gym),
+}
+
+
+class RuleReward:
+    """A rule of `RULES` as a reward source; a rule that raises makes that one sample invalid."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._judge = RULES[name].judge
+
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
+        return [self._one(rollout) for rollout in rollouts]
+
+    def _one(self, rollout: Rollout) -> Reward:
+        try:
+            return checked(float(self._judge(rollout.response, rollout.prompt.reference, rollout)))
+        except Exception as error:  # verifiers are other people's code
+            return invalid(one_line(error))

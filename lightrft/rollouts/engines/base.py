@@ -1,0 +1,49 @@
+"""What the trainer asks of an inference engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightrft.types import Generation, Request
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. temperature 0 is greedy; top_k -1, top_p 1 and min_p 0 are off.
+
+    Filters apply in the order temperature, top_k, top_p, min_p, each on what the one before kept.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    @property
+    def filtered(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
+
+
+class InferenceEngine(Protocol):
+    shares_weights: bool  # True: it samples from the training module itself, nothing has to be pushed
+    version: int  # of the weights it holds
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
+        """One list per request, one generation per seed; a generation depends on its seed and prompt only."""
+        ...
+
+    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None: ...
+
+    def sleep(self) -> None: ...
+
+    def wake(self, what: Literal["weights", "kv_cache", "all"] = "all") -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,58 @@
+"""A key-value cache that is written in place.
+
+The library's dynamic layer concatenates at every token, which copies the whole cache each time; here a layer owns
+room for all tokens of the generation and hands out views. Layers of other kinds (sliding windows, linear attention)
+stay as the library makes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """keys and values [B, heads, length, head_dim] are views into buffers with room for `room` more tokens."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return self.keys, self.values
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if self._buffers is None:
+            self._buffers = (self._roomy(self.keys), self._roomy(self.values))
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = states
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def _roomy(self, states: Tensor) -> Tensor:
+        batch, heads, length, width = states.shape
+        buffer = states.new_empty(batch, heads, length + self.room, width)
+        buffer[:, :, :length] = states
+        return buffer
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
+        self.keys, self.values = self.keys.index_select(0, beam_idx), self.values.index_select(0, beam_idx)
+        if self._buffers is not None:
+            self.room = self._buffers[0].shape[-2] - self.keys.shape[-2]
+            self._buffers = (self._roomy(self.keys), self._roomy(self.values))
+            length = self.keys.shape[-2]
+            self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def make_cache(config: Any, room: int) -> DynamicCache:
+    """The cache that suits `config`, its plain attention layers written in place for `room` tokens after the prompt."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

@@ -1,0 +1,167 @@
+"""The in-process engine: samples from the training module itself, so its weights can never be stale.
+
+A prompt's keys and values are computed once and fanned out to its samples; rows that have ended leave the batch. The
+noise of a token depends on the response's seed and the token's index only (engines/noise.py), so which prompts share
+a batch, and on which rank, changes a response through floating-point rounding at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightrft.models.forward import head_on
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.kv_cache import make_cache
+from lightrft.rollouts.engines.noise import uniforms
+from lightrft.rollouts.engines.sampling import draw
+from lightrft.types import Generation, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: dropping copies the cache
+
+
+class LocalEngine:
+    """borrow: a context manager that yields the training model with whole, current weights.
+
+    prompts_per_batch: prompts (with all their samples) that are decoded together.
+    """
+
+    shares_weights = True
+
+    def __init__(
+        self,
+        borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Iterable[int],
+        prompts_per_batch: int,
+    ) -> None:
+        self.borrow, self.tokenizer, self.end_ids = borrow, tokenizer, sorted(end_ids)
+        self.prompts_per_batch = prompts_per_batch
+        self.version = 0
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
+        """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
+        found: list[list[Generation]] = []
+        with torch.no_grad(), self.borrow() as model:
+            for start in range(0, len(requests), self.prompts_per_batch):
+                chunk = requests[start : start + self.prompts_per_batch]
+                found += _Decoding(model, self.tokenizer, self.end_ids, chunk, sampling).run()
+        return found
+
+    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self.version = version  # the weights are the trainer's own
+
+    def sleep(self) -> None:
+        """Nothing to give back: between generations the engine holds no memory."""
+
+    def wake(self, what: Literal["weights", "kv_cache", "all"] = "all") -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Decoding:
+    """One batch of requests from prefill to the last token. Buffers have one row per sample, `[rows, new tokens]`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Sequence[int],
+        requests: Sequence[Request],
+        sampling: Sampling,
+    ) -> None:
+        self.model, self.tokenizer, self.sampling, self.requests = model, tokenizer, sampling, requests
+        self.device = next(model.parameters()).device
+        self.ends = torch.tensor([] if sampling.ignore_eos else list(end_ids), dtype=torch.long, device=self.device)
+        seeds = [seed for request in requests for seed in request.seeds]
+        shape = (len(seeds), sampling.max_new_tokens)
+        self.noise = torch.from_numpy(uniforms(seeds, sampling.max_new_tokens)).to(self.device)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=self.device)
+        self.logprobs = torch.zeros(shape, device=self.device)
+        self.length = torch.zeros(shape[0], dtype=torch.long, device=self.device)
+        self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=self.device)
+        self.rows = torch.arange(shape[0], device=self.device)  # which sample each row of the cache belongs to
+        self.cache = make_cache(model.config, sampling.max_new_tokens)
+
+    def run(self) -> list[list[Generation]]:
+        logits = self._prefill()
+        for t in range(self.sampling.max_new_tokens):
+            token = self._take(logits, t)
+            if t + 1 == self.sampling.max_new_tokens or bool(self.stopped.all()):
+                break
+            token = self._drop_stopped(token)
+            logits = self._forward(token[:, None])
+        return self._collect()
+
+    def _prefill(self) -> Tensor:
+        """Prompts, left-padded, through the model once; then every sample gets its prompt's row of the cache."""
+        lengths = [len(request.prompt_ids) for request in self.requests]
+        width = max(lengths)
+        padded = [[0] * (width - len(r.prompt_ids)) + list(r.prompt_ids) for r in self.requests]
+        self.mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=self.device)
+        self.padded = min(lengths) < width
+        logits = self._forward(torch.tensor(padded, device=self.device), prefill=True)
+        fan_out = [i for i, request in enumerate(self.requests) for _ in request.seeds]
+        return logits[self._keep(torch.tensor(fan_out, device=self.device))]
+
+    def _keep(self, rows: Tensor) -> Tensor:
+        self.cache.reorder_cache(rows)
+        self.mask = self.mask[rows]
+        return rows
+
+    def _forward(self, token_ids: Tensor, *, prefill: bool = False) -> Tensor:
+        """token_ids [rows, n] to the logits [rows, V] after the last of them. Without padding no mask is needed."""
+        extra: dict[str, Any] = {}
+        if not prefill:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(token_ids.shape)], dim=1)
+        if self.padded:
+            positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -token_ids.shape[1] :]
+            extra = {"attention_mask": self.mask, "position_ids": positions}
+        with head_on(self.model, lambda hidden: hidden[:, -1:]):
+            output = self.model(input_ids=token_ids, past_key_values=self.cache, use_cache=True, **extra)
+        return output.logits[:, -1]
+
+    def _take(self, logits: Tensor, t: int) -> Tensor:
+        """Draws token t of every row in the batch, and books it for those that have not stopped before."""
+        token, logprob = draw(logits, self.noise[self.rows, t], self.sampling)
+        self.tokens[self.rows, t], self.logprobs[self.rows, t] = token, logprob
+        self.length[self.rows] += (~self.stopped[self.rows]).long()
+        self.stopped[self.rows] |= torch.isin(token, self.ends)
+        if self.sampling.stop:
+            self._look_for_stop_strings(t)
+        return token
+
+    def _look_for_stop_strings(self, t: int) -> None:
+        window = 1 + max(len(text.encode()) for text in self.sampling.stop)  # a token is at least one byte
+        alive = self.rows[~self.stopped[self.rows]]
+        tails = self.tokenizer.batch_decode(self.tokens[alive, max(0, t + 1 - window) : t + 1])
+        hit = [any(text in tail for text in self.sampling.stop) for tail in tails]
+        self.stopped[alive] = torch.tensor(hit, dtype=torch.bool, device=self.device)
+
+    def _drop_stopped(self, token: Tensor) -> Tensor:
+        alive = (~self.stopped[self.rows]).nonzero()[:, 0]
+        if len(alive) > DROP_BELOW * len(self.rows):
+            return token
+        self.rows = self.rows[self._keep(alive)]
+        return token[alive]
+
+    def _collect(self) -> list[list[Generation]]:
+        lengths, stopped = self.length.tolist(), self.stopped.tolist()
+        tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
+        found, row = [], 0
+        for request in self.requests:
+            found.append([])
+            for _ in request.seeds:
+                n, reason = lengths[row], "stop" if stopped[row] else "length"
+                found[-1].append(
+                    Generation(request.prompt_ids, tuple(tokens[row][:n]), tuple(logprobs[row][:n]), reason)
+                )
+                row += 1
+        return found

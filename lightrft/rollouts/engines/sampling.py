@@ -1,0 +1,73 @@
+"""Drawing one token per row from logits, by inverse CDF with one uniform number per row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightrft.rollouts.engines.base import Sampling
+
+BLOCK = 256  # the CDF is walked in two levels, blocks of the vocabulary first: no cumulative sum over all of it
+FIRST_TOP = 256  # tokens sorted at first when looking for the nucleus; most distributions need no more
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """logits [B, V], uniform [B] float64 in [0, 1) -> token ids [B] and their log-probabilities [B] float32.
+
+    Log-probabilities are of the temperature-scaled distribution before the filters (at temperature 0: of the
+    unscaled one), which is what the trainer computes.
+    """
+    z = logits.float()
+    if sampling.temperature not in (0.0, 1.0):
+        z = z / sampling.temperature
+    top, greedy = z.max(-1)
+    weights = (z - top[:, None]).exp_()
+    total = weights.sum(-1)
+    tokens = greedy if sampling.temperature == 0.0 else inverse_cdf(keep(weights, total, sampling), uniform)
+    picked = z.gather(1, tokens[:, None])[:, 0]
+    return tokens, picked - top - total.log()
+
+
+def keep(weights: Tensor, total: Tensor, sampling: Sampling) -> Tensor:
+    """weights [B, V] with those outside top_k, top_p, min_p set to 0. Ties at a threshold are kept."""
+    if not sampling.filtered:
+        return weights
+    if 0 < sampling.top_k < weights.shape[-1]:
+        smallest = weights.topk(sampling.top_k, dim=-1).values[:, -1:]
+        weights = weights * (weights >= smallest)
+        total = weights.sum(-1)
+    if sampling.top_p < 1.0:
+        weights = weights * (weights >= _nucleus_threshold(weights, sampling.top_p * total))
+    if sampling.min_p > 0.0:
+        weights = weights * (weights >= sampling.min_p * weights.amax(-1, keepdim=True))
+    return weights
+
+
+def _nucleus_threshold(weights: Tensor, mass: Tensor) -> Tensor:
+    """[B, 1]: the smallest weight in the smallest set of largest weights that reaches `mass` [B]."""
+    size, vocabulary = FIRST_TOP, weights.shape[-1]
+    while True:
+        largest = weights.topk(min(size, vocabulary), dim=-1).values
+        reached = largest.cumsum(-1) >= mass[:, None]
+        if size >= vocabulary or bool(reached[:, -1].all()):
+            first = (~reached).sum(-1, keepdim=True).clamp(max=largest.shape[-1] - 1)
+            return largest.gather(1, first)
+        size *= 8
+
+
+def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
+    """The first index at which the running sum of weights [B, V] exceeds uniform [B] times their sum."""
+    short = -weights.shape[-1] % BLOCK
+    blocks = torch.nn.functional.pad(weights, (0, short)).unflatten(-1, (-1, BLOCK))
+    block_cdf = blocks.sum(-1).double().cumsum(-1)
+    block = _first_above(block_cdf, uniform * block_cdf[:, -1])
+    before = block_cdf.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0].where(block > 0, 0.0)
+    within_cdf = blocks[torch.arange(len(block), device=block.device), block].double().cumsum(-1)
+    return block * BLOCK + _first_above(within_cdf, uniform * block_cdf[:, -1] - before)
+
+
+def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
+    """Index [B] of the first entry of each row above target [B]; rounding never leads past the last mass."""
+    last = cdf[:, -1]
+    below_last = torch.nextafter(last, torch.zeros_like(last))
+    return torch.searchsorted(cdf, target.clamp(min=0.0).minimum(below_last)[:, None], right=True)[:, 0]

@@ -1,0 +1,105 @@
+"""The strategy protocol: what the trainer may ask of DeepSpeed or FSDP2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class World:
+    """Where this process stands: `rank` of `size`, in a mesh of data-parallel x sequence-parallel ranks."""
+
+    rank: int
+    size: int
+    dp_rank: int
+    dp_size: int
+    sp_rank: int
+    sp_size: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class OptimArgs:
+    """Optimizer and learning-rate schedule; the schedule counts optimizer steps. max_norm 0 = no clipping."""
+
+    name: str
+    learning_rate: float
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
+    max_norm: float
+    scheduler: str
+    warmup_steps: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Precision:
+    """compute: the dtype of forward and backward; master weights and optimizer state are always float32."""
+
+    compute: Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass
+class Handle:
+    """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it."""
+
+    module: Any
+    model: PreTrainedModel
+    optimizer: Any = None
+    scheduler: Any = None
+    optim: OptimArgs | None = None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step: gradient norm before clipping, the learning rate used, and whether it was skipped."""
+
+    grad_norm: float
+    lr: float
+    skipped: bool
+
+
+class Strategy(Protocol):
+    world: World
+
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+        """Takes the model over; `optim` None means that it is frozen."""
+        ...
+
+    def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
+        """Adds the gradient of `loss`; gradients SUM over micro-batches and data-parallel ranks."""
+        ...
+
+    def step(self, handle: Handle) -> StepReport:
+        """Clips, updates, clears; a non-finite norm skips the update, on all ranks together."""
+        ...
+
+    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]: ...
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all ranks, in rank order, on every rank."""
+        ...
+
+    def gathered(self, handle: Handle) -> AbstractContextManager[PreTrainedModel]:
+        """The model with whole parameters, for as long as the context lasts: one unshard around a generation."""
+        ...
+
+    def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        """Whole parameters under their Hugging Face names, one at a time."""
+        ...
+
+    def save(self, handle: Handle, path: Path) -> None: ...
+
+    def load(self, handle: Handle, path: Path) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,117 @@
+"""The default strategy: DeepSpeed ZeRO."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightrft.errors import Refused, RunFailed
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World
+from lightrft.strategy.launch import Collectives
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+
+TAG = "zero"
+
+
+def _deepspeed() -> Any:
+    try:
+        import deepspeed
+        import deepspeed.ops
+    except ImportError as error:
+        raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp") from error
+    # Its shared-memory collectives would be compiled for over a minute at the first start, to speed up gloo alone.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed
+
+
+class DeepSpeedStrategy(Collectives):
+    """ZeRO stage 1, 2 or 3; accumulation boundaries are set by hand, so DeepSpeed never divides the loss."""
+
+    def __init__(self, world: World, precision: Precision, zero_stage: int) -> None:
+        self.world, self.precision, self.stage = world, precision.compute, zero_stage
+        self.deepspeed = _deepspeed()
+
+    def _config(self, optim: OptimArgs) -> dict[str, Any]:
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # only products are checked; real sizes are the trainer's
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": optim.max_norm,  # unset, DeepSpeed clips at 1.0
+            "steps_per_print": 1 << 30,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "zero_optimization": {
+                "stage": self.stage,
+                "overlap_comm": False,
+                "stage3_param_persistence_threshold": 0,
+            },
+            "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
+            "fp16": {"enabled": self.precision == "fp16"},
+        }
+
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+        if optim is None:
+            return Handle(model.requires_grad_(False), model)
+        model.requires_grad_(True)
+        optimizer = make_optimizer(model.parameters(), optim)
+        scheduler = make_scheduler(optimizer, optim)
+        engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=self._config(optim))
+        engine.eval()  # initialize switches dropout on
+        return Handle(engine, model, engine.optimizer, scheduler, optim)
+
+    def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
+        handle.module.set_gradient_accumulation_boundary(last)
+        handle.module.backward(loss * self.world.dp_size)  # ZeRO averages over ranks, our losses are shares of a sum
+
+    def step(self, handle: Handle) -> StepReport:
+        engine, lr = handle.module, handle.scheduler.get_last_lr()[0]
+        engine.step()
+        norm = float(engine.get_global_grad_norm())
+        skipped = bool(getattr(handle.optimizer, "overflow", False))
+        if not skipped:
+            handle.scheduler.step()
+        return StepReport(norm, lr, skipped)
+
+    @contextmanager
+    def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:
+        with self._whole(handle):
+            yield handle.model
+
+    def _whole(self, handle: Handle) -> Any:
+        if self.stage < 3 or handle.optim is None:
+            return nullcontext()
+        return self._gathered_stage3(handle)
+
+    @contextmanager
+    def _gathered_stage3(self, handle: Handle) -> Iterator[None]:
+        """Stage 3 fetches and frees parameters in module hooks; they are off while everything is gathered."""
+        offload = handle.optimizer.parameter_offload
+        with self.deepspeed.zero.GatheredParameters(list(handle.model.parameters())):
+            hooks = [*offload.forward_hooks, *offload.backward_hooks]
+            for hook in hooks:
+                hook.remove()
+            try:
+                yield
+            finally:
+                offload._register_deepspeed_module(offload.module)
+
+    def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        with self._whole(handle):
+            yield from handle.model.state_dict().items()
+
+    def save(self, handle: Handle, path: Path) -> None:
+        handle.module.save_checkpoint(str(path), tag=TAG, save_latest=False)
+        torch.save(handle.scheduler.state_dict(), path / "scheduler.pt")
+
+    def load(self, handle: Handle, path: Path) -> None:
+        loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
+        if loaded is None:
+            raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
+        handle.scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))

@@ -1,0 +1,107 @@
+"""`--fsdp`: PyTorch's fully_shard (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World
+from lightrft.strategy.launch import Collectives
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+
+COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def _blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """The repeated layers that the model itself declares unsplittable; each is sharded on its own."""
+    names = set(getattr(model, "_no_split_modules", None) or [])
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+class FSDP2Strategy(Collectives):
+    """Parameters are float32 shards; with bf16 they are cast for compute and gradients are reduced in float32."""
+
+    def __init__(self, world: World, precision: Precision, *, cpu_offload: bool = False) -> None:
+        self.world = world
+        self.mesh = init_device_mesh(world.device.type, (world.dp_size,))
+        self.compute = COMPUTE[precision.compute]
+        self.offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy()
+
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+        model.requires_grad_(optim is not None)
+        inner = MixedPrecisionPolicy(param_dtype=self.compute, reduce_dtype=torch.float32)
+        for block in _blocks(model):
+            fully_shard(block, mesh=self.mesh, mp_policy=inner, offload_policy=self.offload)
+        # output_dtype on the root only: on a block it would cast the residual stream up and down at every layer
+        root = MixedPrecisionPolicy(self.compute, torch.float32, output_dtype=torch.float32)
+        fully_shard(model, mesh=self.mesh, mp_policy=root, offload_policy=self.offload)
+        if optim is None:
+            return Handle(model, model)
+        optimizer = make_optimizer(model.parameters(), optim)
+        return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
+
+    def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
+        handle.module.set_requires_gradient_sync(last)
+        (loss * self.world.dp_size).backward()  # FSDP averages over ranks, our losses are shares of a sum
+
+    def step(self, handle: Handle) -> StepReport:
+        assert handle.optim is not None
+        parameters = list(handle.model.parameters())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if handle.optim.max_norm > 0:
+            nn.utils.clip_grads_with_norm_(parameters, handle.optim.max_norm, norm)
+        lr, skipped = handle.scheduler.get_last_lr()[0], not bool(norm.isfinite())
+        if not skipped:
+            handle.optimizer.step()
+            handle.scheduler.step()
+        handle.optimizer.zero_grad(set_to_none=True)
+        return StepReport(float(norm), lr, skipped)
+
+    @contextmanager
+    def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:
+        parts = [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
+        for part in parts:
+            part.unshard()
+            part.set_reshard_after_forward(False, recurse=False)
+        try:
+            yield handle.model
+        finally:
+            for part in parts:
+                part.set_reshard_after_forward(True, recurse=False)
+                part.reshard()
+
+    def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        for name, value in handle.model.state_dict().items():
+            yield name, value.full_tensor() if isinstance(value, DTensor) else value
+
+    def save(self, handle: Handle, path: Path) -> None:
+        dcp.save(self._state(handle), checkpoint_id=path)
+        torch.save(handle.scheduler.state_dict(), path / "scheduler.pt")
+
+    def load(self, handle: Handle, path: Path) -> None:
+        state = self._state(handle)
+        dcp.load(state, checkpoint_id=path)
+        set_state_dict(
+            handle.model,
+            handle.optimizer,
+            model_state_dict=dict(state["model"]),
+            optim_state_dict=dict(state["optimizer"]),
+            options=StateDictOptions(strict=True),
+        )
+        handle.scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
+
+    def _state(self, handle: Handle) -> dict[str, Any]:
+        model, optimizer = get_state_dict(handle.model, handle.optimizer)
+        return {"model": model, "optimizer": optimizer}

@@ -1,0 +1,77 @@
+"""The process group: from torchrun's environment, or a group of one for plain `python train.py`."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightrft.errors import Refused
+from lightrft.strategy.base import World
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _alone() -> None:
+    """torchrun's variables for one process; DeepSpeed looks for them and otherwise wants MPI."""
+    lone = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    os.environ.update({name: str(value) for name, value in lone.items()})
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def join_world() -> World:
+    """Joins (or makes) the process group; safe to call again in the same process."""
+    if not dist.is_initialized():
+        if "RANK" not in os.environ:
+            _alone()
+        device = _device()
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if size > 1:
+        raise Refused(f"{size} processes: training on more than one is not built yet; start one process")
+    return World(rank, size, dp_rank=rank, dp_size=size, sp_rank=0, sp_size=1, device=_device())
+
+
+def leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Collectives:
+    """What strategies share: sums and gathers over the data-parallel ranks."""
+
+    world: World
+
+    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]:
+        kind = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op]
+        found = {name: value.detach().clone() for name, value in values.items()}
+        for value in found.values():
+            dist.all_reduce(value, op=kind)
+        return found
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        parts: list[list[Any]] = [[] for _ in range(self.world.size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
+
+    def close(self) -> None:
+        leave_world()

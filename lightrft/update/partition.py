@@ -1,0 +1,36 @@
+"""Which samples make which optimizer step: drawn globally from (seed, step, epoch), before ranks are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of the rollout step that one optimizer step learns from."""
+
+    rows: tuple[int, ...]
+    epoch: int
+
+
+def draw_parts(n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int, step: int) -> Iterator[Part]:
+    """`max_epochs` passes over the rollout step, each cut into n_rows / train_batch_size parts.
+
+    A step with fewer rows than asked for (samples dropped, groups missing) gives its last part what is left.
+    """
+    for epoch in range(max_epochs):
+        order = np.random.default_rng((seed, step, epoch)).permutation(n_rows).tolist()
+        for start in range(0, n_rows, train_batch_size):
+            yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch)
+
+
+def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Rows cut into micro-batches of at most `size`, rows of like length together so that little is padded.
+
+    The order does not change the gradient: every micro-batch uses the denominators of the whole part.
+    """
+    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

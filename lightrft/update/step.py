@@ -1,0 +1,173 @@
+"""One optimizer step: the loss of each micro-batch against global denominators, then backward, clip, update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightrft.algorithms.estimator import Estimator
+from lightrft.algorithms.functional import Counts, aggregate, kl_penalty
+from lightrft.models.forward import Scores, token_logprobs
+from lightrft.strategy.base import Handle, StepReport, Strategy
+from lightrft.types import Batch
+from lightrft.update.partition import Part, draw_parts, micro_batches
+
+if TYPE_CHECKING:
+    from lightrft.args.groups.algorithm import AlgorithmArgs
+    from lightrft.args.groups.batch import BatchArgs
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """Metrics of all optimizer steps of one turn of the loop, and counters for perf/."""
+
+    metrics: dict[str, float]
+    perf: dict[str, float]
+
+
+@dataclass(frozen=True)
+class UpdateSettings:
+    """The flags that the update reads, and what follows from them. kl_coef 0: no KL term in the loss."""
+
+    algorithm: AlgorithmArgs
+    batch: BatchArgs
+    aggregation: str
+    kl_coef: float
+    max_epochs: int
+    max_new_tokens: int
+    seed: int
+
+
+class Updater:
+    """Turns a batch with advantages into optimizer steps on `policy`."""
+
+    def __init__(self, strategy: Strategy, policy: Handle, estimator: Estimator, settings: UpdateSettings) -> None:
+        self.strategy, self.policy, self.estimator, self.settings = strategy, policy, estimator, settings
+        self.sums = MetricSums()
+
+    def partition(self, batch: Batch, step: int) -> Iterator[Part]:
+        s = self.settings
+        return draw_parts(len(batch), s.batch.train_batch_size, s.max_epochs, seed=s.seed, step=step)
+
+    def step(self, batch: Batch, part: Part) -> None:
+        """Gradient of the loss over `part`, whatever the micro-batches, then one update."""
+        batch = batch.select(part.rows)
+        counts, group_tokens = self._count(batch)
+        self.sums.count("perf/optimizer_steps", 1.0)
+        if counts.tokens == 0:
+            self.sums.count("perf/skipped_steps", 1.0)
+            return
+        groups = self._micro_batches(batch)
+        for number, rows in enumerate(groups):
+            loss = self._loss(batch.select(rows), counts, group_tokens[rows])
+            self.strategy.backward(self.policy, loss, last=number == len(groups) - 1)
+        self.sums.count("perf/micro_batches", len(groups))
+        self._report(self.strategy.step(self.policy))
+
+    def report(self) -> UpdateReport:
+        """The metrics since the last call."""
+        sums, self.sums = self.sums, MetricSums()
+        return sums.finish(self.strategy)
+
+    def _count(self, batch: Batch) -> tuple[Counts, Tensor]:
+        """Denominators over all ranks (S5), and for each local row the trained tokens of its whole group [B]."""
+        tokens = batch.response_mask.sum(-1).double()
+        everyone = self.strategy.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True)))
+        per_group: dict[int, float] = {}
+        for group, count in everyone:
+            per_group[group] = per_group.get(group, 0.0) + count
+        counts = Counts(
+            tokens=sum(count for _, count in everyone),
+            sequences=sum(count > 0 for _, count in everyone),
+            rows=len(everyone),
+            groups=sum(count > 0 for count in per_group.values()),
+            max_new_tokens=self.settings.max_new_tokens,
+        )
+        return counts, tokens.new_tensor([per_group[group] for group in batch.group.tolist()])
+
+    def _micro_batches(self, batch: Batch) -> list[list[int]]:
+        """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
+
+        One row is always kept: a sharded model needs a backward pass on every rank.
+        """
+        rows = list(range(len(batch)))
+        if self.estimator.idle_without_advantage and self.settings.kl_coef == 0:
+            moving = (batch.advantages != 0).any(-1).nonzero()[:, 0].tolist()
+            self.sums.count("perf/idle_rows", len(rows) - len(moving))
+            rows = moving or rows[:1]
+        lengths = batch.attention_mask.sum(-1).tolist()
+        return micro_batches(rows, lengths, self.settings.batch.micro_train_batch_size)
+
+    def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor) -> Tensor:
+        """Scalar share of the step's loss; sums over micro-batches and ranks to it (S11)."""
+        s, mask = self.settings, batch.response_mask
+        scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True)
+        old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
+        policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, s.algorithm)
+        loss = aggregate(policy.loss, mask, s.aggregation, counts, group_tokens)
+        self.sums.add("loss/policy", loss)
+        self._token_metrics(batch, scores, old, dict(policy.metrics))
+        if s.kl_coef > 0:
+            kl = kl_penalty(scores.logprobs, batch.ref_logprobs, mask, s.algorithm.kl_estimator)
+            kl_loss = s.kl_coef * aggregate(kl, mask, s.aggregation, counts, group_tokens)
+            self.sums.add("loss/kl", kl_loss)
+            self.sums.mean("kl/ref", kl, mask)
+            loss = loss + kl_loss
+        return loss
+
+    def _token_metrics(self, batch: Batch, scores: Scores, old: Tensor, extra: dict[str, Tensor]) -> None:
+        mask = batch.response_mask
+        assert scores.entropy is not None
+        gap = (old - batch.rollout_logprobs).abs() * mask
+        w = (old - batch.rollout_logprobs).clamp(-20, 20)
+        found = {"policy/entropy": scores.entropy, "mismatch/gap_mean": gap, "mismatch/kl": w.exp() - 1 - w, **extra}
+        for name, value in found.items():
+            self.sums.mean(name, value, mask)
+        self.sums.largest("mismatch/gap_max", gap.max())
+
+    def _report(self, report: StepReport) -> None:
+        self.sums.average("policy/grad_norm", report.grad_norm)
+        self.sums.average("policy/lr", report.lr)
+        self.sums.count("perf/skipped_steps", float(report.skipped))
+
+
+class MetricSums:
+    """Numerators and denominators, summed over micro-batches, steps and ranks, divided once (S5)."""
+
+    def __init__(self) -> None:
+        self.numerator: dict[str, Tensor] = {}
+        self.denominator: dict[str, Tensor] = {}
+        self.maximum: dict[str, Tensor] = {}
+        self.local: dict[str, list[float]] = {}
+        self.counters: dict[str, float] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """A sum over ranks and micro-batches, averaged over optimizer steps at the end."""
+        self.numerator[name] = self.numerator.get(name, 0.0) + value.detach().double()
+
+    def mean(self, name: str, values: Tensor, mask: Tensor) -> None:
+        self.add(name, (values.detach() * mask).sum())
+        self.denominator[name] = self.denominator.get(name, 0.0) + mask.sum().double()
+
+    def largest(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.maximum[name] = value if name not in self.maximum else torch.maximum(self.maximum[name], value)
+
+    def average(self, name: str, value: float) -> None:
+        """Numbers that are equal on all ranks: a plain mean over the optimizer steps."""
+        self.local.setdefault(name, []).append(value)
+
+    def count(self, name: str, value: float) -> None:
+        self.counters[name] = self.counters.get(name, 0.0) + value
+
+    def finish(self, strategy: Strategy) -> UpdateReport:
+        steps = max(self.counters.get("perf/optimizer_steps", 0.0), 1.0)
+        sums, counts = strategy.reduce(self.numerator), strategy.reduce(self.denominator)
+        metrics = {name: float(value / counts.get(name, steps)) for name, value in sums.items()}
+        metrics |= {name: float(value) for name, value in strategy.reduce(self.maximum, "max").items()}
+        metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
+        return UpdateReport(dict(sorted(metrics.items())), dict(self.counters))

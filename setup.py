@@ -1,0 +1,41 @@
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "lightrft/__init__.py").read_text(), re.MULTILINE)
+assert VERSION, "lightrft/__init__.py has no __version__"
+README = ROOT / "README.md"
+
+EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
+TEST = ["hypothesis>=6.100", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
+
+setup(
+    name="lightrft",
+    version=VERSION[1],
+    description="Reinforcement fine-tuning of language and vision-language models, from one argparse surface",
+    long_description=README.read_text() if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_namespace_packages(include=["lightrft", "lightrft.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
+    package_data={"": ["*.yaml", "*.jinja", "py.typed"]},
+    install_requires=[
+        "torch>=2.6",
+        "transformers>=5,<6",
+        "accelerate>=1.10",
+        "deepspeed==0.19.8",
+        "safetensors>=0.5",
+        "numpy>=1.26",
+        "pyyaml>=6",
+        "matplotlib>=3.8",
+        "tensorboard>=2.16",
+    ],
+    extras_require={
+        "examples": EXAMPLES,
+        "test": [*EXAMPLES, *TEST],
+        "dev": [*EXAMPLES, *TEST, "pre-commit>=4"],
+    },
+)

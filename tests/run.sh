@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# bash tests/run.sh [pytest arguments]: lint, format, types, tests. Pytest's summary is the last line; the exit status is
+# pytest's, or 1 where only a check before it failed.
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh"
+
+failed=0
+check() {
+    if ! "$@"; then
+        echo "tests/run.sh: failed: $*" >&2
+        failed=1
+    fi
+}
+check python -m ruff check .
+check python -m ruff format --check .
+check python -m pyright
+
+python -m pytest "$@"
+status=$?
+if [ "$status" -ne 0 ]; then exit "$status"; fi
+exit "$failed"

@@ -1,0 +1,30 @@
+"""Estimators of the tests' own, so that no expectation here moves with the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightrft.args import estimators
+
+GROUP_NORM = """
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="seq-mean-token-mean", needs={"group"}, paper="x")
+"""
+GSPO = """
+ESTIMATOR: Estimator = Estimator(
+    advantage=a, policy_loss=b, needs={"group"}, defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
+"""
+REINFORCE = """
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward", defaults={"kl_estimator": "k1"})
+"""
+
+
+@pytest.fixture(autouse=True)
+def estimator_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "estimators"
+    folder.mkdir()
+    for name, text in {"group_norm": GROUP_NORM, "gspo": GSPO, "reinforce": REINFORCE, "_shared": ""}.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.setattr(estimators, "FOLDER", folder)
+    return folder

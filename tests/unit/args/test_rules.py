@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import pytest
+from command_lines import BASE, broken_rules, notices, parsed, refusal
+
+from lightrft.args import check, optimizer_steps, prompts_per_step
+from lightrft.args.batching import legal_micro_batches, legal_train_batches
+
+
+def test_the_base_has_nothing_to_say():
+    assert notices() == []
+
+
+@pytest.mark.parametrize(
+    "rollout, train, n, epochs, steps, prompts",
+    [
+        (4, 16, 4, 1, 1, 4),  # exactly on-policy
+        (4, 8, 4, 1, 2, 4),  # two optimizer steps a rollout
+        (4, 8, 4, 3, 6, 4),
+        (4, 48, 4, 1, 1, 12),  # three rollouts a step
+        (64, 128, 8, 1, 4, 64),  # the reference document's own example
+    ],
+)
+def test_what_the_batch_sizes_mean(rollout: int, train: int, n: int, epochs: int, steps: int, prompts: int):
+    args = parsed(
+        f"--rollout_batch_size {rollout} --train_batch_size {train} --n_samples_per_prompt {n} --max_epochs {epochs}"
+    )
+    assert (optimizer_steps(args), prompts_per_step(args)) == (steps, prompts)
+    check(args)
+
+
+def test_nearest_legal_batches():
+    assert legal_train_batches(16, 12, 1) == [8, 16]
+    assert legal_train_batches(16, 20, 1) == [16, 32]
+    assert legal_train_batches(16, 3, 1) == [2, 4]
+    assert legal_train_batches(16, 16, 3) == [48]
+    assert legal_train_batches(24, 20, 4) == [12, 24]
+    assert legal_train_batches(6, 9, 4) == [12]
+    assert legal_micro_batches(16, 3, 1) == [2, 4]
+    assert legal_micro_batches(16, 32, 1) == [16]
+    assert legal_micro_batches(16, 3, 2) == [2, 4]
+    assert legal_micro_batches(16, 3, 3) == []
+
+
+def test_more_optimizer_steps_are_a_notice_naming_k():
+    assert notices("--train_batch_size 8") == [
+        "--train_batch_size 8: each rollout of 4 x 4 = 16 samples is trained on in 2 optimizer steps; "
+        "--train_batch_size 16 is exactly on-policy"
+    ]
+    assert notices("--train_batch_size 48") == []
+
+
+WORLD = "training on {} processes is not built yet (distributed); start one process"
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        (
+            "--train_batch_size 12",
+            "--train_batch_size 12 neither divides nor is a multiple of --rollout_batch_size 4 x "
+            "--n_samples_per_prompt 4 = 16; nearest: --train_batch_size 8 or 16",
+        ),
+        (
+            "--micro_train_batch_size 3",
+            "--train_batch_size 16 is not divisible by --micro_train_batch_size 3 x 1 "
+            "process = 3; nearest: --train_batch_size 48, or --micro_train_batch_size 2 or 4",
+        ),
+        (
+            "--n_samples_per_prompt 1 --train_batch_size 4",
+            "--n_samples_per_prompt 1: --advantage_estimator group_norm "
+            "compares the samples of one prompt, so it needs at least --n_samples_per_prompt 2",
+        ),
+        (
+            "--max_len 100 --prompt_max_len 100",
+            "--prompt_max_len 100 leaves no room for a response in --max_len 100; "
+            "use --prompt_max_len 50 or --max_len 200",
+        ),
+        (
+            "--max_len 100 --prompt_max_len 60 --max_new_tokens 41",
+            "--max_new_tokens 41 does not fit into --max_len 100 "
+            "- --prompt_max_len 60 = 40; use --max_new_tokens 40 or --max_len 101",
+        ),
+        (
+            "--no-use_kl_loss",
+            "--no-use_kl_loss with --init_kl_coef 0.001: --advantage_estimator group_norm puts no KL "
+            "into the reward, so KL has no place; use --init_kl_coef 0 or --use_kl_loss",
+        ),
+        ("--fsdp_cpu_offload", "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it"),
+        ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"),
+        ("--fp16 --fsdp", "--fp16 needs loss scaling, which --fsdp has not; use --bf16 with --fsdp, or --no-fsdp"),
+        ("--engine_type vllm", "--engine_type vllm is not built yet (engines); use auto or local"),
+        ("--engine_type sglang", "--engine_type sglang is not built yet (engines); use auto or local"),
+        ("--top_k 0", "--top_k 0 leaves no token to sample; use -1 (off) or at least 1"),
+    ],
+)
+def test_broken_rules(text: str, line: str):
+    assert broken_rules(text) == [line]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--train_batch_size 2 --micro_train_batch_size 2",
+        "--micro_train_batch_size 4",
+        "--n_samples_per_prompt 1 --train_batch_size 4 --advantage_estimator reinforce",
+        "--max_len 100 --prompt_max_len 99",
+        "--max_len 100 --prompt_max_len 60 --max_new_tokens 40",
+        "--no-use_kl_loss --init_kl_coef 0",
+        "--no-use_kl_loss --advantage_estimator reinforce",
+        "--fsdp_cpu_offload --fsdp",
+        "--fp16 --no-bf16",
+        "--fp16",
+        "--bf16 --fsdp",
+        "--engine_type local",
+        "--top_k 5",
+    ],
+)
+def test_kept_rules(text: str):
+    check(parsed(text))
+
+
+def test_reward_sources():
+    no_reward = parsed().with_(reward_fn=())
+    (line,) = refusal(check, no_reward)
+    assert line.startswith("there is no reward: give --reward_fn ")
+    assert all(way in line for way in ("--reward_pretrain", "--remote_rm_url", "--prompt_data reasoning_gym:<task>"))
+    check(no_reward.with_(prompt_data=("reasoning_gym:chain_sum",)))
+
+
+def test_several_processes():
+    assert broken_rules("", 2) == [WORLD.format(2)]
+    assert broken_rules("", 3) == [
+        WORLD.format(3),
+        "--train_batch_size 16 is not divisible by --micro_train_batch_size 1 x 3 processes = 3; "
+        "nearest: --train_batch_size 48",
+        "--rollout_batch_size 4 is not divisible by 3 processes; nearest: --rollout_batch_size 3 or 6",
+    ]
+    assert broken_rules("", 8)[1:] == [
+        "--rollout_batch_size 4 is not divisible by 8 processes; nearest: --rollout_batch_size 8"
+    ]
+
+
+def test_all_broken_rules_together():
+    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --engine_type vllm")) == 4
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("--max_steps 5 --num_episodes 2", "--num_episodes 2 cannot matter: --max_steps 5 decides when training ends"),
+        (
+            "--lr_warmup_steps 5 --lr_warmup_ratio 0.1",
+            "--lr_warmup_ratio 0.1 cannot matter: --lr_warmup_steps 5 decides the warm-up",
+        ),
+        (
+            "--optimizer sgd --adam_betas 0.9 0.9",
+            "--adam_betas 0.9 0.9 cannot matter: --optimizer sgd has no such setting",
+        ),
+        (
+            "--optimizer sgd --adam_epsilon 1e-6",
+            "--adam_epsilon 1e-06 cannot matter: --optimizer sgd has no such setting",
+        ),
+        (
+            "--clip_range 0.1",
+            "--clip_range 0.1 cannot matter: there is one optimizer step per rollout step, so the ratio is exactly 1",
+        ),
+        (
+            "--clip_range_higher 0.1",
+            "--clip_range_higher 0.1 cannot matter: there is one optimizer step per rollout "
+            "step, so the ratio is exactly 1",
+        ),
+        (
+            "--kl_estimator k2 --init_kl_coef 0",
+            "--kl_estimator k2 cannot matter: --init_kl_coef is 0, so no KL is computed",
+        ),
+        ("--use_kl_loss --init_kl_coef 0", "--use_kl_loss cannot matter: --init_kl_coef is 0, so no KL is computed"),
+        ("--fsdp --zero_stage 3", "--zero_stage 3 cannot matter: --fsdp replaces DeepSpeed ZeRO"),
+        (
+            "--prompt_split test",
+            "--prompt_split test cannot matter: every source of --prompt_data is a file, and a file "
+            "is one split (only reasoning_gym: sources have several)",
+        ),
+        (
+            "--eval_data a.jsonl --eval_split test",
+            "--eval_split test cannot matter: every source of --eval_data is a "
+            "file, and a file is one split (only reasoning_gym: sources have several)",
+        ),
+        ("--eval_split test", "--eval_split test cannot matter: there is no --eval_data"),
+        ("--eval_steps 1", "--eval_steps 1 cannot matter: there is no --eval_data"),
+        ("--max_eval_samples 1", "--max_eval_samples 1 cannot matter: there is no --eval_data"),
+        ("--eval_temperature 1", "--eval_temperature 1.0 cannot matter: there is no --eval_data"),
+        ("--eval_batch_size 1", "--eval_batch_size 1 cannot matter: there is no --eval_data"),
+        ("--quiet --logging_steps 2", "--logging_steps 2 cannot matter: --quiet prints no line per step"),
+        (
+            "--kl_estimator k1",
+            "--kl_estimator k1 in the loss has an expected gradient of zero, so it is noise and no "
+            "penalty; use --kl_estimator k3 or k2",
+        ),
+        (
+            "--top_k 1",
+            "--top_k 1 always takes the likeliest token, so all samples of a prompt are alike and have "
+            "nothing to learn from; use --top_k -1 or more than 1",
+        ),
+        ("--actor_learning_rate 1e-3", "--actor_learning_rate 0.001 is outside the recommended range 1e-07 to 5e-06"),
+        ("--max_epochs 4", "--max_epochs 4 is outside the recommended range 1 to 3"),
+    ],
+)
+def test_notices_and_problems_under_strict(text: str, line: str):
+    assert notices(text) == [line]
+    assert broken_rules(f"{text} --strict_args") == [f"{line} (refused under --strict_args)"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "--num_episodes 2",
+        "--max_steps 2",
+        "--lr_warmup_ratio 0.1",
+        "--optimizer sgd --l2 0.1",
+        "--max_epochs 2 --clip_range 0.1",
+        "--kl_estimator k2",
+        "--kl_estimator k1 --init_kl_coef 0.001 --advantage_estimator reinforce",
+        "--use_kl_loss",
+        "--no-use_kl_loss --init_kl_coef 0",
+        "--zero_stage 3",
+        "--prompt_data reasoning_gym:a --prompt_split test",
+        "--eval_data reasoning_gym:a --eval_split train --eval_steps 1 --eval_temperature 1 --eval_batch_size 1",
+        "--logging_steps 2",
+        "--actor_learning_rate 1e-6",
+    ],
+)
+def test_no_notice_where_the_flag_matters(text: str):
+    assert notices(text) == []
+
+
+def test_a_k1_loss_is_noticed_for_any_estimator_that_is_told_to_use_it():
+    assert notices("--advantage_estimator reinforce --use_kl_loss")[0].startswith("--kl_estimator k1 in the loss")
+    assert notices("--kl_estimator k1 --init_kl_coef 0") == [
+        "--kl_estimator k1 cannot matter: --init_kl_coef is 0, so no KL is computed"
+    ]
+
+
+def test_the_usual_range_is_not_that_of_an_estimator_with_another_scale():
+    off_policy = "--max_epochs 2 --clip_range 0.01"
+    assert notices(off_policy) == ["--clip_range 0.01 is outside the recommended range 0.1 to 0.3"]
+    assert notices(f"{off_policy} --advantage_estimator gspo") == []
+
+
+def test_strict_stops_at_the_base_only_when_there_is_a_notice():
+    assert check(parsed("--strict_args")) == []
+    assert "--strict_args" not in BASE

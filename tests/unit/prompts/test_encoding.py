@@ -1,0 +1,81 @@
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from lightrft.errors import Refused
+from lightrft.prompts.encoding import decode_response, encode_prompts
+from lightrft.types import Prompt
+
+WORDS = ["<unk>", "<s>", "</s>", "user", "system", "assistant", ":", "one", "two", "three", "."]
+BOS, EOS, USER, ASSISTANT, COLON, ONE, TWO, THREE, DOT = (
+    WORDS.index(word) for word in ("<s>", "</s>", "user", "assistant", ":", "one", "two", "three", ".")
+)
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'tool' %}"
+    "{{ raise_exception('no tools here') }}{% endif %}"
+    "{{ m['role'] }} : {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
+)
+
+
+def tokenizer(template=TEMPLATE):
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    made.chat_template = template
+    return made
+
+
+def prompt(text, where="", role="user"):
+    return Prompt(id="id-1", messages=({"role": role, "content": text},), where=where)
+
+
+def encode(*prompts, template=TEMPLATE, apply=None, limit=20):
+    return encode_prompts(prompts, tokenizer(template), apply_chat_template=apply, prompt_max_len=limit)
+
+
+@pytest.mark.parametrize("apply", [None, True])
+def test_the_chat_template_is_used_with_one_bos_and_a_generation_prompt(apply):
+    [encoded] = encode(prompt("one two"), apply=apply)
+    assert encoded.token_ids == (BOS, USER, COLON, ONE, TWO, ASSISTANT, COLON)
+    assert all(type(token) is int for token in encoded.token_ids)
+
+
+@pytest.mark.parametrize(("template", "apply"), [(TEMPLATE, False), (None, None), (None, False)])
+def test_without_the_template_contents_are_joined_and_get_the_tokenizers_own_tokens(template, apply):
+    messages = ({"role": "system", "content": "one"}, {"role": "user", "content": "two"})
+    [encoded] = encode(Prompt(id="x", messages=messages), template=template, apply=apply)
+    assert encoded.token_ids == (BOS, ONE, TWO)
+
+
+def test_a_template_that_is_asked_for_and_missing_is_refused():
+    with pytest.raises(Refused, match="^--apply_chat_template: .* has no chat template; --no-apply_chat_template"):
+        encode(prompt("one"), template=None, apply=True)
+
+
+def test_a_template_that_raises_is_refused_with_the_row_and_the_reason():
+    with pytest.raises(Refused, match="^--prompt_data a.jsonl:7: the chat template refuses .*no tools here"):
+        encode(prompt("one", where="a.jsonl:7", role="tool"))
+
+
+def test_long_prompts_are_refused_with_the_first_row_the_count_and_the_remedy():
+    rows = [prompt("one"), prompt("one two", "a.jsonl:2"), prompt("one two three", "a.jsonl:3"), prompt("one")]
+    with pytest.raises(Refused) as caught:
+        encode(*rows, limit=6)
+    assert str(caught.value) == (
+        "--prompt_data a.jsonl:2: 7 tokens, over --prompt_max_len 6 (1 more are too long); "
+        "--prompt_max_len 8 would admit all"
+    )
+
+
+def test_a_prompt_of_exactly_the_limit_is_kept():
+    assert len(encode(prompt("one two"), limit=7)) == 1
+
+
+def test_a_prompt_without_tokens_is_refused_by_its_id_where_no_place_is_known():
+    with pytest.raises(Refused, match="prompt id-1: the prompt has no tokens"):
+        encode(prompt("one"), template="{{ '' }}")
+
+
+def test_a_response_is_decoded_without_special_tokens_and_without_moving_spaces():
+    assert decode_response(tokenizer(), (ONE, DOT, EOS)) == "one ."

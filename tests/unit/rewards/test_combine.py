@@ -1,0 +1,110 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from lightrft.errors import Refused, RunFailed
+from lightrft.rewards.base import check_some_valid, checked, invalid
+from lightrft.rewards.combine import CombinedReward, build_rewards
+from lightrft.types import Prompt, Reward
+
+
+class Fixed:
+    def __init__(self, name, *values):
+        self.name = name
+        self.values = values
+
+    def score(self, rollouts):
+        return [invalid(value) if isinstance(value, str) else checked(value) for value in self.values]
+
+
+def prompt(reference=None, source="s", **columns):
+    return Prompt(id="p", messages=(), reference=reference, source=source, columns=columns)
+
+
+def test_the_total_is_the_weighted_sum_and_parts_stay_unweighted(rollout):
+    combined = CombinedReward([Fixed("right", 1.0, 0.0), Fixed("format", 0.5, 1.0)], {"format": 0.2})
+    first, second = combined.score([rollout("a"), rollout("b")])
+    assert first == Reward(total=1.0 + 0.2 * 0.5, parts={"right": 1.0, "format": 0.5})
+    assert second == Reward(total=0.2, parts={"right": 0.0, "format": 1.0})
+    assert combined.primary == "right"
+
+
+def test_one_invalid_part_makes_the_sample_invalid_even_with_weight_0(rollout):
+    combined = CombinedReward([Fixed("right", 1.0, 1.0), Fixed("format", "broken", 1.0)], {"format": 0.0})
+    bad, good = combined.score([rollout("a"), rollout("b")])
+    assert math.isnan(bad.total)
+    assert bad.error == "format: broken"
+    assert bad.parts["right"] == 1.0
+    assert (good.total, good.error) == (1.0, None)
+
+
+def test_an_empty_batch_has_no_rewards():
+    assert CombinedReward([Fixed("right")], {}).score([]) == []
+
+
+def test_a_weight_for_no_reward_is_refused_with_the_nearest_name():
+    with pytest.raises(Refused, match=r"^--reward_weights fromat=1.0: .*did you mean format\?\); known: exact, format"):
+        CombinedReward([Fixed("exact"), Fixed("format")], {"fromat": 1.0})
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    with pytest.raises(Refused, match="^--reward_weights exact=nan"):
+        CombinedReward([Fixed("exact")], {"exact": math.nan})
+
+
+def test_two_rewards_of_one_name_are_refused():
+    with pytest.raises(Refused, match="two rewards are named 'exact'"):
+        build_rewards(["exact", "exact"], {}, [prompt("x")])
+
+
+def test_rules_and_functions_are_built_in_order(tmp_path, rollout):
+    (tmp_path / "mine.py").write_text(
+        "def short(responses, level):\n    return [-len(r) + l for r, l in zip(responses, level)]"
+    )
+    combined = build_rewards(["exact", f"{tmp_path}/mine.py:short"], {"short": 0.1}, [prompt("x", level=2)])
+    [reward] = combined.score([rollout("x", "x", columns={"level": 3})])
+    assert combined.primary == "exact"
+    assert reward.parts == {"exact": 1.0, "short": 2.0}
+    assert reward.total == pytest.approx(1.2)
+
+
+def test_reasoning_gym_prompts_bring_their_own_reward_only_if_all_are_from_there():
+    puzzle = prompt("1", source="reasoning_gym:chain_sum", entry={"answer": "1"})
+    assert build_rewards([], {}, [puzzle]).primary == "reasoning_gym"
+    with pytest.raises(Refused, match="no reward is given: --reward_fn <rule> .*last_number.* file.py:function"):
+        build_rewards([], {}, [puzzle, prompt("1")])
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (
+            "last_numbr",
+            r"no such rule \(did you mean last_number\?\); known: last_number, exact, format, reasoning_gym",
+        ),
+        ("mine.py", "which function\\? mine.py:<function> works"),
+        ("last_number", "needs a reference .--label_key.*none of the 1 prompts has it"),
+        ("reasoning_gym", "needs --prompt_data reasoning_gym:<task>, and none of the 1 prompts has it"),
+    ],
+)
+def test_a_reward_that_cannot_work_is_refused(entry, expected):
+    with pytest.raises(Refused, match=f"^--reward_fn {entry}:? ?.*{expected}"):
+        build_rewards([entry], {}, [prompt()])
+
+
+def test_a_step_without_one_valid_reward_ends_the_run_with_the_most_frequent_error(rollout):
+    scored = [rollout("a", reward=invalid(error)) for error in ("x: rare", "x: often", "x: often")]
+    with pytest.raises(RunFailed) as caught:
+        check_some_valid(scored, step=3)
+    assert str(caught.value).startswith(
+        "every reward of step 3 is invalid (2 of 3 samples: x: often); mend --reward_fn"
+    )
+    check_some_valid([*scored, rollout("a", reward=checked(0.0))], step=3)
+    check_some_valid([], step=3)
+
+
+def test_rewards_import_without_torch():
+    code = "import sys, lightrft.rewards.combine, lightrft.prompts.dataset; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,112 @@
+import math
+from decimal import Decimal
+
+import pytest
+import reasoning_gym
+
+from lightrft.rewards.rules import RuleReward, last_number, read_last_number, well_formed
+
+
+@pytest.mark.parametrize(
+    ("response", "number"),
+    [
+        ("so it is 1,234", 1234),
+        ("$1,234.50", 1234.5),
+        ("1,234,567 in all", 1234567),
+        ("either 12,34", 34),
+        ("1,2345", 2345),
+        ("2.50", 2.5),
+        ("about .5", 0.5),
+        ("is 5.", 5),
+        ("3 or 4? 4!", 4),
+        ("-3", -3),
+        ("it is -3.", -3),
+        ("minus: \N{MINUS SIGN}3", -3),
+        ("-$5", -5),
+        ("$-5", -5),
+        (r"\boxed{-7}", -7),
+        ("3 - 5 = -2", -2),
+        ("5-3", 3),
+        ("5 - 3", 3),
+        ("5 -3", 3),
+        ("(5) -3", 3),
+        ("5\n-3", -3),
+        ("5, -3", -3),
+        ("option-3", 3),
+        ("2024-05-03", 3),
+        ("2e3", 2000),
+        ("007", 7),
+        ("1e9999", 9999),
+    ],
+)
+def test_the_last_number_of_a_response(response, number):
+    assert read_last_number(response) == Decimal(str(number))
+    assert last_number(response, number) == 1.0
+    assert last_number(response, -number) == 0.0
+
+
+@pytest.mark.parametrize("reference", [72, 72.0, "72", "$72", "60 + 12 is #### 72"])
+def test_a_reference_is_read_like_a_response(reference):
+    assert last_number("The answer is 72.", reference) == 1.0
+
+
+def test_long_numbers_are_compared_exactly():
+    assert last_number("12345678901234567891", "12345678901234567890") == 0.0
+
+
+def test_a_response_without_a_number_is_wrong_not_invalid(rollout):
+    [reward] = RuleReward("last_number").score([rollout("no idea", 5)])
+    assert (reward.total, reward.error) == (0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reference", "error"),
+    [
+        ("last_number", None, "the row has no reference; --label_key"),
+        ("exact", None, "the row has no reference; --label_key"),
+        ("last_number", "none", "the reference 'none' holds no number"),
+        ("exact", [1], "the reference is of type list"),
+        ("last_number", True, "the reference is of type bool"),
+    ],
+)
+def test_a_reference_that_cannot_be_used_makes_that_sample_invalid(rollout, rule, reference, error):
+    bad, good = RuleReward(rule).score([rollout("5", reference), rollout("5", "5")])
+    assert math.isnan(bad.total)
+    assert error in bad.error
+    assert (good.total, good.error) == (1.0, None)
+
+
+def test_exact_compares_stripped_texts(rollout):
+    scored = RuleReward("exact").score([rollout(" Paris\n", "Paris"), rollout("paris", "Paris"), rollout("5", 5)])
+    assert [reward.total for reward in scored] == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("<think>a\nb</think>\n<answer>5</answer>\n", 1.0),
+        ("<think></think><answer></answer>", 1.0),
+        ("<answer>5</answer><think>a</think>", 0.0),
+        ("a</think><answer>5</answer>", 0.0),
+        ("<think>a</think>", 0.0),
+        ("well <think>a</think><answer>5</answer>", 0.0),
+        ("<think>a</think><answer>5</answer> done", 0.0),
+        ("<think>a<think>b</think></think><answer>5</answer>", 0.0),
+    ],
+)
+def test_the_format_is_one_think_block_and_then_one_answer_block(response, value):
+    assert well_formed(response) == value
+
+
+def test_reasoning_gym_scores_with_the_tasks_own_verifier(rollout):
+    entry = reasoning_gym.create_dataset("chain_sum", seed=42, size=1)[0]
+    known = {"source": "reasoning_gym:chain_sum", "columns": {"entry": entry}}
+    answer = int(entry["answer"])
+    responses = [f" {answer:+,}.0 ", f"<think>1</think><answer>{answer}</answer>", "nothing"]
+    scored = RuleReward("reasoning_gym").score([rollout(response, **known) for response in responses])
+    assert [reward.total for reward in scored] == [1.0, 1.0, 0.0]
+
+
+def test_reasoning_gym_cannot_judge_other_rows(rollout):
+    [reward] = RuleReward("reasoning_gym").score([rollout("5", 5, source="gsm8k")])
+    assert "not from reasoning_gym (source 'gsm8k')" in reward.error
