@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging
 
 CHARACTERS = "0123456789+="
 PAIRS_HELD_OUT = 0.45  # of the 45 pairs of different digits, one order each
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--warm_steps", type=int, default=80, help="supervised steps before the model is saved")
     args = parser.parse_args()
+    logging.disable_progress_bar()
     tokenizer, model = make_tokenizer(), make_model(args.seed)
     loss = warm_start(model, tokenizer, args.warm_steps, args.seed)
     write_data(args.out)

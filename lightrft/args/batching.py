@@ -36,7 +36,7 @@ def legal_train_batches(samples: int, train_batch: int, unit: int) -> list[int]:
     The least common multiple is always legal, so there is always one above; below there may be none.
     """
     common = math.lcm(samples, unit)
-    below = (size for size in range((train_batch - 1) // unit * unit, 0, -unit) if fits(samples, size))
+    below = (size for size in range(train_batch // unit * unit, 0, -unit) if fits(samples, size))
     above = (size for size in range((train_batch // unit + 1) * unit, train_batch + common + 1, unit))
     return [*_first(below), *_first(size for size in above if fits(samples, size))]
 

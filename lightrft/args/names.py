@@ -92,5 +92,5 @@ def _as_flag(flag: str, value: str) -> str:
 
 def _nearest(name: str, dashes: str) -> str:
     switches = [f"no-{flag.name}" for flag in FLAGS.values() if flag.is_switch and dashes]
-    close = difflib.get_close_matches(name.replace("-", "_"), [*NAMES, *switches, *UNBUILT], n=1)
+    close = difflib.get_close_matches(name, [*NAMES, *switches, *UNBUILT], n=1)
     return f"; nearest: {dashes}{close[0]}" if close else "; --help lists them all"

@@ -14,7 +14,7 @@ from lightrft.errors import Refused
 PREFIX = "reasoning_gym:"
 SPLITS = ("train", "test")
 # Enough that a task with just `size` questions is almost surely seen whole: size * ln(size) draws are expected.
-DRAWS_PER_QUESTION = 10
+DRAWS_PER_QUESTION = 50
 
 
 @dataclass(frozen=True)

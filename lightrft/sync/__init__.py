@@ -1,1 +1,1 @@
-
+"""From the trainer's weights to the engine's."""

@@ -53,9 +53,9 @@ def test_alias_and_equals_sign():
 
 
 def test_lists_pairs_and_negative_numbers():
-    args = parsed("--stop a b --adam_betas 0.5 0.6 --reward_weights math.py:f=-1e-3 g=2 --top_k -1")
+    args = parsed("--stop a b --adam_betas 0.5 0.6 --reward_weights math.py:f=-1e-3 a.b=2 c=d=3 --top_k -1")
     assert args.sampling.stop == ("a", "b") and args.training.adam_betas == (0.5, 0.6)
-    assert args.rewards.reward_weights == {"math.py:f": -1e-3, "g": 2.0}
+    assert args.rewards.reward_weights == {"math.py:f": -1e-3, "a.b": 2.0, "c=d": 3.0}
     assert args.sampling.top_k == -1
     assert refused("--l2 -1e-3") == ["--l2 -0.001 is out of bounds: it must be >= 0"]
 

@@ -16,12 +16,14 @@ def test_flat_nested_and_numbers_as_written(tmp_path: Path):
     args = from_yaml(
         tmp_path,
         "actor_learning_rate: 1e-6\nsampling:\n  temperature: 1\n  stop: [a, 'b c']\nfsdp: true\nmax_steps: null\n"
+        "attn_implementation: ~\n"
         "training:\n  adam_betas: [0.5, .6]\ngenerate_max_len: 9\nprompt_data: add.jsonl\neval_data: one.jsonl\n",
     )
     assert args.training.actor_learning_rate == 1e-6
     assert isinstance(args.sampling.temperature, float) and args.sampling.temperature == 1.0
     assert args.sampling.stop == ("a", "b c") and args.training.adam_betas == (0.5, 0.6)
     assert args.distributed.fsdp is True and args.training.max_steps is None and args.model.max_new_tokens == 9
+    assert args.model.attn_implementation is None and args.typed("attn_implementation")
     assert args.evaluation.eval_data == ("one.jsonl",)
     assert args.sources["temperature"].where == f"{tmp_path}/run.yaml:3" and args.typed("temperature")
     assert args.typed("max_new_tokens") and not args.typed("min_p")
@@ -97,6 +99,7 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 def test_command_line_beats_later_file_beats_earlier_file(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("seed: 1\ntop_k: 5\nmin_p: 0.5\n")
     (tmp_path / "b.yaml").write_text("# second\nseed: 2\ntop_k: 6\n")
+    assert parsed(f"--config {tmp_path}/a.yaml --config {tmp_path}/b.yaml").sampling.min_p == 0
     args = parsed(f"--seed 3 --config {tmp_path}/a.yaml {tmp_path}/b.yaml")
     assert (args.training.seed, args.sampling.top_k, args.sampling.min_p) == (3, 6, 0.5)
     shown = [str(args.sources[flag]).replace(f"{tmp_path}/", "") for flag in ("seed", "top_k", "min_p")]

@@ -1,0 +1,256 @@
+"""The only file that names concrete classes: arguments to a trainer that is ready to run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from lightrft.algorithms.estimator import Estimator, load_estimator
+from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args.show import as_dict
+from lightrft.checkpointing import Checkpointer, Due
+from lightrft.errors import Refused
+from lightrft.evaluation import Evaluator
+from lightrft.models.load import end_token_ids, load_model
+from lightrft.preflight import Inputs
+from lightrft.prompts.sampler import PromptSampler
+from lightrft.rollouts.collector import Collector, RolloutMaker
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy, World
+from lightrft.strategy.checkpoint import CheckpointFolder
+from lightrft.strategy.launch import join_world
+from lightrft.sync.weights import WeightSync
+from lightrft.track.base import Logger, Loggers
+from lightrft.track.clock import Clock
+from lightrft.track.console import Console
+from lightrft.track.metrics_file import MetricsFile
+from lightrft.track.run_record import make_record, write_json
+from lightrft.trainer import Progress, Trainer
+from lightrft.update.score import Scorer
+from lightrft.update.step import Updater, UpdateSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_precision(args: Args) -> tuple[Precision, str]:
+    """The compute precision and why it was chosen."""
+    on_gpu = torch.cuda.is_available()
+    if args.distributed.fp16:
+        if not on_gpu:
+            raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
+        return Precision("fp16"), "--fp16"
+    if args.distributed.bf16 is None:
+        has_bf16 = on_gpu and torch.cuda.is_bf16_supported()
+        return Precision("bf16" if has_bf16 else "fp32"), "the GPU has bf16" if has_bf16 else "no GPU with bf16"
+    asked = "bf16" if args.distributed.bf16 else "fp32"
+    return Precision(asked), "--bf16" if args.distributed.bf16 else "--no-bf16"
+
+
+def total_steps(args: Args, n_prompts: int) -> int:
+    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take."""
+    if args.training.max_steps is not None:
+        return args.training.max_steps
+    return math.ceil(args.training.num_episodes * n_prompts / prompts_per_step(args))
+
+
+def optim_args(args: Args, steps: int) -> OptimArgs:
+    training, total = args.training, steps * optimizer_steps(args)
+    warmup = training.lr_warmup_steps
+    return OptimArgs(
+        name=training.optimizer,
+        learning_rate=training.actor_learning_rate,
+        betas=training.adam_betas,
+        epsilon=training.adam_epsilon,
+        weight_decay=training.l2,
+        max_norm=training.max_norm,
+        scheduler=training.lr_scheduler,
+        warmup_steps=math.ceil(training.lr_warmup_ratio * total) if warmup is None else warmup,
+        total_steps=total,
+    )
+
+
+def kl_in_loss(args: Args, estimator: Estimator) -> float:
+    """The coefficient of the KL term in the loss; 0 where the estimator keeps KL elsewhere or it is off."""
+    placed = args.algorithm.use_kl_loss
+    in_loss = estimator.kl == "loss" if placed is None else placed
+    return args.algorithm.init_kl_coef if in_loss else 0.0
+
+
+def runtime(args: Args) -> dict[str, Any]:
+    """What was chosen for this machine; run.json keeps it."""
+    precision, why = choose_precision(args)
+    zero = f"deepspeed ZeRO-{args.distributed.zero_stage}"
+    offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
+    return {
+        "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "precision": f"{precision.compute} ({why})",
+        "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
+        "attn_implementation": args.model.attn_implementation or "the model's own",
+        "tokenizer": "slow" if args.model.disable_fast_tokenizer else "fast",
+    }
+
+
+def plan(args: Args, inputs: Inputs) -> list[str]:
+    """What the run is going to do, in lines for a person."""
+    steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
+    n = args.algorithm.n_samples_per_prompt
+    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
+    return [
+        f"model {args.model.pretrain}; {chosen}",
+        f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {inputs.rewards.primary}",
+        f"{steps} steps of {each} prompts x {n} samples, {k} optimizer step{'s' if k > 1 else ''} each; "
+        f"estimator {args.algorithm.advantage_estimator}",
+    ]
+
+
+def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
+    if args.distributed.fsdp:
+        from lightrft.strategy.fsdp2 import FSDP2Strategy
+
+        return FSDP2Strategy(world, precision, cpu_offload=args.distributed.fsdp_cpu_offload)
+    from lightrft.strategy.deepspeed import DeepSpeedStrategy
+
+    return DeepSpeedStrategy(world, precision, args.distributed.zero_stage)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Training and evaluation sample with their own settings from engines of their own over one model."""
+
+    collector: Collector
+    evaluator: Evaluator | None
+    engines: list[Any]
+
+
+def make_samplers(
+    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]], model: PreTrainedModel
+) -> Sampler:
+    ends = end_token_ids(model, inputs.tokenizer)
+    engine = partial(LocalEngine, borrow, inputs.tokenizer, ends)
+    train, held_out = engine(args.batch.micro_rollout_batch_size), engine(args.evaluation.eval_batch_size)
+    s = args.sampling
+    sampling = Sampling(args.model.max_new_tokens, s.temperature, s.top_p, s.top_k, s.min_p, tuple(s.stop))
+    collector = Collector(
+        RolloutMaker(train, inputs.rewards, inputs.tokenizer, args.training.seed),
+        sampling,
+        n_samples=args.algorithm.n_samples_per_prompt,
+        rollout_batch_size=args.batch.rollout_batch_size,
+        prompts_per_step=prompts_per_step(args),
+    )
+    if not inputs.eval_prompts:
+        return Sampler(collector, None, [train])
+    plain = Sampling(args.model.max_new_tokens, args.evaluation.eval_temperature, stop=tuple(s.stop))
+    maker = RolloutMaker(held_out, inputs.rewards, inputs.tokenizer, args.training.seed)
+    return Sampler(
+        collector, Evaluator(maker, inputs.eval_prompts, plain, inputs.rewards.primary), [train, held_out]
+    )
+
+
+def make_loggers(args: Args, console: Console, progress: Progress) -> Loggers:
+    folder = Path(args.logging.log_dir)
+    metrics = folder / "metrics.jsonl"
+    loggers: list[Logger] = [MetricsFile(metrics, progress.step), console]
+    if args.logging.use_tensorboard:
+        from lightrft.track.tensorboard import TensorBoard
+
+        loggers.append(TensorBoard(Path(args.logging.use_tensorboard), progress.step))
+    if args.logging.plot_every:
+        from lightrft.track.plots import Plots
+
+        loggers.append(Plots(folder / "plots", metrics, args.logging.plot_every, lambda: progress.eval_before))
+    return Loggers(loggers)
+
+
+def make_updater(args: Args, strategy: Strategy, policy: Handle, estimator: Estimator) -> Updater:
+    settings = UpdateSettings(
+        algorithm=args.algorithm,
+        batch=args.batch,
+        aggregation=args.algorithm.loss_agg_mode or estimator.aggregation,
+        kl_coef=kl_in_loss(args, estimator),
+        max_epochs=args.training.max_epochs,
+        max_new_tokens=args.model.max_new_tokens,
+        seed=args.training.seed,
+    )
+    return Updater(strategy, policy, estimator, settings)
+
+
+def make_scorer(args: Args, strategy: Strategy, policy: Handle, reference: Handle | None) -> Scorer:
+    return Scorer(
+        strategy,
+        policy,
+        reference,
+        temperature=args.sampling.temperature,
+        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        on_policy=optimizer_steps(args) == 1,
+    )
+
+
+def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, inputs: Inputs) -> Checkpointer:
+    c = args.checkpoint
+    folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
+    return Checkpointer(folder, strategy, policy, inputs.tokenizer, with_hf=c.save_hf_ckpt)
+
+
+def build_trainer(args: Args, inputs: Inputs) -> Trainer:
+    """Loads the model, prepares it, and joins all parts; on `--load_checkpoint` goes on from the newest checkpoint."""
+    torch.manual_seed(args.training.seed)
+    world, (precision, _) = join_world(), choose_precision(args)
+    strategy = make_strategy(args, world, precision)
+    estimator = load_estimator(args.algorithm.advantage_estimator)
+    dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
+    steps = total_steps(args, len(inputs.prompts))
+    policy = strategy.prepare(load_model(args.model, dtype, world.device), optim_args(args, steps))
+    reference = None
+    if kl_in_loss(args, estimator) > 0:
+        reference = strategy.prepare(load_model(args.model, dtype, world.device), None)
+    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model)
+    progress = Progress(steps)
+    console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
+    record = write_record(args)
+    trainer = Trainer(
+        prompts=PromptSampler(inputs.prompts, args.training.seed),
+        collector=samplers.collector,
+        scorer=make_scorer(args, strategy, policy, reference),
+        estimator=estimator,
+        algorithm=args.algorithm,
+        updater=make_updater(args, strategy, policy, estimator),
+        sync=WeightSync(strategy, samplers.engines),
+        policy=policy,
+        evaluator=samplers.evaluator,
+        eval_steps=args.evaluation.eval_steps,
+        checkpointer=make_checkpointer(args, strategy, policy, inputs),
+        due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
+        progress=progress,
+        loggers=Loggers([]),
+        console=console,
+        clock=Clock(console.phase),
+        save_path=Path(args.checkpoint.save_path),
+        record=record,
+    )
+    if args.checkpoint.load_checkpoint:
+        trainer.resume()
+    trainer.loggers = make_loggers(args, console, progress)
+    return trainer
+
+
+def write_record(args: Args) -> dict[str, Any]:
+    """run.json, the first thing a run writes."""
+    folder = Path(args.logging.log_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    Path(args.checkpoint.save_path).mkdir(parents=True, exist_ok=True)
+    files = [*args.run.config, *(entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)]
+    record = make_record(as_dict(args), files, runtime(args))
+    write_json(folder / "run.json", record)
+    return record
+
+

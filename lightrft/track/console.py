@@ -1,0 +1,74 @@
+"""Live progress: what phase the step is in, then one line per step with reward, length, speed and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from lightrft.types import Rollout
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Console:
+    """A line every `every` steps; on a terminal the current phase is shown in between. `quiet` keeps notices only."""
+
+    def __init__(self, total_steps: int, every: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._total, self._every, self._quiet = total_steps, every, quiet
+        self._stream = stream or sys.stdout
+        self._first_step: int | None = None
+        self._started = time.monotonic()
+        self._step = 0
+
+    def say(self, text: str) -> None:
+        """Something that is always told, whatever `--quiet` says."""
+        self._clear()
+        print(text, file=self._stream, flush=True)
+
+    def tell(self, text: str) -> None:
+        """Something that `--quiet` leaves out."""
+        if not self._quiet:
+            self.say(text)
+
+    def phase(self, name: str) -> None:
+        if not self._quiet and self._stream.isatty():
+            self._clear()
+            print(f"step {self._step + 1}/{self._total} {name} ...", end="", file=self._stream, flush=True)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self._step = step
+        if self._first_step is None:
+            self._first_step = step - 1
+            self._started = time.monotonic() - values.get("perf/step_s", 0.0)
+        if step % self._every == 0 or step == self._total:
+            self.tell(self._line(values, step))
+
+    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None: ...
+
+    def close(self) -> None:
+        self._clear()
+
+    def _line(self, values: Mapping[str, float], step: int) -> str:
+        done = step - (self._first_step or 0)
+        left = (time.monotonic() - self._started) / done * (self._total - step)
+        parts = [
+            f"step {step}/{self._total}",
+            f"reward {values['reward/mean']:.3f}",
+            f"length {values['rollout/length_mean']:.1f}",
+            f"{values.get('perf/tokens_per_s', 0.0):.0f} tokens/s",
+            f"{values.get('perf/step_s', 0.0):.1f} s/step",
+            f"{duration(left)} left",
+        ]
+        if "eval/accuracy" in values:
+            parts.insert(2, f"held out {values['eval/accuracy']:.3f}")
+        return " | ".join(parts)
+
+    def _clear(self) -> None:
+        if self._stream.isatty():
+            print("\r\033[K", end="", file=self._stream, flush=True)

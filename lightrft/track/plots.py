@@ -1,0 +1,76 @@
+"""`--plot_every N`: the curves so far, and the distribution of response lengths, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightrft.track.metrics_file import read_metrics
+from lightrft.types import Rollout
+
+PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
+
+
+class Plots:
+    """Writes `<folder>/curves.png` and `<folder>/length_<step>.png` every `every` steps, and the curves at the end.
+
+    `before` gives the evaluation before training once there is one: it has no line in metrics.jsonl.
+    """
+
+    def __init__(
+        self, folder: Path, metrics: Path, every: int, before: Callable[[], Mapping[str, float] | None]
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._metrics, self._every, self._before = folder, metrics, every, before
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if step % self._every == 0:
+            self._curves()
+
+    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None:
+        if step % self._every:
+            return
+        figure, axes = _figure(1)
+        lengths = [len(rollout.response_ids) for rollout in rollouts]
+        axes[0].hist(lengths, bins=min(30, max(lengths) - min(lengths) + 1))
+        axes[0].set(title=f"response length, step {step}", xlabel="tokens", ylabel="responses")
+        self._save(figure, f"length_{step:06d}.png")
+
+    def close(self) -> None:
+        self._curves()
+
+    def _curves(self) -> None:
+        rows = read_metrics(self._metrics)
+        if not rows:
+            return
+        figure, axes = _figure(len(PANELS))
+        for axis, (name, title) in zip(axes, PANELS, strict=True):
+            found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            axis.plot([step for step, _ in found], [value for _, value in found], linewidth=1)
+            axis.set(title=title, xlabel="step")
+        self._evaluations(axes[0], rows)
+        self._save(figure, "curves.png")
+
+    def _evaluations(self, axis: Any, rows: Sequence[Mapping[str, float]]) -> None:
+        before = self._before() or {}
+        first = [{"step": 0, **{f"eval/{name}": value for name, value in before.items()}}] if before else []
+        found = [row for row in [*first, *rows] if "eval/accuracy" in row]
+        if not found:
+            return
+        middle = [row["eval/accuracy"] for row in found]
+        below = [value - row["eval/ci_low"] for value, row in zip(middle, found, strict=True)]
+        above = [row["eval/ci_high"] - value for value, row in zip(middle, found, strict=True)]
+        axis.errorbar([row["step"] for row in found], middle, yerr=[below, above], fmt="o", capsize=3, label="held out")
+        axis.legend()
+
+    def _save(self, figure: Any, name: str) -> None:
+        figure.savefig(self._folder / name, dpi=110)
+
+
+def _figure(columns: int) -> tuple[Any, list[Any]]:
+    """A figure outside pyplot: no global state, no display."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * columns, 3.2), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])

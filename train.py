@@ -1,0 +1,8 @@
+"""Reinforcement fine-tuning of a language model: `torchrun train.py --pretrain MODEL ...`, or plain `python train.py`."""
+
+import sys
+
+from lightrft.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main("text"))
