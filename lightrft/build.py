@@ -137,7 +137,7 @@ def make_samplers(
 ) -> Sampler:
     ends = end_token_ids(model, inputs.tokenizer)
     engine = partial(LocalEngine, borrow, inputs.tokenizer, ends)
-    train, held_out = engine(args.batch.micro_rollout_batch_size), engine(args.evaluation.eval_batch_size)
+    train, held_out = engine(args.batch.micro_rollout_batch_size), engine(args.evaluation.eval_batch_size, label="eval_")
     s = args.sampling
     sampling = Sampling(args.model.max_new_tokens, s.temperature, s.top_p, s.top_k, s.min_p, tuple(s.stop))
     collector = Collector(

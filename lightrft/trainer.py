@@ -124,7 +124,8 @@ class Trainer:
     def _track(self, rollouts: Sequence[Rollout], extra: dict[str, float]) -> None:
         step, update = self.progress.step, self.updater.report()
         metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
-        perf = {**self.clock.lap(), **update.perf, "perf/peak_memory_gib": _peak_memory()}
+        engines = {name: value for engine in self.sync.engines for name, value in engine.stats().items()}
+        perf = {**self.clock.lap(), **update.perf, **engines, "perf/peak_memory_gib": _peak_memory()}
         sampled = sum(len(rollout.response_ids) for rollout in rollouts)
         perf["perf/tokens_per_s"] = sampled / max(perf["perf/generate_s"], 1e-9)
         if self.progress.reward_first is None:

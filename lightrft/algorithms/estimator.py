@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -73,13 +72,6 @@ class Estimator:
         return batch.filled(advantages=found.advantages, response_mask=mask), found.metrics
 
 
-FOLDER = Path(__file__).parent / "estimators"
-
-
-def estimator_names() -> list[str]:
-    """The values of `--advantage_estimator`: the file names in `estimators/`."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-
-
 def load_estimator(name: str) -> Estimator:
+    """The `ESTIMATOR` of `estimators/<name>.py`; the file names are the flag's choices (args/estimators.py)."""
     return importlib.import_module(f"lightrft.algorithms.estimators.{name}").ESTIMATOR

@@ -57,7 +57,9 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of loading and saving weights: seconds, and the console has its own line
     options = _hub_options(args)
     if args.attn_implementation is not None:
         options["attn_implementation"] = args.attn_implementation

@@ -35,15 +35,15 @@ def load_prompts(specs: Sequence[str], split: str, data: DataArgs, flag: str = "
     """
     prompts = [prompt for spec in specs for prompt in _load_one(spec, split, data, flag)]
     if not prompts:
-        raise Refused(f"{flag} names no data; give a .jsonl file or {gym.PREFIX}<task>")
+        raise Refused(f"{flag} names no data; give a .jsonl file or {GENERATED}<task>")
     return [_with_system(prompt, data.system_prompt) for prompt in _with_ids(prompts)]
 
 
 def _load_one(spec: str, split: str, data: DataArgs, flag: str) -> list[Prompt]:
-    if spec.startswith(gym.PREFIX):
+    if spec.startswith(GENERATED):
         return _from_gym(spec, split, flag)
     if Path(spec).suffix != ".jsonl":
-        raise Refused(f"{flag} {spec}: unsupported file type; a .jsonl file or {gym.PREFIX}<task> works")
+        raise Refused(f"{flag} {spec}: unsupported file type; a .jsonl file or {GENERATED}<task> works")
     return _from_jsonl(spec, data, flag)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightrft.errors import Refused
 
-PREFIX = "reasoning_gym:"
+
 SPLITS = ("train", "test")
 # Enough that a task with just `size` questions is almost surely seen whole: size * ln(size) draws are expected.
 DRAWS_PER_QUESTION = 50
@@ -98,7 +98,7 @@ def _check_parameters(spec: _Spec, known: list[str], flag: str) -> None:
 
 
 def _parse(spec: str, flag: str) -> _Spec:
-    task, _, query = spec.removeprefix(PREFIX).partition("?")
+    task, _, query = spec.removeprefix(GENERATED).partition("?")
     values: dict[str, Any] = {}
     for item in query.split("&") if query else []:
         key, equals, text = item.partition("=")

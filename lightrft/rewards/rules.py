@@ -12,7 +12,7 @@ from typing import Any
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.types import Prompt, Reward, Rollout
 
-GYM_PREFIX = "reasoning_gym:"
+
 
 # 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
 # response cannot ask for a number which Decimal refuses.
@@ -75,7 +75,7 @@ def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> f
         raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
     answers = ANSWER.findall(response)
     answer = (answers[-1] if answers else response).strip()
-    return float(_verifier(rollout.prompt.source.removeprefix(GYM_PREFIX))(answer, rollout.prompt.columns["entry"]))
+    return float(_verifier(rollout.prompt.source.removeprefix(GENERATED))(answer, rollout.prompt.columns["entry"]))
 
 
 @cache
@@ -98,7 +98,7 @@ def _has_reference(prompt: Prompt) -> bool:
 
 
 def _from_gym(prompt: Prompt) -> bool:
-    return prompt.source.startswith(GYM_PREFIX) and "entry" in prompt.columns
+    return prompt.source.startswith(GENERATED) and "entry" in prompt.columns
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,13 @@ class StepReport:
     skipped: bool
 
 
+def named_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, tied ones once, and the buffers that belong into a checkpoint, under their Hugging Face names."""
+    yield from model.named_parameters()
+    persistent = model.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in persistent)
+
+
 class Strategy(Protocol):
     world: World
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
 from lightrft.strategy.launch import Collectives
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
 
@@ -104,7 +104,7 @@ class DeepSpeedStrategy(Collectives):
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         with self._whole(handle):
-            yield from handle.model.state_dict().items()
+            yield from named_tensors(handle.model)
 
     def save(self, handle: Handle, path: Path) -> None:
         handle.module.save_checkpoint(str(path), tag=TAG, save_latest=False)

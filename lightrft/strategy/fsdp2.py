@@ -16,7 +16,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
 from lightrft.strategy.launch import Collectives
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
 
@@ -83,7 +83,7 @@ class FSDP2Strategy(Collectives):
                 part.reshard()
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
-        for name, value in handle.model.state_dict().items():
+        for name, value in named_tensors(handle.model):
             yield name, value.full_tensor() if isinstance(value, DTensor) else value
 
     def save(self, handle: Handle, path: Path) -> None:

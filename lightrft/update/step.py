@@ -65,7 +65,7 @@ class Updater:
         for number, rows in enumerate(groups):
             loss = self._loss(batch.select(rows), counts, group_tokens[rows])
             self.strategy.backward(self.policy, loss, last=number == len(groups) - 1)
-        self.sums.count("perf/micro_batches", len(groups))
+        self.sums.count("perf/train_micro_batches", len(groups))
         self._report(self.strategy.step(self.policy))
 
     def report(self) -> UpdateReport:

@@ -30,7 +30,7 @@ DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: droppin
 class LocalEngine:
     """borrow: a context manager that yields the training model with whole, current weights.
 
-    prompts_per_batch: prompts (with all their samples) that are decoded together.
+    prompts_per_batch: prompts (with all their samples) that are decoded together; label: prefix of its counters.
     """
 
     shares_weights = True
@@ -41,9 +41,11 @@ class LocalEngine:
         tokenizer: PreTrainedTokenizerBase,
         end_ids: Iterable[int],
         prompts_per_batch: int,
+        label: str = "",
     ) -> None:
         self.borrow, self.tokenizer, self.end_ids = borrow, tokenizer, sorted(end_ids)
         self.prompts_per_batch = prompts_per_batch
+        self.label, self.batches = label, 0
         self.version = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
@@ -52,6 +54,7 @@ class LocalEngine:
         with torch.no_grad(), self.borrow() as model:
             for start in range(0, len(requests), self.prompts_per_batch):
                 chunk = requests[start : start + self.prompts_per_batch]
+                self.batches += 1
                 found += _Decoding(model, self.tokenizer, self.end_ids, chunk, sampling).run()
         return found
 
@@ -62,6 +65,10 @@ class LocalEngine:
         """Nothing to give back: between generations the engine holds no memory."""
 
     def wake(self, what: Literal["weights", "kv_cache", "all"] = "all") -> None: ...
+
+    def stats(self) -> dict[str, float]:
+        found, self.batches = {f"perf/{self.label}decode_batches": float(self.batches)}, 0
+        return found
 
     def close(self) -> None: ...
 
