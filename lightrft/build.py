@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
@@ -20,6 +20,7 @@ from lightrft.checkpointing import Checkpointer, Due
 from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
 from lightrft.models.load import end_token_ids, load_model
+from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.preflight import Inputs
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rollouts.collector import Collector, RolloutMaker
@@ -95,8 +96,6 @@ def runtime(args: Args) -> dict[str, Any]:
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "precision": f"{precision.compute} ({why})",
         "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
-        "attn_implementation": args.model.attn_implementation or "the model's own",
-        "tokenizer": "slow" if args.model.disable_fast_tokenizer else "fast",
     }
 
 
@@ -180,8 +179,20 @@ def make_updater(args: Args, strategy: Strategy, policy: Handle, estimator: Esti
         max_epochs=args.training.max_epochs,
         max_new_tokens=args.model.max_new_tokens,
         seed=args.training.seed,
+        sharing=share_prompts(args, policy.model),
     )
     return Updater(strategy, policy, estimator, settings)
+
+
+def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
+    """The costs to weigh where prompts may be shared, else None."""
+    possible = can_share_prompts(model)
+    if args.memory.share_prompts and not possible:
+        raise Refused(
+            "--share_prompts needs a model with rotary positions and full attention through sdpa in every layer, which "
+            f"--pretrain {args.model.pretrain} is not; leave it out"
+        )
+    return Cost.of(model) if possible and args.memory.share_prompts is not False else None
 
 
 def make_scorer(args: Args, strategy: Strategy, policy: Handle, reference: Handle | None) -> Scorer:
@@ -192,6 +203,7 @@ def make_scorer(args: Args, strategy: Strategy, policy: Handle, reference: Handl
         temperature=args.sampling.temperature,
         rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
         on_policy=optimizer_steps(args) == 1,
+        sharing=share_prompts(args, policy.model),
     )
 
 
@@ -216,7 +228,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
-    record = write_record(args)
+    record = write_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed),
         collector=samplers.collector,
@@ -243,13 +255,14 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     return trainer
 
 
-def write_record(args: Args) -> dict[str, Any]:
+def write_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """run.json, the first thing a run writes."""
     folder = Path(args.logging.log_dir)
     folder.mkdir(parents=True, exist_ok=True)
     Path(args.checkpoint.save_path).mkdir(parents=True, exist_ok=True)
     files = [*args.run.config, *(entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)]
-    record = make_record(as_dict(args), files, runtime(args))
+    loaded = {"attn_implementation": model.config._attn_implementation, "tokenizer": type(tokenizer).__name__}
+    record = make_record(as_dict(args), files, {**runtime(args), **loaded})
     write_json(folder / "run.json", record)
     return record
 

@@ -97,7 +97,7 @@ class Batch:
     """The rollout step as tensors; see the module's note for the alignment.
 
     input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
-    rewards [B] float64 (NaN = invalid sample); group [B] long. Reading a field that no stage has filled raises.
+    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long. Rows of a group have one prompt. Reading a field that no stage has filled raises.
     """
 
     input_ids: Tensor
@@ -106,6 +106,7 @@ class Batch:
     rollout_logprobs: Tensor
     rewards: Tensor
     group: Tensor
+    prompt_lengths: Tensor
     temperature: float = 1.0
     old_logprobs: Tensor | None = None
     ref_logprobs: Tensor | None = None

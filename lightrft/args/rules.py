@@ -153,6 +153,15 @@ def kl_in_loss_has_a_gradient(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def tokenizer_is_fast(args: Args, world_size: int) -> Iterator[Finding]:
+    if args.model.disable_fast_tokenizer:
+        yield Problem(
+            ("disable_fast_tokenizer",),
+            "--disable_fast_tokenizer can do nothing: transformers 5 ignores the choice, since it has one "
+            "implementation of each tokenizer; remove it",
+        )
+
+
 def precision_is_one(args: Args, world_size: int) -> Iterator[Finding]:
     if args.distributed.fp16 and args.distributed.bf16:
         yield Problem(("fp16", "bf16"), "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16")
@@ -228,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     some_reward,
     kl_has_a_place,
     kl_in_loss_has_a_gradient,
+    tokenizer_is_fast,
     precision_is_one,
     offload_needs_fsdp,
     sampling_samples,

@@ -17,6 +17,7 @@ from lightrft.args.groups.distributed import DistributedArgs
 from lightrft.args.groups.engine import EngineArgs
 from lightrft.args.groups.evaluation import EvaluationArgs
 from lightrft.args.groups.logging import LoggingArgs
+from lightrft.args.groups.memory import MemoryArgs
 from lightrft.args.groups.model import ModelArgs
 from lightrft.args.groups.rewards import RewardArgs
 from lightrft.args.groups.run import RunArgs
@@ -64,6 +65,7 @@ class Args:
     sampling: SamplingArgs
     rewards: RewardArgs
     distributed: DistributedArgs
+    memory: MemoryArgs
     engine: EngineArgs
     data: DataArgs
     evaluation: EvaluationArgs

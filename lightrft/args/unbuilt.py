@@ -25,7 +25,7 @@ _BY_PART = {
         lora_rank lora_alpha lora_dropout target_modules lora_bias lora_learning_rate lora_path
         load_in_4bit bits double_quant quant_type enable_ema ema_beta max_tokens_per_micro_batch
         sp_size zpg hybrid_shard_size overlap_comm ref_shard_size meta_init dist_timeout_s gradient_checkpointing
-        adam_offload packing_samples share_prompts fused_linear_logprob chunk_size use_mp_opt assume_gpus watchdog_s
+        adam_offload packing_samples fused_linear_logprob chunk_size use_mp_opt assume_gpus watchdog_s
     """,
     "engines": """
         engine_tp_size engine_mem_util enable_engine_sleep disable_engine_sleep engine_dtype engine_kwargs

@@ -1,8 +1,7 @@
 """Per-token log-probabilities of a batch under a model: the only place where the trainer calls a model's forward.
 
-Rows are right-padded, so in a causal model no real token ever sees the padding: no attention mask is passed, which
-keeps the fast attention kernels and makes the result independent of how much padding there is. The head runs on the
-positions that predict a trained token and on no other; over a vocabulary of 50k it is a large share of the work.
+The head runs on the positions that predict a trained token and on no other; over a vocabulary of 50k it is a large
+share of the work. How rows are laid out, and why no padding mask is needed, stands in models/packing.py.
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightrft.models.packing import Cost, padded_rows, shared_prompts, sharing_pays
+
 if TYPE_CHECKING:
     from lightrft.types import Batch
 
-ENTROPY_CHUNK = 256  # rows of logits per chunk: bounds the extra memory of the entropy to chunk x vocabulary
+ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's memory to chunk x vocabulary
 
 
 @dataclass(frozen=True)
@@ -43,34 +44,38 @@ def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
         hook.remove()
 
 
-def entropy_of(logits: Tensor) -> Tensor:
-    """H = logsumexp(z) - sum softmax(z) z over the last axis, [N, V] -> [N], in chunks and without a graph (S10.2)."""
-    chunks = []
-    for z in logits.detach().split(ENTROPY_CHUNK):
-        lse = torch.logsumexp(z, -1)
-        probabilities = (z - lse[:, None]).exp_()
-        chunks.append(lse - torch.einsum("nv,nv->n", probabilities, z.nan_to_num(neginf=0.0)))
-    return torch.cat(chunks) if chunks else logits.new_zeros(0)
-
-
-def token_logprobs(module: Any, model: Any, batch: Batch, *, with_entropy: bool = False) -> Scores:
+def token_logprobs(
+    module: Any, model: Any, batch: Batch, *, with_entropy: bool = False, sharing: Cost | None = None
+) -> Scores:
     """log softmax(logits / temperature)[token] at every trained token, in float32 (S10.1).
 
     module: what the strategy wants called (an engine, a sharded module); model: the Hugging Face model inside it.
+    sharing: lets the samples of a group share their prompt's computation where that pays.
     A batch with no trained token still runs the model (sharded models need every rank) and gives zeros with a graph.
     """
+    layout = shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
     trained = batch.response_mask.bool()
-    predicts = trained.roll(-1, dims=1)
-    predicts[:, -1] = False
-    if not bool(trained.any()):
-        predicts[:, 0] = True
-    with head_on(model, lambda hidden: hidden[predicts]):
-        logits = module(input_ids=batch.input_ids, use_cache=False).logits.float()
+    empty = torch.zeros(trained.shape, device=trained.device)
+    if not len(layout.predicts):
+        logits = module(input_ids=batch.input_ids[:, :1], use_cache=False).logits
+        return Scores(empty + 0.0 * logits.float().sum(), empty if with_entropy else None)
+    with head_on(model, layout.select):
+        logits = module(**layout.inputs, use_cache=False).logits.float()
     if batch.temperature != 1.0:
         logits = logits / batch.temperature
-    empty = logits.new_zeros(batch.input_ids.shape)
-    if not bool(trained.any()):
-        return Scores(empty + 0.0 * logits.sum(), empty if with_entropy else None)
-    picked = -torch.nn.functional.cross_entropy(logits, batch.input_ids[trained], reduction="none")
-    entropy = empty.masked_scatter(trained, entropy_of(logits)) if with_entropy else None
+    logp = logits.log_softmax(-1)
+    picked = logp.gather(-1, batch.input_ids[trained][:, None])[:, 0]
+    entropy = empty.masked_scatter(trained, entropy_of(logp)) if with_entropy else None
     return Scores(empty.masked_scatter(trained, picked), entropy)
+
+
+def entropy_of(logp: Tensor) -> Tensor:
+    """H = -sum p log p over the last axis of log-probabilities, [N, V] -> [N], in chunks, without a graph (S10.2)."""
+    return torch.cat([_entropy(chunk) for chunk in logp.detach().split(ENTROPY_CHUNK)])
+
+
+def _entropy(logp: Tensor) -> Tensor:
+    """A token of probability 0 adds 0; in the product it is 0 * -inf, which is looked for only when it happened."""
+    p = logp.exp()
+    entropy = -torch.einsum("nv,nv->n", p, logp)
+    return entropy if bool(entropy.isfinite().all()) else -(p * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1)

@@ -41,9 +41,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
 
     check_pretrain(args)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            args.pretrain, use_fast=not args.disable_fast_tokenizer, **_hub_options(args)
-        )
+        tokenizer = AutoTokenizer.from_pretrained(args.pretrain, **_hub_options(args))
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _refusal(args, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightrft.args.groups.data import GENERATED
 from lightrft.errors import Refused
 from lightrft.prompts import gym
 from lightrft.types import Prompt

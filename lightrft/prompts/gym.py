@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lightrft.args.groups.data import GENERATED
 from lightrft.errors import Refused
-
 
 SPLITS = ("train", "test")
 # Enough that a task with just `size` questions is almost surely seen whole: size * ln(size) draws are expected.

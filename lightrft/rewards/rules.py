@@ -9,10 +9,9 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from lightrft.args.groups.data import GENERATED
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.types import Prompt, Reward, Rollout
-
-
 
 # 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
 # response cannot ask for a number which Decimal refuses.

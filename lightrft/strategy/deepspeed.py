@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +30,8 @@ def _deepspeed() -> Any:
     # Its shared-memory collectives would be compiled for over a minute at the first start, to speed up gloo alone.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Deprecated collectives, which it calls at every layer.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
 
 
@@ -94,17 +97,24 @@ class DeepSpeedStrategy(Collectives):
         """Stage 3 fetches and frees parameters in module hooks; they are off while everything is gathered."""
         offload = handle.optimizer.parameter_offload
         with self.deepspeed.zero.GatheredParameters(list(handle.model.parameters())):
-            hooks = [*offload.forward_hooks, *offload.backward_hooks]
-            for hook in hooks:
-                hook.remove()
+            self._remove_hooks(offload)
             try:
                 yield
             finally:
-                offload._register_deepspeed_module(offload.module)
+                offload._register_deepspeed_module(offload.module)  # and the order of modules is traced afresh
+
+    def _remove_hooks(self, offload: Any) -> None:
+        for parameter in offload.module.parameters():
+            parameter.ds_active_sub_modules.clear()  # they are named by ids that change with the next registration
+        for hook in [*offload.forward_hooks, *offload.backward_hooks]:
+            hook.remove()
+        offload.forward_hooks, offload.backward_hooks = [], []
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
-        with self._whole(handle):
-            yield from named_tensors(handle.model)
+        for name, value in named_tensors(handle.model):
+            sharded = self.stage == 3 and hasattr(value, "ds_id")
+            with self.deepspeed.zero.GatheredParameters([value], enabled=sharded):
+                yield name, value.detach().clone() if sharded else value
 
     def save(self, handle: Handle, path: Path) -> None:
         handle.module.save_checkpoint(str(path), tag=TAG, save_latest=False)

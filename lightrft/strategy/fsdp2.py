@@ -29,6 +29,10 @@ def _blocks(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
+def _parts(handle: Handle) -> list[FSDPModule]:
+    return [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
+
+
 class FSDP2Strategy(Collectives):
     """Parameters are float32 shards; with bf16 they are cast for compute and gradients are reduced in float32."""
 
@@ -71,20 +75,25 @@ class FSDP2Strategy(Collectives):
 
     @contextmanager
     def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:
-        parts = [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
-        for part in parts:
+        for part in _parts(handle):
             part.unshard()
             part.set_reshard_after_forward(False, recurse=False)
         try:
             yield handle.model
         finally:
-            for part in parts:
+            for part in _parts(handle):
                 part.set_reshard_after_forward(True, recurse=False)
-                part.reshard()
+            self._reshard(handle)
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        self._reshard(handle)
         for name, value in named_tensors(handle.model):
             yield name, value.full_tensor() if isinstance(value, DTensor) else value
+
+    def _reshard(self, handle: Handle) -> None:
+        """A forward pass without a backward leaves the root's parameters whole, in the compute dtype and on loan."""
+        for part in _parts(handle):
+            part.reshard()
 
     def save(self, handle: Handle, path: Path) -> None:
         dcp.save(self._state(handle), checkpoint_id=path)
@@ -103,5 +112,6 @@ class FSDP2Strategy(Collectives):
         handle.scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
 
     def _state(self, handle: Handle) -> dict[str, Any]:
+        self._reshard(handle)
         model, optimizer = get_state_dict(handle.model, handle.optimizer)
         return {"model": model, "optimizer": optimizer}

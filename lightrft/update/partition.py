@@ -27,10 +27,15 @@ def draw_parts(n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int
             yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch)
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Rows cut into micro-batches of at most `size`, rows of like length together so that little is padded.
+def micro_batches(
+    rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int
+) -> list[list[int]]:
+    """Rows cut into micro-batches of at most `size`; rows of a group stay together, and rows of like length do.
 
     The order does not change the gradient: every micro-batch uses the denominators of the whole part.
     """
-    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    longest: dict[int, int] = {}
+    for row in rows:
+        longest[groups[row]] = max(lengths[row], longest.get(groups[row], 0))
+    ordered = sorted(rows, key=lambda row: (-longest[groups[row]], groups[row], -lengths[row], row))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

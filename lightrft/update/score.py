@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightrft.models.forward import token_logprobs
+from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.types import Batch, Rollout
 
@@ -32,6 +33,7 @@ def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.devic
         rollout_logprobs=_padded(logprobs, torch.float32),
         rewards=torch.tensor(totals, dtype=torch.float64),
         group=torch.tensor([r.group for r in rollouts]),
+        prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
         temperature=temperature,
     )
     return batch.to(device)
@@ -50,9 +52,10 @@ class Scorer:
         temperature: float,
         rows: int,
         on_policy: bool,
+        sharing: Cost | None = None,
     ) -> None:
         self.strategy, self.policy, self.reference = strategy, policy, reference
-        self.temperature, self.rows, self.on_policy = temperature, rows, on_policy
+        self.temperature, self.rows, self.on_policy, self.sharing = temperature, rows, on_policy, sharing
 
     def to_batch(self, rollouts: Sequence[Rollout]) -> Batch:
         batch = collate(rollouts, self.temperature, self.strategy.world.device)
@@ -68,6 +71,7 @@ class Scorer:
         found = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
         for start in range(0, len(batch), self.rows):
             part = range(start, min(start + self.rows, len(batch)))
-            scores = token_logprobs(handle.module, handle.model, batch.select(part)).logprobs
+            rows = batch.select(part)
+            scores = token_logprobs(handle.module, handle.model, rows, sharing=self.sharing).logprobs
             found[start : part.stop, : scores.shape[1]] = scores
         return found

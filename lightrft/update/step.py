@@ -12,6 +12,7 @@ from torch import Tensor
 from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate, kl_penalty
 from lightrft.models.forward import Scores, token_logprobs
+from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, StepReport, Strategy
 from lightrft.types import Batch
 from lightrft.update.partition import Part, draw_parts, micro_batches
@@ -31,7 +32,10 @@ class UpdateReport:
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """The flags that the update reads, and what follows from them. kl_coef 0: no KL term in the loss."""
+    """The flags that the update reads, and what follows from them. kl_coef 0: no KL term in the loss.
+
+    sharing: the model's costs where samples may share their prompt's computation, else None.
+    """
 
     algorithm: AlgorithmArgs
     batch: BatchArgs
@@ -40,6 +44,7 @@ class UpdateSettings:
     max_epochs: int
     max_new_tokens: int
     seed: int
+    sharing: Cost | None = None
 
 
 class Updater:
@@ -100,12 +105,13 @@ class Updater:
             self.sums.count("perf/idle_rows", len(rows) - len(moving))
             rows = moving or rows[:1]
         lengths = batch.attention_mask.sum(-1).tolist()
-        return micro_batches(rows, lengths, self.settings.batch.micro_train_batch_size)
+        groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
+        return micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
 
     def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it (S11)."""
         s, mask = self.settings, batch.response_mask
-        scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True)
+        scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True, sharing=s.sharing)
         old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
         policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, s.algorithm)
         loss = aggregate(policy.loss, mask, s.aggregation, counts, group_tokens)

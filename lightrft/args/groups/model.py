@@ -60,5 +60,7 @@ class ModelArgs:
         witness=Witness("--cache_dir no_such_hub", "refused", given="--pretrain tests/tiny --cache_dir hub"),
     )
     disable_fast_tokenizer: bool = arg(
-        False, "Use the tokenizer written in Python.", witness=Witness("--disable_fast_tokenizer", "run")
+        False,
+        "Refused: transformers 5 has one implementation of a tokenizer, no second one in Python.",
+        witness=Witness("--disable_fast_tokenizer", "refused"),
     )

@@ -1,0 +1,112 @@
+"""How the rows of a batch are laid out for the model.
+
+Padded: one row per sample. Shared: the prompt of a group once, its responses behind it, each seeing the prompt and
+itself only. Both give the same log-probabilities; the shared layout saves computing a prompt once per sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from lightrft.types import Batch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """inputs: what the model is called with; predicts [N]: for each trained token of the batch, in row-major order,
+    the flat index of the position whose hidden state predicts it."""
+
+    inputs: dict[str, Tensor]
+    predicts: Tensor
+
+    def select(self, hidden: Tensor) -> Tensor:
+        """[rows, length, H] to [N, H]; index_select, because its backward is deterministic."""
+        return hidden.flatten(0, 1).index_select(0, self.predicts)
+
+
+def padded_rows(batch: Batch) -> Layout:
+    """Right padding needs no mask in a causal model: no real token sees it."""
+    row, column = batch.response_mask.nonzero(as_tuple=True)
+    return Layout({"input_ids": batch.input_ids}, row * batch.input_ids.shape[1] + column - 1)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one layer per token, and per pair of tokens that attention looks at."""
+
+    per_token: float
+    per_pair: float
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Cost:
+        config: Any = model.config.get_text_config()
+        embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+        body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+        return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
+
+
+def can_share_prompts(model: PreTrainedModel) -> bool:
+    """Whether the model takes a mask of our own: full attention in every layer, through PyTorch's sdpa kernels,
+    and positions that come from position ids (rotary)."""
+    config: Any = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
+    full = kinds == {"full_attention"} and (hasattr(config, "layer_types") or not windowed)
+    return full and rotary and config._attn_implementation == "sdpa"
+
+
+def sharing_pays(batch: Batch, cost: Cost) -> bool:
+    """A masked attention over prompt and all responses grows with their square: it pays for short responses."""
+    lengths, prompts = batch.attention_mask.sum(-1), batch.prompt_lengths
+    width, shared_tokens, shared_pairs = batch.input_ids.shape[1], 0, 0
+    for rows in _groups(batch):
+        length = int(prompts[rows[0]] + (lengths[rows] - prompts[rows]).sum())
+        shared_tokens, shared_pairs = shared_tokens + length, shared_pairs + length**2
+    padded = len(batch) * (width * cost.per_token + width**2 / 2 * cost.per_pair)
+    return shared_tokens * cost.per_token + shared_pairs * cost.per_pair < padded
+
+
+def shared_prompts(batch: Batch) -> Layout:
+    """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees)."""
+    groups = _groups(batch)
+    lengths, prompts = batch.attention_mask.sum(-1).tolist(), batch.prompt_lengths.tolist()
+    width = max(prompts[rows[0]] + sum(lengths[row] - prompts[row] for row in rows) for rows in groups)
+    blank = batch.input_ids.new_zeros(len(groups), width)
+    ids, positions, owner = blank.clone(), blank.clone(), blank - 1  # owner: -1 padding, 0 prompt, 1.. response
+    predicts = torch.zeros_like(batch.input_ids)
+    for s, rows in enumerate(groups):
+        end = prompt = prompts[rows[0]]
+        ids[s, :prompt], owner[s, :prompt] = batch.input_ids[rows[0], :prompt], 0
+        positions[s, :prompt] = torch.arange(prompt, device=ids.device)
+        for number, row in enumerate(rows, start=1):
+            start, end = end, end + lengths[row] - prompt
+            ids[s, start:end], owner[s, start:end] = batch.input_ids[row, prompt : lengths[row]], number
+            positions[s, start:end] = torch.arange(prompt, lengths[row], device=ids.device)
+            before = torch.arange(start - 1, end - 1, device=ids.device)
+            before[:1] = prompt - 1  # the first token of every response is predicted by the prompt's last
+            predicts[row, prompt : lengths[row]] = s * width + before
+    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": _sees(owner)}
+    return Layout(inputs, predicts[batch.response_mask.bool()])
+
+
+def _sees(owner: Tensor) -> Tensor:
+    """[S, L] to [S, 1, L, L]: a token sees what stands before it in the prompt and in its own response."""
+    causal = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool, device=owner.device).tril()
+    key, query = owner[:, None, :], owner[:, :, None]
+    return (causal & ((key == 0) | (key == query)))[:, None]
+
+
+def _groups(batch: Batch) -> list[list[int]]:
+    """Rows by group, in order of first appearance."""
+    found: dict[int, list[int]] = {}
+    for row, group in enumerate(batch.group.tolist()):
+        found.setdefault(group, []).append(row)
+    return list(found.values())

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from lightrft.args.groups.model import ModelArgs
+from lightrft.errors import Refused
+from lightrft.models.load import check_pretrain, end_token_ids, load_model, load_tokenizer
+
+CPU = torch.device("cpu")
+
+
+def refusal(call, *arguments):
+    with pytest.raises(Refused) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith("--pretrain ")
+    return message
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "~/nothing", "nothing", "a/b/c"])
+def test_a_path_that_does_not_exist_is_refused_in_one_line(name):
+    args = ModelArgs(pretrain=name)
+    assert "no such model folder" in refusal(check_pretrain, args)
+    assert name in refusal(load_tokenizer, args)
+
+
+def test_a_folder_without_config_is_refused_in_one_line(tmp_path):
+    assert "has no config.json" in refusal(load_tokenizer, ModelArgs(pretrain=str(tmp_path)))
+
+
+def test_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "model.bin").write_text("")
+    assert "no such model folder" in refusal(check_pretrain, ModelArgs(pretrain=str(tmp_path / "model.bin")))
+
+
+def test_a_hub_name_passes_the_check_and_is_refused_when_the_hub_does_not_answer():
+    args = ModelArgs(pretrain="nobody/no-such-model")
+    check_pretrain(args)
+    assert "the tokenizer cannot be loaded" in refusal(load_tokenizer, args)
+    assert "the model cannot be loaded" in refusal(load_model, args, torch.float32, CPU)
+
+
+def test_an_unknown_architecture_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
+    assert "the model cannot be loaded" in refusal(load_model, ModelArgs(pretrain=str(tmp_path)), torch.float32, CPU)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_damaged_weights_are_refused_in_one_line(tiny_folder, tmp_path, damage):
+    shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.unlink() if damage == "missing" else weights.write_bytes(weights.read_bytes()[:1000])
+    args = ModelArgs(pretrain=str(tmp_path / "model"))
+    assert "the model cannot be loaded" in refusal(load_model, args, torch.float32, CPU)
+
+
+def test_the_model_comes_in_its_dtype_with_dropout_off(tiny_folder):
+    model = load_model(ModelArgs(pretrain=str(tiny_folder / "model")), torch.bfloat16, CPU)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_tokenizer_without_padding_borrows_the_end_token(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["pad_token"]
+    path.write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(ModelArgs(pretrain=str(tmp_path / "model")))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2
+    assert load_tokenizer(ModelArgs(pretrain=str(tiny_folder / "model"))).pad_token_id == 0
+
+
+@pytest.mark.parametrize("listed, wanted", [(2, {2}), ([7, 9], {2, 7, 9}), (None, {2})])
+def test_a_response_ends_at_the_tokens_of_generation_config_and_tokenizer(
+    tiny_model, tiny_tokenizer, monkeypatch, listed, wanted
+):
+    monkeypatch.setattr(tiny_model.generation_config, "eos_token_id", listed)
+    assert end_token_ids(tiny_model, tiny_tokenizer) == wanted
