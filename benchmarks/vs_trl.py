@@ -40,7 +40,6 @@ LEARNING_RATE, BETAS, MAX_NORM = 1e-5, (0.9, 0.95), 1.0
 SYSTEM = "You are a calculator."
 SUMS = ("6 - 8", "8 - 7", "2 + 4", "3 + 0", "9 - 2", "8 - 3", "6 - 3", "4 + 2")
 QUESTION = "State the final answer to the following arithmetic problem: {} ="
-VERSIONS = {"ours": ("torch", "transformers", "deepspeed"), "trl": ("torch", "transformers", "trl")}
 ROWS = {  # of the table: how its numbers are found in a step's answer
     "wall, s a step": lambda answer: answer["wall"],
     "CPU, s a step": lambda answer: answer["cpu"],
@@ -64,14 +63,11 @@ def reward(completions: list[Any], **_: Any) -> list[float]:
     return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 for text in texts]
 
 
-# ---------------------------------------------------------------- the two children
-
-
 class Pacer:
     """A child's end: a step begins when the line "step" comes in, and is answered by one line of JSON."""
 
-    def __init__(self, side: str) -> None:
-        self.versions = {name: version(name) for name in VERSIONS[side]}
+    def __init__(self, *packages: str) -> None:
+        self.versions = {name: version(name) for name in ("torch", "transformers", *packages)}
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # whatever libraries print goes to the log
 
@@ -91,8 +87,7 @@ class Pacer:
 
 
 def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])  # user and system
 
 
 def _peak_memory() -> float:
@@ -104,7 +99,8 @@ def our_flags(options: argparse.Namespace) -> list[str]:
     data, rows = Path(options.folder) / "prompts.jsonl", options.prompts * options.samples
     data.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in messages(options.prompts)))
     words = f"""--pretrain {options.model} --prompt_data {data} --reward_fn {HERE / "vs_trl.py"}:reward --no-bf16
-        --save_path {options.folder}/run-{options.natural} --eval_data {data} --save_interval 0 --quiet --max_steps {options.steps + 2}
+        --save_path {options.folder}/run-{options.natural} --save_interval 0 --quiet
+        --eval_data {data} --max_steps {options.steps + 2}
         --advantage_estimator group_norm --init_kl_coef 0 --temperature 1 --top_p 1
         --rollout_batch_size {options.prompts} --n_samples_per_prompt {options.samples} --train_batch_size {rows}
         --micro_rollout_batch_size {options.prompts} --micro_train_batch_size {options.micro}
@@ -126,7 +122,6 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     check(args, 1)
     trainer = build_trainer(args, check_inputs(args))
     trainer.collector.sampling = replace(trainer.collector.sampling, ignore_eos=not options.natural)
-
     trainer.evaluator = None  # the data has to be named, but nothing is evaluated
 
     class Last:
@@ -186,22 +181,18 @@ def run_trl(options: argparse.Namespace, pacer: Pacer) -> None:
     GRPOTrainer(options.model, rewarded, trl_config(options), train_dataset=data, callbacks=[Paced()]).train()
 
 
-# ---------------------------------------------------------------- the parent
-
-
 class Side:
     """One child process."""
 
     def __init__(self, name: str, python: str, options: argparse.Namespace) -> None:
-        one_side = {**vars(options), "side": name}
         environment = {
             **os.environ,
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads)),
-            **{"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"},
-            **{"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
+            **{"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "passive"},
+            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
         }
         self.name, self.log = name, Path(options.folder) / f"{name}-{options.natural}.log"
-        command, pipe = [python, str(HERE / "vs_trl.py"), "--side", json.dumps(one_side)], subprocess.PIPE
+        words, pipe = ["--side", json.dumps({**vars(options), "side": name})], subprocess.PIPE
+        command = [python, str(HERE / "vs_trl.py"), *words]
         with self.log.open("w") as log:
             self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
 
@@ -294,7 +285,10 @@ def main() -> None:
 
         mine = argparse.Namespace(**options.side)
         torch.set_num_threads(mine.threads)
-        {"ours": run_ours, "trl": run_trl}[mine.side](mine, Pacer(mine.side))
+        if mine.side == "ours":
+            run_ours(mine, Pacer(*["deepspeed"] * (mine.strategy == "deepspeed")))
+        else:
+            run_trl(mine, Pacer("trl"))
         return
     trl_python, tables = options.trl_python or trl_environment(), [False, True][: 1 + options.natural]
     with tempfile.TemporaryDirectory(prefix="vs_trl_") as folder:

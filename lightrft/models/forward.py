@@ -24,10 +24,14 @@ ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's
 
 @dataclass(frozen=True)
 class Scores:
-    """logprobs and entropy [B, T] float32, both 0 where the response mask is 0; entropy carries no gradient."""
+    """logprobs and entropy [B, T] float32, both 0 where the response mask is 0; entropy carries no gradient.
+
+    tokens: positions that the model was run on, padding and prompts included.
+    """
 
     logprobs: Tensor
     entropy: Tensor | None = None
+    tokens: int = 0
 
 
 @contextmanager
@@ -66,7 +70,7 @@ def token_logprobs(
     logp = logits.log_softmax(-1)
     picked = logp.gather(-1, batch.input_ids[trained][:, None])[:, 0]
     entropy = empty.masked_scatter(trained, entropy_of(logp)) if with_entropy else None
-    return Scores(empty.masked_scatter(trained, picked), entropy)
+    return Scores(empty.masked_scatter(trained, picked), entropy, layout.inputs["input_ids"].numel())
 
 
 def entropy_of(logp: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def check_pretrain(args: ModelArgs) -> None:
     path = Path(args.pretrain).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise Refused(f"--pretrain {args.pretrain}: the folder has no config.json; give a Hugging Face model folder")
+            raise Refused(f"--pretrain {args.pretrain}: it has no config.json; give a Hugging Face model folder")
         return
     looks_like_path = args.pretrain.startswith((".", "/", "~")) or args.pretrain.count("/") != 1
     if path.exists() or looks_like_path:
@@ -31,8 +31,11 @@ def _hub_options(args: ModelArgs) -> dict[str, Any]:
 
 
 def _refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
-    reason = " ".join(str(error).split())[:200]
-    return Refused(f"--pretrain {args.pretrain}: the {what} cannot be loaded ({type(error).__name__}: {reason})")
+    text = " ".join(str(error).split())
+    remedy = "add --trust_remote_code" if "trust_remote_code" in text else "give a whole model folder or a hub name"
+    reason = f"{type(error).__name__}: {text[:200]}"
+    where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
+    return Refused(f"--pretrain {args.pretrain}{where}: the {what} cannot be loaded ({reason}); {remedy}")
 
 
 def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
@@ -54,6 +57,7 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
 
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -62,9 +66,14 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     if args.attn_implementation is not None:
         options["attn_implementation"] = args.attn_implementation
     try:
-        model = AutoModelForCausalLM.from_pretrained(args.pretrain, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            args.pretrain, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _refusal(args, "model", error) from error
+    if loaded["missing_keys"]:  # the library would make them up at random
+        names = f"{len(loaded['missing_keys'])} weights are missing, such as {min(loaded['missing_keys'])}"
+        raise Refused(f"--pretrain {args.pretrain}: {names}; give a whole causal language model")
     return model.to(device).eval()
 
 

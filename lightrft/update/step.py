@@ -112,6 +112,7 @@ class Updater:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it (S11)."""
         s, mask = self.settings, batch.response_mask
         scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True, sharing=s.sharing)
+        self.sums.count("perf/train_tokens", scores.tokens)
         old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
         policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, s.algorithm)
         loss = aggregate(policy.loss, mask, s.aggregation, counts, group_tokens)

@@ -1,63 +1,17 @@
-"""A policy under a real strategy, built by lightrft/build.py from flags, on random weights and made-up rollouts."""
+"""One process group for all contract tests, and the policies and rollouts that they start from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
-import torch
 from plain import Sample
-from torch import Tensor
+from policies import Trained, as_rollout, make_samples, prepare
 
-from lightrft.algorithms.estimator import load_estimator
-from lightrft.args import Args, parse
-from lightrft.build import choose_precision, make_scorer, make_strategy, make_updater, optim_args
-from lightrft.strategy.base import Handle, Strategy, World
+from lightrft.strategy.base import World
 from lightrft.strategy.launch import join_world, leave_world
-from lightrft.types import Batch, Prompt, Reward, Rollout
-from lightrft.update.step import Updater
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from tiny_addition import make_model  # noqa: E402
-
-BASE = """--pretrain none --prompt_data none.jsonl --reward_fn exact --save_path none --prompt_max_len 8 --max_len 16
- --rollout_batch_size 3 --n_samples_per_prompt 4 --train_batch_size 12 --temperature 0.8 --init_kl_coef 0
- --optimizer sgd --actor_learning_rate 1 --lr_scheduler constant --lr_warmup_steps 0 --max_norm 0"""
-STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp")
-VOCABULARY = range(4, 16)
-
-
-def arguments(flags: str = "") -> Args:
-    return parse([*BASE.split(), *flags.split()])
-
-
-@dataclass
-class Trained:
-    """A prepared policy, what updates it, and what scores rollouts with it."""
-
-    args: Args
-    strategy: Strategy
-    policy: Handle
-    updater: Updater
-    reference: Handle | None
-
-    def batch(self, rollouts: Sequence[Rollout], **changes: Tensor) -> Batch:
-        """Scored by the real scorer; `changes` replace what it filled, before advantages are computed."""
-        batch = make_scorer(self.args, self.strategy, self.policy, self.reference).to_batch(rollouts)
-        return self.updater.estimator.fill_advantages(batch.filled(**changes), self.args.algorithm)[0]
-
-    def learn(self, batch: Batch, step: int = 1) -> dict[str, float]:
-        """All optimizer steps of one turn of the loop; metrics and counters."""
-        for part in self.updater.partition(batch, step):
-            self.updater.step(batch, part)
-        report = self.updater.report()
-        return {**report.metrics, **report.perf}
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {name: value.detach().float().clone() for name, value in self.strategy.full_params(self.policy)}
+from lightrft.types import Rollout
 
 
 @pytest.fixture(scope="session")
@@ -68,61 +22,8 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def trained(world: World) -> Callable[..., Trained]:
-    def make(flags: str = "", *, seed: int = 0, reference_seed: int | None = None) -> Trained:
-        args = arguments(flags)
-        precision, _ = choose_precision(args)
-        strategy = make_strategy(args, world, precision)
-        dtype = torch.bfloat16 if precision.compute == "bf16" and not args.distributed.fsdp else torch.float32
-        policy = strategy.prepare(small_model(seed).to(dtype), optim_args(args, 100))
-        reference = None if reference_seed is None else strategy.prepare(small_model(reference_seed), None)
-        updater = make_updater(args, strategy, policy, load_estimator("group_norm"))
-        return Trained(args, strategy, policy, updater, reference)
-
-    return make
-
-
-def small_model(seed: int = 0):
-    """Two layers of 64, with weights large enough that probabilities are far from uniform."""
-    model = make_model(seed, hidden_size=64)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter *= 4
-    return model.eval()
-
-
-def make_samples(seed: int = 0) -> list[Sample]:
-    """Three groups of four: lengths from 1 to 8, a group of equal rewards, an invalid sample."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def tokens(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(VOCABULARY.start, VOCABULARY.stop, (n,), generator=draw).tolist())
-
-    rewards = [[1.0, 0.0, 0.5, 0.25], [1.0, 1.0, 1.0, 1.0], [0.0, float("nan"), 1.0, 0.0]]
-    lengths = [[1, 5, 8, 3], [2, 4, 4, 7], [6, 3, 8, 2]]
-    samples = []
-    for group, (worth, sizes) in enumerate(zip(rewards, lengths, strict=True)):
-        prompt = tokens(3 + 2 * group)
-        for reward, size in zip(worth, sizes, strict=True):
-            noise = (torch.rand(size, generator=draw) * -4).tolist()
-            samples.append(Sample(group, prompt, tokens(size), tuple(noise), reward))
-    return samples
-
-
-def as_rollout(sample: Sample) -> Rollout:
-    invalid = sample.reward != sample.reward
-    return Rollout(
-        prompt=Prompt(id=str(sample.group), messages=()),
-        group=sample.group,
-        prompt_ids=sample.prompt,
-        response_ids=sample.response,
-        response="",
-        response_mask=(1,) * len(sample.response),
-        rollout_logprobs=sample.logprobs,
-        finish_reason="stop",
-        policy_version=0,
-        reward=Reward(sample.reward, error="no answer" if invalid else None),
-    )
+    """trained(flags, seed=0, reference_seed=None)"""
+    return partial(prepare, world)
 
 
 @pytest.fixture
@@ -133,12 +34,3 @@ def samples() -> list[Sample]:
 @pytest.fixture
 def rollouts(samples: list[Sample]) -> list[Rollout]:
     return [as_rollout(sample) for sample in samples]
-
-
-def padded_rows(values: Sequence[Tensor], samples: Sequence[Sample], width: int) -> Tensor:
-    """Per-response tensors laid out as [B, T], 0 on prompt and padding."""
-    found = torch.zeros(len(samples), width)
-    for row, (value, sample) in enumerate(zip(values, samples, strict=True)):
-        start = len(sample.prompt)
-        found[row, start : start + len(value)] = value
-    return found

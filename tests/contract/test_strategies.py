@@ -8,7 +8,7 @@ import dataclasses
 import plain
 import pytest
 import torch
-from conftest import STRATEGIES, padded_rows, small_model
+from policies import STRATEGIES, padded_rows, small_model
 
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
@@ -81,9 +81,7 @@ def test_several_steps_are_the_plain_steps(trained, rollouts, samples, strategy)
         batch = run.batch(rollouts)
         with torch.no_grad():
             old = [plain.logprobs(model, sample, 0.8) for sample in samples]
-        norms = plain_steps(
-            model, samples, settings(old=old), run.updater.partition(batch, step), learning_rate=0.05
-        )
+        norms = plain_steps(model, samples, settings(old=old), run.updater.partition(batch, step), learning_rate=0.05)
         metrics = run.learn(batch, step)
         assert metrics["perf/optimizer_steps"] == 6
         assert metrics["policy/grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
@@ -105,9 +103,7 @@ def test_every_aggregation_off_policy(trained, rollouts, samples, strategy, mode
         assert metrics["policy/clip_frac"] > 0.1
     model = small_model()
     parts = list(run.updater.partition(batch, 1))
-    plain_steps(
-        model, samples, settings(mode, old=old), parts, learning_rate=run.args.training.actor_learning_rate
-    )
+    plain_steps(model, samples, settings(mode, old=old), parts, learning_rate=run.args.training.actor_learning_rate)
     for result in results:
         assert largest_difference(result, named(model)) < 1e-6
 

@@ -6,52 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-
-REWARDS = '''
-import json
-import math
-import os
-import time
-from pathlib import Path
-
-from lightrft.rewards.rules import last_number
-
-
-def length(responses, **_):
-    """Varies from sample to sample, so that every group has something to learn from."""
-    return [len(response) + 0.1 * sum(map(ord, response)) for response in responses]
-
-
-def slow(responses, references):
-    time.sleep(0.1)
-    return [last_number(r, a) + 0.01 * len(r) for r, a in zip(responses, references)]
-
-
-def spy(responses, prompts, references):
-    with Path("seen.jsonl").open("a") as file:
-        file.write(json.dumps({"prompts": [p[-1]["content"] for p in prompts], "responses": responses}) + "\\n")
-    return [last_number(r, a) for r, a in zip(responses, references)]
-
-
-def raises(responses):
-    raise KeyError("no such key")
-
-
-def nan(responses):
-    return [math.nan] * len(responses)
-
-
-def nan_for_some(responses):
-    return [math.nan if i % 4 == 0 else 0.1 * sum(map(ord, r)) for i, r in enumerate(responses)]
-
-
-def too_few(responses):
-    return [1.0] * (len(responses) - 1)
-
-
-def texts(responses):
-    return ["good"] * len(responses)
-'''
+from runs import REWARDS
 
 
 @pytest.fixture

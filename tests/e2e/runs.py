@@ -24,6 +24,53 @@ BASE = """--pretrain tiny --prompt_data add.jsonl --eval_data eval.jsonl --rewar
  --micro_train_batch_size 8 --micro_rollout_batch_size 4 --actor_learning_rate 1e-3 --plot_every 0"""
 
 
+REWARDS = '''
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+from lightrft.rewards.rules import last_number
+
+
+def length(responses, **_):
+    """Varies from sample to sample, so that every group has something to learn from."""
+    return [len(response) + 0.1 * sum(map(ord, response)) for response in responses]
+
+
+def slow(responses, references):
+    time.sleep(0.1)
+    return [last_number(r, a) + 0.01 * len(r) for r, a in zip(responses, references)]
+
+
+def spy(responses, prompts, references):
+    with Path("seen.jsonl").open("a") as file:
+        file.write(json.dumps({"prompts": [p[-1]["content"] for p in prompts], "responses": responses}) + "\\n")
+    return [last_number(r, a) for r, a in zip(responses, references)]
+
+
+def raises(responses):
+    raise KeyError("no such key")
+
+
+def nan(responses):
+    return [math.nan] * len(responses)
+
+
+def nan_for_some(responses):
+    return [math.nan if i % 4 == 0 else 0.1 * sum(map(ord, r)) for i, r in enumerate(responses)]
+
+
+def too_few(responses):
+    return [1.0] * (len(responses) - 1)
+
+
+def texts(responses):
+    return ["good"] * len(responses)
+'''
+
+
 @dataclass(frozen=True)
 class Ended:
     code: int
@@ -80,9 +127,7 @@ def wait_for_steps(process: subprocess.Popen, save_path: Path, steps: int) -> No
 
 def rows(save_path: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what may differ between two runs."""
-    return [
-        {name: value for name, value in row.items() if not name.startswith("perf/")} for row in all_rows(save_path)
-    ]
+    return [{name: value for name, value in row.items() if not name.startswith("perf/")} for row in all_rows(save_path)]
 
 
 def all_rows(save_path: Path) -> list[dict[str, Any]]:

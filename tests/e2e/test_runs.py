@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 from statistics import fmean
@@ -36,7 +37,7 @@ def test_one_seed_gives_one_run(here, strategy):
 @pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGTERM), ids=lambda number: number.name)
 def test_interrupted_and_resumed_is_uninterrupted(here, strategy, how, record_property):
     """A process is killed (or told to stop) at some step; this process goes on and ends with the same bits."""
-    at = 3 + int.from_bytes(here.name.encode()[-2:], "big") % 6
+    at = random.randrange(3, 9)  # at a random step, on purpose
     record_property("interrupted_after", at)
     process = start(f"{strategy} {LONG} --save_path cut", here)
     wait_for_steps(process, here / "cut", at)
@@ -222,6 +223,8 @@ def test_what_a_run_leaves_behind(here):
 
 
 def test_run_json(here):
+    from transformers import AutoTokenizer
+
     (here / "run.yaml").write_text("seed: 5\n")
     assert train("--save_path run --max_steps 1 --config run.yaml --reward_fn shaped.py:length --quiet").code == 0
     record = read_json(here / "run/logs/run.json")
@@ -233,13 +236,16 @@ def test_run_json(here):
     runtime = record["runtime"]
     assert runtime["strategy"] == "deepspeed ZeRO-2" and runtime["device"] == "cpu"
     assert runtime["precision"].startswith("fp32") and runtime["engine"].startswith("local")
-    assert runtime["attn_implementation"] == "sdpa" and runtime["tokenizer"] == "TokenizersBackend"
+    assert runtime["attn_implementation"] == "sdpa"
+    assert runtime["tokenizer"] == type(AutoTokenizer.from_pretrained("tiny")).__name__
 
 
 def test_live_lines(here):
     """One line a step with phase numbers, reward, length, speed and the time left; --quiet leaves them out."""
     ended = train("--fsdp --save_path run --max_steps 2")
-    line = r"^step 2/2 \| reward [\d.]+ \| held out [\d.]+ \| length [\d.]+ \| \d+ tokens/s \| [\d.]+ s/step \| 0:00 left$"
+    line = (
+        r"^step 2/2 \| reward [\d.]+ \| held out [\d.]+ \| length [\d.]+ \| \d+ tokens/s \| [\d.]+ s/step \| 0:00 left$"
+    )
     assert ended.code == 0 and re.search(line, ended.out, re.MULTILINE)
     assert "before training: " in ended.out and "finished 2 steps; model in run" in ended.out
     quiet = train("--fsdp --save_path quiet --max_steps 2 --quiet")

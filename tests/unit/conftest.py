@@ -119,7 +119,7 @@ class AloneStrategy:
         self.losses = []
 
     def backward(self, handle, loss, *, last):
-        self.losses.append(float(loss))
+        self.losses.append(loss.item())
         loss.backward()
 
     def step(self, handle):

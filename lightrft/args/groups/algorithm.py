@@ -10,7 +10,7 @@ from lightrft.args.field import Witness, arg
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
-OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2"
+OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2 --reward_fn shaped.py:length"
 
 
 def _exactly_on_policy(args: Args) -> str | None:

@@ -24,13 +24,13 @@ class ModelArgs:
         witness=Witness("--pretrain no-such-model", "refused"),
     )
     max_len: int = arg(
-        4096, "Tokens of prompt and response together.", ge=2, witness=Witness("--max_len 20", "metrics")
+        4096, "Tokens of prompt and response together.", ge=2, witness=Witness("--max_len 18", "metrics")
     )
     prompt_max_len: int = arg(
         2048,
         "Tokens of the prompt; below --max_len.",
         ge=1,
-        witness=Witness("--prompt_max_len 20", "metrics"),
+        witness=Witness("--prompt_max_len 22", "metrics"),
     )
     max_new_tokens: int = arg(
         None,
@@ -39,7 +39,7 @@ class ModelArgs:
         aliases=("generate_max_len",),
         derive=_rest_of_length,
         unset="max_len - prompt_max_len",
-        witness=Witness("--max_new_tokens 3", "metrics"),
+        witness=Witness("--max_new_tokens 2", "metrics"),
     )
     attn_implementation: str | None = arg(
         None,

@@ -68,7 +68,7 @@ def test_a_tokenizer_without_padding_borrows_the_end_token(tiny_folder, tmp_path
     shutil.copytree(tiny_folder / "model", tmp_path / "model")
     path = tmp_path / "model" / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    del settings["pad_token"]
+    settings["pad_token"] = None
     path.write_text(json.dumps(settings))
     tokenizer = load_tokenizer(ModelArgs(pretrain=str(tmp_path / "model")))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2

@@ -1,0 +1,256 @@
+"""What users get wrong: one line with the flag and a remedy, the right exit code, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from runs import all_rows, files, read_json, rows, train, weights
+
+RUN = "--fsdp --save_path run --max_steps 2 --quiet"
+
+
+def assert_refused(flags: str, *expected: str, lines: int = 1) -> list[str]:
+    """Exit code 2, as many lines as problems, every expected text in them, and a folder that is as it was before."""
+    before = files(Path.cwd())
+    ended = train(f"{RUN} {flags}")
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.err + ended.out
+    assert len(ended.problems) == lines, ended.err
+    for text in expected:
+        assert text in ended.err, f"{text!r} is not in:\n{ended.err}"
+    assert files(Path.cwd()) == before and not Path("run").exists()
+    return ended.problems
+
+
+def assert_failed(flags: str, *expected: str) -> None:
+    """Exit code 1 during the run, one line, and no file that a finished run would have."""
+    ended = train(f"{RUN} {flags}")
+    assert ended.code == 1, ended
+    assert "Traceback" not in ended.err + ended.out
+    assert len(ended.problems) == 1, ended.err
+    for text in expected:
+        assert text in ended.err, f"{text!r} is not in:\n{ended.err}"
+    assert not {"model.safetensors", "config.json", "summary.json"} & files(Path("run"))
+
+
+# The model
+
+
+def test_no_such_model(here):
+    assert_refused(
+        "--pretrain ./nowhere", "--pretrain ./nowhere", "no such model folder", "give a folder with config.json"
+    )
+    assert_refused("--pretrain nowhere", "--pretrain nowhere", "hub name")
+    assert_refused("--pretrain no-org/no-model", "--pretrain no-org/no-model")
+
+
+def test_a_file_for_a_model(here):
+    assert_refused("--pretrain add.jsonl", "--pretrain add.jsonl", "give a folder")
+
+
+def test_a_model_folder_without_config(here):
+    Path("empty").mkdir()
+    assert_refused("--pretrain empty", "--pretrain empty", "config.json", "Hugging Face model folder")
+
+
+@pytest.mark.parametrize("strategy", ("--fsdp", "--no-fsdp"))
+@pytest.mark.parametrize("damage", ("cut", "garbage", "missing"))
+def test_corrupt_weights(here, damage, strategy):
+    shutil.copytree("tiny", "broken")
+    path = Path("broken/model.safetensors")
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "cut" else b"not safetensors" * 99)
+    assert_refused(f"--pretrain broken {strategy}", "--pretrain broken", "model")
+
+
+def test_a_broken_config(here):
+    shutil.copytree("tiny", "broken")
+    Path("broken/config.json").write_text('{"model_type": "no_such_type"}')
+    assert_refused("--pretrain broken", "--pretrain broken")
+    Path("broken/config.json").write_text("{")
+    assert_refused("--pretrain broken", "--pretrain broken")
+
+
+def test_weights_that_do_not_fit(here):
+    """The library would fill in random numbers for a weight that is not there, and start training from them."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree("tiny", "broken")
+    state = load_file("tiny/model.safetensors")
+    name = next(name for name in state if "q_proj.weight" in name)
+    save_file({k: v for k, v in state.items() if k != name}, "broken/model.safetensors", {"format": "pt"})
+    assert_refused(
+        "--pretrain broken", "--pretrain broken: 1 weights are missing", name, "give a whole causal language model"
+    )
+    save_file({**state, name: state[name][:8].clone()}, "broken/model.safetensors", {"format": "pt"})
+    assert_refused("--pretrain broken", "--pretrain broken: the model cannot be loaded", "give a whole model folder")
+
+
+# The data
+
+
+def test_missing_and_empty_data(here):
+    assert_refused("--prompt_data nowhere.jsonl", "--prompt_data nowhere.jsonl", "no such file")
+    assert_refused("--eval_data nowhere.jsonl", "--eval_data nowhere.jsonl", "no such file")
+    Path("none.jsonl").write_text("\n\n")
+    assert_refused("--prompt_data none.jsonl", "--prompt_data none.jsonl")
+    assert_refused("--eval_data none.jsonl", "--eval_data none.jsonl")
+    assert_refused("--prompt_data add.csv", "--prompt_data add.csv", ".jsonl")
+
+
+def test_bad_rows_are_placed(here):
+    good = json.dumps({"prompt": "1+1=", "label": "2"})
+    Path("bad.jsonl").write_text(f'{good}\n{{"prompt": "1+\n{good}\n')
+    assert_refused("--prompt_data bad.jsonl", "--prompt_data bad.jsonl:2", "JSON")
+    Path("bad.jsonl").write_text(f'{good}\n{good}\n{{"question": "1+1="}}\n')
+    assert_refused("--prompt_data bad.jsonl", "bad.jsonl:3", "no key 'prompt'", "--input_key")
+    Path("bad.jsonl").write_text(f'{good}\n{{"prompt": "1+1="}}\n')
+    assert "bad.jsonl" not in "".join(train(f"{RUN} --prompt_data bad.jsonl --dry_run").problems)
+
+
+def test_prompt_too_long(here):
+    Path("long.jsonl").write_text(json.dumps({"prompt": "1+" * 20 + "1=", "label": "21"}) + "\n")
+    assert_refused("--prompt_data long.jsonl", "long.jsonl:1", "--prompt_max_len 16", "--prompt_max_len 42")
+    assert_refused("--eval_data long.jsonl", "--eval_data", "long.jsonl:1", "--prompt_max_len 42")
+
+
+# The rewards
+
+
+def test_a_group_of_one(here):
+    assert_refused(
+        "--n_samples_per_prompt 1 --train_batch_size 4 --micro_train_batch_size 4",
+        "--n_samples_per_prompt 1",
+        "--n_samples_per_prompt 2",
+        "group_norm",
+    )
+
+
+def test_reward_functions_that_cannot_be_loaded(here):
+    assert_refused("--reward_fn nowhere.py:length", "--reward_fn nowhere.py:length", "no such file")
+    assert_refused("--reward_fn shaped.py:lenght", "--reward_fn shaped.py:lenght", "no function 'lenght'", "length")
+    assert_refused("--reward_fn shaped.py", "--reward_fn shaped.py", "shaped.py:<function>")
+    assert_refused("--reward_fn last_nummer", "--reward_fn last_nummer", "last_number")
+    Path("wrong.py").write_text("def f(responses, answers): return [0.0]\n")
+    assert_refused("--reward_fn wrong.py:f", "--reward_fn wrong.py:f", "'answers'", "references")
+    Path("wrong.py").write_text("import no_such_module\n")
+    assert_refused("--reward_fn wrong.py:f", "--reward_fn wrong.py:f", "no_such_module")
+    assert_refused("--reward_weights nothing=2", "--reward_weights nothing=2.0", "last_number")
+
+
+@pytest.mark.parametrize("strategy", ("--fsdp", "--no-fsdp"))
+def test_a_reward_that_raises(here, strategy):
+    assert_failed(
+        f"--reward_fn shaped.py:raises {strategy}",
+        "every reward of step 1 is invalid",
+        "KeyError",
+        "shaped.py:",
+        "--reward_fn",
+    )
+
+
+def test_rewards_that_are_all_nan(here):
+    assert_failed("--reward_fn shaped.py:nan", "every reward of step 1 is invalid", "nan", "16 of 16", "--reward_fn")
+
+
+def test_rewards_that_are_no_list_of_numbers(here):
+    assert_failed("--reward_fn shaped.py:too_few", "--reward_fn shaped.py:too_few", "values; expected")
+    shutil.rmtree("run")
+    assert_failed("--reward_fn shaped.py:texts", "--reward_fn shaped.py:texts", "'good' (str)", "expected a number")
+
+
+@pytest.mark.parametrize("strategy", ("--fsdp", "--no-fsdp"))
+def test_samples_without_a_reward_are_counted_and_not_trained(here, strategy):
+    """A quarter is NaN: the run goes on, says how many, and what those samples contain cannot matter."""
+    ended = train(f"{RUN} {strategy} --reward_fn shaped.py:nan_for_some --init_kl_coef 0")
+    assert ended.code == 0
+    assert [row["reward/invalid_frac"] for row in rows(Path("run"))] == [0.25, 0.25]
+    assert all(row["perf/idle_rows"] >= 4 for row in all_rows(Path("run")))
+    assert all(row["policy/grad_norm"] > 0 for row in rows(Path("run")))
+    assert read_json(Path("run/summary.json"))["eval"]["after"]["invalid"] == 6  # of 23
+
+
+# Paths
+
+
+def test_a_save_path_that_cannot_be_written(here):
+    Path("file").write_text("")
+    assert_refused("--save_path file/run", "--save_path file/run", "is a file, not a folder", "choose another path")
+    assert_refused("--log_dir file/logs", "--log_dir file/logs", "is a file, not a folder")
+    assert_refused("--ckpt_path file/checkpoints", "--ckpt_path file/checkpoints", "is a file, not a folder")
+    assert_refused("--save_path file", "--save_path file", "is a file, not a folder")
+
+
+def test_a_save_path_that_holds_a_run(here):
+    assert train("--fsdp --save_path old --max_steps 1 --quiet").code == 0
+    before = weights(here / "old")
+    assert_refused(
+        "--save_path old", "--save_path old already holds a run", "--load_checkpoint", "choose another --save_path"
+    )
+    assert weights(here / "old") == before
+
+
+# The command line
+
+
+def test_misspelt_flag(here):
+    assert_refused("--train_batchsize 8", "--train_batchsize is not a flag", "nearest: --train_batch_size")
+
+
+def test_misspelt_yaml_key(here):
+    Path("run.yaml").write_text("seed: 1\n\nsampling:\n  temperatur: 0.7\n")
+    assert_refused("--config run.yaml", "run.yaml:4: temperatur is not a flag", "nearest: temperature")
+
+
+def test_all_problems_at_once(here):
+    """Unknown flag, wrong type, bound, choice, YAML and two rules between flags: a line each."""
+    Path("run.yaml").write_text("lerning_rate: 1\n")
+    found = assert_refused(
+        "--config run.yaml --sede 1 --top_p 1.5 --max_steps many --lr_scheduler sqaure --train_batch_size 10 --top_k 0",
+        "run.yaml:1: lerning_rate",
+        "--sede is not a flag; nearest: --seed",
+        "--top_p 1.5 is out of bounds",
+        "--max_steps must be an integer, got 'many'",
+        "--lr_scheduler sqaure is not one of its choices",
+        "--train_batch_size 10 neither divides nor is a multiple",
+        "--top_k 0",
+        lines=8,
+    )
+    assert len(set(found)) == len(found)
+
+
+def test_missing_flags(here):
+    ended = train("", base="--fsdp")
+    assert ended.code == 2
+    for flag in ("pretrain", "prompt_data", "save_path", "rollout_batch_size", "train_batch_size"):
+        assert f"--{flag} is required" in ended.err
+
+
+def test_flags_that_are_not_built(here):
+    assert_refused("--lora_rank 8", "--lora_rank is not built yet", "remove it")
+    assert_refused("--engine_type vllm", "--engine_type vllm is not built yet", "use auto or local")
+    assert_refused("--use_wandb project", "--use_wandb is not built yet")
+
+
+def test_more_than_one_process(here, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_refused("", "training on 2 processes is not built yet", "start one process")
+
+
+def test_fp16_without_a_gpu(here):
+    assert_refused("--no-fsdp --fp16", "--fp16 needs a GPU", "--bf16")
+
+
+def test_without_deepspeed(here, monkeypatch):
+    """A run with it is refused before anything is written; one with --fsdp does not miss it."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "deepspeed"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    assert_refused("--no-fsdp", "DeepSpeed is not installed", "--fsdp", "pip install deepspeed")
+    assert train(RUN).code == 0

@@ -1,0 +1,153 @@
+"""The mutation test: every flag declares a small run in which setting it shows (`Witness`), and here it has to.
+
+A flag that is accepted and ignored cannot pass. Base runs are shared by all witnesses with the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import REWARDS, Ended, all_rows, call, files, read_json, rows, weights
+
+from lightrft.args.field import Witness
+from lightrft.args.surface import FLAGS
+
+BASE = """--pretrain tiny --prompt_data add.jsonl --eval_data eval.jsonl --reward_fn last_number --save_path {save_path}
+ --prompt_max_len 16 --max_len 24 --rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16
+ --micro_train_batch_size 8 --actor_learning_rate 1e-3 --max_steps 2 --plot_every 0 --fsdp --quiet"""
+PROMPTS = 12  # an episode is three steps
+
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}+="
+REMOTE = """
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+
+class RemoteConfig(Qwen2Config):
+    model_type = "tiny_remote"
+
+
+class RemoteForCausalLM(Qwen2ForCausalLM):
+    config_class = RemoteConfig
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, and where it was told to write."""
+
+    ended: Ended
+    folder: Path
+
+    def see(self, seen: str) -> Any:
+        """What a witness looks at, in a form that is equal for two equal runs."""
+        kind, _, key = seen.partition(":")
+        look: dict[str, Callable[[], Any]] = {
+            "metrics": lambda: rows(self.folder),
+            "perf": lambda: [row[f"perf/{key}"] for row in all_rows(self.folder)],
+            "model": lambda: weights(self.folder),
+            "files": lambda: files(self.folder) if self.folder.exists() else set(),
+            "output": lambda: _timeless(self.ended.out).replace(self.folder.name, "run"),
+            "summary": lambda: read_json(self.folder / "summary.json"),
+            "run": lambda: read_json(self.folder / "logs" / "run.json")["runtime"],
+        }
+        return look[kind]()
+
+
+def _timeless(text: str) -> str:
+    return re.sub(r"\d+ tokens/s \| [\d.]+ s/step \| [\d:]+ left", "speed", text)
+
+
+class Workshop:
+    """Runs argument lists in one folder and keeps the base runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count, self.kept = folder, 0, {}
+
+    def run(self, flags: list[str]) -> Run:
+        self.count += 1
+        name = f"run{self.count}"
+        return Run(call([word.replace("{save_path}", name) for word in flags]), self.folder / name)
+
+    def base(self, witness: Witness) -> Run:
+        flags = base_flags(witness)
+        if tuple(flags) not in self.kept:
+            self.kept[tuple(flags)] = self.run(flags)
+        return self.kept[tuple(flags)]
+
+
+def base_flags(witness: Witness) -> list[str]:
+    left_out, kept, keep = witness.without.split(), [], True
+    for word in BASE.split():
+        keep = word not in left_out if word.startswith("--") else keep
+        kept += [word] if keep else []
+    return [*kept, *witness.given.split()]
+
+
+@pytest.fixture(scope="module")
+def workshop(tiny_folder: Path, tmp_path_factory):
+    """What the witnesses name: data, rewards, and four models."""
+    folder = tmp_path_factory.mktemp("witnesses")
+    for source, name, count in (("train", "add", PROMPTS), ("eval", "eval", None)):
+        lines = (tiny_folder / f"{source}.jsonl").read_text().splitlines()[:count]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "shaped.py").write_text(REWARDS)
+    for name in ("tiny", "tiny_chat", "tiny_remote", "hub/models--tests--tiny/snapshots/0123"):
+        shutil.copytree(tiny_folder / "model", folder / name)
+    _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
+    (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
+    classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
+    auto_map = {auto: f"modeling_remote.{name}" for auto, name in classes.items()}
+    _edit(folder / "tiny_remote/config.json", model_type="tiny_remote", auto_map=auto_map)
+    (folder / "hub/models--tests--tiny/refs").mkdir()
+    (folder / "hub/models--tests--tiny/refs/main").write_text("0123")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
+        patch.syspath_prepend(str(folder / "modules"))
+        yield Workshop(folder)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**read_json(path), **changes}))
+
+
+def _case(name: str) -> Any:
+    witness = FLAGS[name].record.witness
+    marks = [pytest.mark.gpu] if witness is not None and witness.seen == "gpu" else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [_case(name) for name in FLAGS])
+def test_the_flag_shows(workshop, name):
+    witness = FLAGS[name].record.witness
+    assert witness is not None, f"--{name} declares no witness"
+    base = workshop.base(witness)
+    assert base.ended.code == 0, base.ended.err
+    changed = workshop.run([*base_flags(witness), *witness.change.split()])
+    if witness.seen == "refused":
+        assert changed.ended.code == 2, changed.ended.out
+        assert f"--{name}" in changed.ended.err or "--config" in witness.change, changed.ended.err
+        assert not changed.folder.exists()
+    else:
+        assert changed.ended.code == 0, changed.ended.err
+        seen = "run" if witness.seen == "gpu" else witness.seen
+        assert changed.see(seen) != base.see(seen), f"{witness.change} changes no {seen}"
+
+
+def test_equal_runs_look_equal(workshop):
+    """Without this, a witness could be satisfied by a clock or a path."""
+    flags = [*BASE.split(), "--no-quiet", "--save_steps", "1", "--plot_every", "1", "--eval_steps", "1"]
+    first, second = workshop.run(flags), workshop.run(flags)
+    assert first.ended.code == second.ended.code == 0
+    for seen in ("metrics", "model", "files", "output", "summary", "run", *PERF):
+        assert first.see(seen) == second.see(seen), seen
+
+
+PERF = sorted({f.record.witness.seen for f in FLAGS.values() if f.record.witness.seen.startswith("perf:")})

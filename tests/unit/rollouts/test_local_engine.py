@@ -1,0 +1,197 @@
+"""The in-process engine against `generate` of the library, and against the trainer's log-probabilities."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from lightrft.models.forward import token_logprobs
+from lightrft.rollouts.engines import local
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
+from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.types import Request
+from lightrft.update.score import collate
+
+QUESTIONS = ["3+5=", "9+9=", "10+1=2+2=", "7", "2+2=4+4=8+8=1", "1+1="]
+GREEDY, SAMPLED = Sampling(12, temperature=0.0), Sampling(12, temperature=0.8)
+
+
+def engine_of(model, tokenizer=None, prompts_per_batch=4, end_ids=(2,), **extra):
+    return LocalEngine(lambda: nullcontext(model), tokenizer, end_ids, prompts_per_batch, **extra)
+
+
+def requests_of(prompts, n=1):
+    return [Request(tuple(ids), tuple(range(100 * i, 100 * i + n))) for i, ids in enumerate(prompts)]
+
+
+def hugging_face(model, ids, max_new_tokens, end_id=2):
+    """One prompt at a time, so that no padding can matter."""
+    found = model.generate(
+        torch.tensor([ids]), max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=end_id, pad_token_id=0
+    )
+    return tuple(found[0, len(ids) :].tolist())
+
+
+@pytest.fixture
+def prompts(tiny_tokenizer):
+    return [tuple(tiny_tokenizer(question).input_ids) for question in QUESTIONS]
+
+
+def prompts_of_lengths(lengths):
+    generator = torch.Generator().manual_seed(11)
+    return [tuple(torch.randint(3, 61, (n,), generator=generator).tolist()) for n in lengths]
+
+
+@pytest.mark.parametrize("per_batch", [1, 4, 6])
+def test_greedy_equals_the_library_token_for_token(tiny_model, tiny_tokenizer, prompts, per_batch):
+    found = engine_of(tiny_model, tiny_tokenizer, per_batch).generate(requests_of(prompts), GREEDY)
+    wanted = [hugging_face(tiny_model, ids, 12) for ids in prompts]
+    assert [g.response_ids for [g] in found] == wanted
+    assert any(len(ids) < 12 for ids in wanted)  # some end early, else nothing is shown about ends
+    for [generation], ids in zip(found, wanted, strict=True):
+        assert generation.finish_reason == ("stop" if ids[-1] == 2 else "length")
+        assert len(generation.logprobs) == len(ids)
+    assert [g.prompt_ids for [g] in found] == prompts
+
+
+@pytest.mark.parametrize("per_batch", [1, 5])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "mistral", "gpt2"])
+def test_greedy_equals_the_library_for_other_models_also_with_sliding_windows(causal_model, kind, per_batch):
+    model = causal_model(kind)
+    prompts = prompts_of_lengths([3, 11, 1, 6, 4])  # windows are 4: shorter, equal, longer
+    found = engine_of(model, None, per_batch).generate(requests_of(prompts), Sampling(14, temperature=0.0))
+    assert [g.response_ids for [g] in found] == [hugging_face(model, ids, 14) for ids in prompts]
+
+
+@pytest.mark.parametrize("kind", ["tiny", "llama", "gemma2", "gemma3", "mistral", "gpt2"])
+def test_sampled_logprobs_are_the_trainers(tiny_model, causal_model, make_rollout, kind):
+    model = tiny_model if kind == "tiny" else causal_model(kind)
+    prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
+    sampling = replace(SAMPLED, top_p=0.9)
+    found = engine_of(model).generate(requests_of(prompts, n=3), sampling)
+    rollouts = [
+        make_rollout(g.prompt_ids, g.response_ids, logprobs=g.logprobs, position=i)
+        for i, group in enumerate(found)
+        for g in group
+    ]
+    batch = collate(rollouts, sampling.temperature, torch.device("cpu"))
+    with torch.no_grad():
+        wanted = token_logprobs(model, model, batch).logprobs
+    # float32 through a key-value cache instead of whole rows
+    torch.testing.assert_close(batch.rollout_logprobs, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "gemma2", "mistral"])
+def test_a_response_does_not_depend_on_its_batch(tiny_model, causal_model, kind):
+    model = tiny_model if kind == "tiny" else causal_model(kind)
+    prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
+    requests, sampling = requests_of(prompts, n=4), Sampling(12, temperature=3.0 if kind == "tiny" else 0.8)
+    together = engine_of(model, prompts_per_batch=4).generate(requests, sampling)
+    alone = engine_of(model, prompts_per_batch=1).generate(requests, sampling)
+    turned = engine_of(model, prompts_per_batch=3).generate(requests[::-1], sampling)[::-1]
+    assert [[g.response_ids for g in group] for group in together] == [
+        [g.response_ids for g in group] for group in alone
+    ]
+    assert [[g.response_ids for g in group] for group in turned] == [[g.response_ids for g in group] for group in alone]
+    assert len({g.response_ids for group in alone for g in group}) > 8  # samples differ from each other
+
+
+def test_a_sample_depends_on_its_own_seed_only(tiny_model, prompts):
+    engine = engine_of(tiny_model)
+    [[a, b, c]] = engine.generate([Request(prompts[0], (1, 2, 3))], SAMPLED)
+    [[c_again], [a_again]] = engine.generate([Request(prompts[0], (3,)), Request(prompts[0], (1,))], SAMPLED)
+    assert (a.response_ids, c.response_ids) == (a_again.response_ids, c_again.response_ids)
+
+
+@pytest.mark.parametrize("kind", ["tiny", "gemma2"])
+@pytest.mark.parametrize("share", [-1, 1])
+def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeypatch, kind, share):
+    model = tiny_model if kind == "tiny" else causal_model(kind)
+    ends = (2,) if kind == "tiny" else range(2, 12)  # many early ends
+    prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
+    requests, sampling = requests_of(prompts, n=5), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
+    plain = engine_of(model, end_ids=ends).generate(requests, sampling)
+    monkeypatch.setattr(local, "DROP_BELOW", share)  # never, and at every step
+    changed = engine_of(model, end_ids=ends).generate(requests, sampling)
+    lengths = [len(g.response_ids) for group in plain for g in group]
+    assert min(lengths) < 6 and len(set(lengths)) > 3
+    for one, other in zip(sum(plain, []), sum(changed, []), strict=True):
+        assert (one.response_ids, one.finish_reason) == (other.response_ids, other.finish_reason)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # float32 in another batch
+
+
+@pytest.mark.parametrize("stop", [("1",), ("=", "88"), ("12",)])
+def test_a_stop_string_ends_a_response_after_the_token_that_completes_it(tiny_model, tiny_tokenizer, prompts, stop):
+    sampling = Sampling(20, temperature=3.0, ignore_eos=True)
+    engine, requests = engine_of(tiny_model, tiny_tokenizer), requests_of(prompts, n=24)
+    free = sum(engine.generate(requests, sampling), [])
+    found = sum(engine.generate(requests, replace(sampling, stop=stop)), [])
+    hits = 0
+    for one, other in zip(free, found, strict=True):
+        texts = [tiny_tokenizer.decode(one.response_ids[: t + 1]) for t in range(20)]
+        end = next((t + 1 for t, text in enumerate(texts) if any(s in text for s in stop)), None)
+        hits += end is not None
+        assert other.response_ids == one.response_ids[:end]
+        assert other.finish_reason == ("length" if end is None else "stop")
+    assert hits > 5  # enough responses were stopped, in whichever batch
+
+
+def test_ignore_eos_fills_the_budget(tiny_model, prompts):
+    found = engine_of(tiny_model).generate(requests_of(prompts, n=4), replace(SAMPLED, ignore_eos=True))
+    flat = sum(found, [])
+    assert {len(g.response_ids) for g in flat} == {12} and {g.finish_reason for g in flat} == {"length"}
+    assert any(2 in g.response_ids[:-1] for g in flat)
+
+
+def test_a_budget_of_one_token(tiny_model, prompts):
+    found = engine_of(tiny_model).generate(requests_of(prompts, n=2), Sampling(1, temperature=0.0))
+    assert [g.response_ids for g, _ in found] == [hugging_face(tiny_model, ids, 1) for ids in prompts]
+    assert [len(g.logprobs) for g, _ in found] == [1] * len(prompts)
+
+
+def test_a_response_that_ends_with_its_last_token_stopped(tiny_model, prompts):
+    [[whole]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), GREEDY)
+    n = len(whole.response_ids)
+    [[exact]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), Sampling(n, temperature=0.0))
+    assert (exact.response_ids, exact.finish_reason) == (whole.response_ids, whole.finish_reason)
+    if n > 1:
+        [[short]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), Sampling(n - 1, temperature=0.0))
+        assert (short.response_ids, short.finish_reason) == (whole.response_ids[:-1], "length")
+
+
+def test_batches_are_counted_under_the_engines_label_and_versions_kept(tiny_model, prompts):
+    engine = engine_of(tiny_model, prompts_per_batch=4, label="eval_")
+    engine.generate(requests_of(prompts), Sampling(1))
+    assert engine.stats() == {"perf/eval_decode_batches": 2.0}
+    assert engine.stats() == {"perf/eval_decode_batches": 0.0}
+    engine.update_weights((), version=7)
+    assert engine.version == 7 and engine.shares_weights
+
+
+def test_a_roomy_layer_holds_what_a_growing_one_holds():
+    generator = torch.Generator().manual_seed(0)
+
+    def states(batch, length):
+        return [torch.randn(batch, 2, length, 3, generator=generator) for _ in range(2)]
+
+    ours, theirs = RoomyLayer(room=6), DynamicLayer()
+    for rows, kept in (((2, 4), [0, 0, 1, 1, 1]), ((5, 1), [0, 2, 4]), ((3, 1), [2, 1]), ((2, 1), [0, 1])):
+        new = states(*rows)
+        for found, wanted in zip(ours.update(*new), theirs.update(*new), strict=True):
+            assert torch.equal(found, wanted)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        for layer in (ours, theirs):
+            layer.reorder_cache(torch.tensor(kept))
+    assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+
+
+def test_layers_of_other_kinds_stay_as_the_library_makes_them(causal_model):
+    config = causal_model("gemma3").config
+    ours, theirs = make_cache(config, room=4), DynamicCache(config=config)
+    assert [type(layer) for layer in ours.layers] == [type(theirs.layers[0]), RoomyLayer]

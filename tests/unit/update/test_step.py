@@ -1,0 +1,216 @@
+"""The updater against the loss written out over the whole part at once; SGD would hide nothing, so raw gradients."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lightrft.algorithms.estimator import load_estimator
+from lightrft.args.groups.algorithm import AlgorithmArgs
+from lightrft.models.packing import Cost
+from lightrft.strategy.base import Handle
+from lightrft.update.partition import Part
+from lightrft.update.step import MetricSums, Updater, UpdateSettings
+
+MODES = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm", "prompt-mean-token-mean"]
+LENGTHS, GROUPS = [4, 1, 3, 2, 6, 0, 5, 1], [0, 0, 0, 1, 1, 1, 2, 2]
+ADVANTAGES = [1.0, -0.5, 0.0, 2.0, -1.0, 1.0, -2.0, 0.0]
+PART = Part(tuple(range(8)), 0)
+
+
+@pytest.fixture
+def model(causal_model):
+    return copy.deepcopy(causal_model("llama")).double()
+
+
+@pytest.fixture
+def batch(batch_of, model):
+    """Eight rows of three prompts; old log-probabilities 0.2 off in both directions, so that some are clipped."""
+    draw = torch.Generator().manual_seed(4)
+    rows = []
+    for group, length in zip(GROUPS, LENGTHS, strict=True):
+        prompt = [1, 10 + group, 20 + group][: 2 + group % 2]
+        response = torch.randint(3, 61, (length,), generator=draw).tolist()
+        rows.append(((*prompt, *response), (0,) * len(prompt) + (1,) * length))
+    made = batch_of(rows, group=torch.tensor(GROUPS), temperature=0.9)
+    logprobs = full_logprobs(model, made).detach()
+    noise = 0.4 * torch.randn(logprobs.shape, generator=draw, dtype=torch.float64)
+    advantages = torch.tensor(ADVANTAGES)[:, None] * made.response_mask
+    return made.filled(
+        old_logprobs=logprobs + noise, ref_logprobs=logprobs - 2 * noise, advantages=advantages,
+        rollout_logprobs=logprobs + noise - 0.125,
+    )  # fmt: skip
+
+
+def full_logprobs(model, batch):
+    """[B, T] from a log_softmax over all positions."""
+    logits = model(input_ids=batch.input_ids).logits.float() / batch.temperature
+    picked = logits.log_softmax(-1)[:, :-1].gather(-1, batch.input_ids[:, 1:, None])[..., 0].double()
+    return torch.cat([torch.zeros(len(batch), 1), picked], 1)
+
+
+def written_out(model, batch, mode, kl_coef):
+    """The loss of the part by its definition (S2.1, S4, S6.1), row by row."""
+    logprobs = full_logprobs(model, batch)
+    per_row, total = [], logprobs.sum() * 0
+    for row in range(len(batch)):
+        at = batch.response_mask[row].bool()
+        ratio = (logprobs[row, at] - batch.old_logprobs[row, at]).exp()
+        a = batch.advantages[row, at]
+        loss = -torch.minimum(ratio * a, ratio.clamp(0.8, 1.3) * a)
+        d = logprobs[row, at] - batch.ref_logprobs[row, at]
+        per_row.append(loss + kl_coef * ((-d).exp() - 1 + d))
+    for row, loss in enumerate(per_row):
+        n = max(len(loss), 1)
+        group = sum(LENGTHS[other] for other in range(8) if GROUPS[other] == GROUPS[row])
+        share = {
+            "token-mean": 1 / sum(LENGTHS),
+            "seq-mean-token-sum": 1 / 7,
+            "seq-mean-token-mean": 1 / (7 * n),
+            "seq-mean-token-sum-norm": 1 / (8 * 16),
+            "prompt-mean-token-mean": 1 / (3 * group),
+        }[mode]
+        total = total + share * loss.sum()
+    return total
+
+
+def gradient(model):
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+
+
+def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8):
+    settings = UpdateSettings(
+        algorithm=AlgorithmArgs(), aggregation=mode, kl_coef=kl_coef, max_epochs=1, max_new_tokens=16, seed=0,
+        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
+    )  # fmt: skip
+    return Updater(strategy, Handle(model, model), load_estimator("group_norm"), settings)
+
+
+@pytest.mark.parametrize("micro", [1, 3, 8])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_has_the_gradient_of_the_whole_part_whatever_its_micro_batches(
+    model, batch, alone, mode, kl_coef, micro
+):
+    wanted_loss = written_out(model, batch, mode, kl_coef)
+    wanted_loss.backward()
+    wanted = gradient(model)
+    model.zero_grad()
+    updater(alone, model, micro=micro, mode=mode, kl_coef=kl_coef).step(batch, PART)
+    assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()  # float32 logits in a float64 model
+    assert sum(alone.losses) == pytest.approx(wanted_loss.item(), rel=1e-5)  # as above, with cancellation
+
+
+def test_sharing_prompts_keeps_the_gradient(model, batch, alone):
+    written_out(model, batch, "token-mean", 0.3).backward()
+    wanted = gradient(model)
+    model.zero_grad()
+    free = Cost(per_token=1e9, per_pair=0.0)
+    updater(alone, model, micro=4, mode="token-mean", kl_coef=0.3, sharing=free).step(batch, PART)
+    assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()  # as above
+
+
+def test_on_policy_the_current_logprobs_are_the_old_ones(model, batch, alone):
+    written_out(model, batch.filled(old_logprobs=full_logprobs(model, batch).detach()), "token-mean", 0.0).backward()
+    wanted = gradient(model)
+    model.zero_grad()
+    made = updater(alone, model, mode="token-mean")
+    made.step(batch.filled(old_logprobs=None), PART)
+    # The reference takes its own logprobs as old ones; both ratios are 1 to float32.
+    assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()
+    assert made.report().metrics["policy/clip_frac"] == 0.0
+
+
+def test_metrics_are_sums_over_tokens_divided_once(model, batch, alone):
+    made = updater(alone, model, micro=3, kl_coef=0.3)
+    made.step(batch, PART)
+    found, mask = made.report().metrics, batch.response_mask.double()
+    logprobs = full_logprobs(model, batch).detach()
+    d, ref = (logprobs - old for old in (batch.old_logprobs, batch.ref_logprobs))
+    high, low = (batch.advantages > 0) & (d.exp() > 1.3), (batch.advantages < 0) & (d.exp() < 0.8)
+    assert high.any() and low.any()
+    wanted = {
+        "policy/clip_frac_high": high,
+        "policy/clip_frac_low": low,
+        "policy/approx_kl": d.exp() - 1 - d,
+        "kl/ref": (-ref).exp() - 1 + ref,
+    }
+    for name, values in wanted.items():
+        assert found[name] == pytest.approx(((values * mask).sum() / mask.sum()).item(), rel=1e-5), name  # float32
+    assert found["mismatch/gap_mean"] == pytest.approx(0.125, rel=1e-6) == found["mismatch/gap_max"]
+    assert found["mismatch/kl"] == pytest.approx(math.exp(0.125) - 1 - 0.125, rel=1e-6)
+    assert found["loss/policy"] + found["loss/kl"] == pytest.approx(sum(alone.losses), rel=1e-6)
+    assert (found["policy/grad_norm"], found["policy/lr"]) == (2.0, 0.5)
+
+
+def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denominators(model, batch, alone):
+    made = updater(alone, model, micro=1)
+    made.step(batch, PART)
+    # rows 2 and 7 have advantage 0, row 5 no tokens: five passes; with a KL term every row is needed
+    perf = {"perf/optimizer_steps": 1.0, "perf/idle_rows": 3.0, "perf/train_micro_batches": 5.0}
+    assert made.report().perf == {**perf, "perf/skipped_steps": 0.0}
+    made = updater(alone, model, micro=1, kl_coef=0.3)
+    made.step(batch, PART)
+    assert made.report().perf["perf/train_micro_batches"] == 8.0
+
+
+def test_a_part_in_which_nothing_moves_still_has_one_backward_pass_of_zero(model, batch, alone):
+    made = updater(alone, model)
+    made.step(batch.filled(advantages=torch.zeros_like(batch.advantages)), PART)
+    assert alone.losses == [0.0] and bool(gradient(model).eq(0).all())
+
+
+def test_a_part_without_tokens_is_skipped(model, batch, alone):
+    made = updater(alone, model)
+    made.step(batch.filled(response_mask=torch.zeros_like(batch.response_mask)), PART)
+    report = made.report()
+    assert alone.losses == [] and report.perf == {"perf/optimizer_steps": 1.0, "perf/skipped_steps": 1.0}
+    assert report.metrics == {}
+
+
+def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
+    updater(alone, model, mode="token-mean").step(batch, Part((0, 3, 4), 0))
+    found = gradient(model)
+    model.zero_grad()
+    updater(alone, model, mode="token-mean").step(batch.select([0, 3, 4]), Part((0, 1, 2), 0))
+    assert (gradient(model) - found).norm() < 1e-6 * found.norm()
+    assert [part.rows for part in updater(alone, model).partition(batch, step=3)] == [tuple(range(8))]
+
+
+def test_metric_sums_by_hand(alone):
+    sums, t = MetricSums(), torch.tensor
+    sums.count("perf/optimizer_steps", 1.0)
+    sums.mean("kl", t([[1.0, 2.0, 50.0]]), t([[1, 1, 0]]))
+    sums.mean("kl", t([[6.0, 7.0, 8.0]]), t([[1, 0, 0]]))  # (1 + 2 + 6) / 3, and not the mean of 1.5 and 6
+    sums.add("loss", t(0.5))
+    sums.add("loss", t(1.5))
+    sums.count("perf/optimizer_steps", 1.0)
+    sums.add("loss", t(2.0))  # two steps of 2 each
+    sums.largest("gap", t(3.0))
+    sums.largest("gap", t(1.0))
+    sums.average("lr", 1.0)
+    sums.average("lr", 4.0)
+    sums.count("perf/rows", 2.0)
+    sums.count("perf/rows", 3.0)
+    report = sums.finish(alone)
+    assert report.metrics == {"kl": 3.0, "loss": 2.0, "gap": 3.0, "lr": 2.5}
+    assert report.perf == {"perf/optimizer_steps": 2.0, "perf/rows": 5.0}
+
+
+def test_metric_sums_are_reduced_before_they_are_divided():
+    class Twice:
+        """A second rank with the same sums, and a larger maximum."""
+
+        def reduce(self, values, op="sum"):
+            return {name: value * 2 if op == "sum" else value + 1 for name, value in values.items()}
+
+    sums = MetricSums()
+    sums.count("perf/optimizer_steps", 1.0)
+    sums.mean("kl", torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
+    sums.add("loss", torch.tensor(0.5))
+    sums.largest("gap", torch.tensor(3.0))
+    assert sums.finish(Twice()).metrics == {"kl": 1.5, "loss": 1.0, "gap": 4.0}
