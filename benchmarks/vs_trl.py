@@ -100,7 +100,7 @@ def our_flags(options: argparse.Namespace) -> list[str]:
     data.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in messages(options.prompts)))
     words = f"""--pretrain {options.model} --prompt_data {data} --reward_fn {HERE / "vs_trl.py"}:reward --no-bf16
         --save_path {options.folder}/run-{options.natural} --save_interval 0 --quiet
-        --eval_data {data} --max_steps {options.steps + 2}
+        --max_steps {options.steps + 2}
         --advantage_estimator group_norm --init_kl_coef 0 --temperature 1 --top_p 1
         --rollout_batch_size {options.prompts} --n_samples_per_prompt {options.samples} --train_batch_size {rows}
         --micro_rollout_batch_size {options.prompts} --micro_train_batch_size {options.micro}
@@ -122,7 +122,6 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     check(args, 1)
     trainer = build_trainer(args, check_inputs(args))
     trainer.collector.sampling = replace(trainer.collector.sampling, ignore_eos=not options.natural)
-    trainer.evaluator = None  # the data has to be named, but nothing is evaluated
 
     class Last:
         def metrics(self, values: dict[str, float], step: int) -> None:

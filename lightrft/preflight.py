@@ -36,14 +36,21 @@ def check_inputs(args: Args) -> Inputs:
     tokenizer = load_tokenizer(args.model)
     prompts = load_prompts(args.data.prompt_data, args.data.prompt_split, args.data)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
-    held_out = load_prompts(args.evaluation.eval_data, args.evaluation.eval_split, args.data, flag="--eval_data")
-    held_out = held_out[: args.evaluation.max_eval_samples]
+    held_out = _held_out(args)
     return Inputs(
         tokenizer,
         _encode(args, prompts, tokenizer, "--prompt_data"),
         _encode(args, held_out, tokenizer, "--eval_data"),
         rewards,
     )
+
+
+def _held_out(args: Args) -> list[Prompt]:
+    """None without `--eval_data`."""
+    if not args.evaluation.eval_data:
+        return []
+    prompts = load_prompts(args.evaluation.eval_data, args.evaluation.eval_split, args.data, flag="--eval_data")
+    return prompts[: args.evaluation.max_eval_samples]
 
 
 def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, flag: str) -> list[Prompt]:

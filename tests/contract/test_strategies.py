@@ -9,6 +9,7 @@ import plain
 import pytest
 import torch
 from policies import STRATEGIES, padded_rows, small_model
+from torch.distributed.tensor import DTensor
 
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
@@ -268,6 +269,28 @@ def test_a_generation_that_fails_leaves_the_policy_trainable(trained, rollouts, 
     assert largest_difference(run.parameters(), named(model)) < 1e-6
 
 
+def hooks(model) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+
+@each_strategy
+def test_gathering_is_one_unshard(trained, rollouts, samples, strategy):
+    """Whole parameters from the first forward pass to the last, then sharded again, and no hook lost or doubled."""
+    run, whole = trained(strategy), {name: p.shape for name, p in small_model().named_parameters()}
+    run.learn(run.batch(rollouts))
+    before = hooks(run.policy.model)
+    for _ in range(2):
+        with torch.no_grad(), run.strategy.gathered(run.policy) as model:
+            for _ in range(2):
+                model(input_ids=torch.tensor([samples[0].prompt]))
+                assert {name: p.shape for name, p in model.named_parameters()} == whole
+                assert not any(isinstance(p, DTensor) for p in model.parameters())
+        assert hooks(run.policy.model) == before
+    sharded = {"--fsdp": lambda p: isinstance(p, DTensor), "--zero_stage 3": lambda p: p.numel() == 0}
+    if strategy in sharded:
+        assert all(sharded[strategy](p) for p in run.policy.model.parameters())
+
+
 ADAM = "--optimizer adamw --actor_learning_rate 1e-2 --lr_scheduler linear --lr_warmup_steps 2 --max_norm 1"
 
 
@@ -296,13 +319,15 @@ BF16_TOLERANCE = 0.03  # a bfloat16 log-probability is off by up to 2^-8 of its 
 @pytest.mark.parametrize("strategy", ("--zero_stage 2", "--zero_stage 3", "--fsdp"))
 def test_bfloat16_is_close_to_float32(trained, rollouts, samples, strategy):
     """Loss and gradient norm off policy; the optimizer keeps float32 masters, so small steps are not lost."""
-    found = {}
+    found, dtypes = {}, {}
     for precision in ("--no-bf16", "--bf16"):
         run = trained(f"{strategy} {precision} --micro_train_batch_size 4 --actor_learning_rate 1e-5")
         batch = run.batch(rollouts)
         batch = batch.filled(old_logprobs=off_policy(samples, batch.input_ids.shape[1])[1])
+        embed = run.policy.model.get_input_embeddings()
+        embed.register_forward_hook(lambda _, __, output, key=precision: dtypes.update({key: output.dtype}))
         found[precision] = run.learn(batch)
-        assert run.policy.optimizer is not None
+    assert dtypes == {"--no-bf16": torch.float32, "--bf16": torch.bfloat16}
     exact, rounded = found["--no-bf16"], found["--bf16"]
     assert rounded["loss/policy"] == pytest.approx(exact["loss/policy"], abs=BF16_TOLERANCE)
     assert rounded["loss/policy"] != exact["loss/policy"]

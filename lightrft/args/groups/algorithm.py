@@ -10,6 +10,7 @@ from lightrft.args.field import Witness, arg
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
+FROM_STEP_ONE = "--actor_learning_rate 1e-2 --lr_warmup_steps 0"  # with a warm-up the first step has rate 0
 OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2 --reward_fn shaped.py:length"
 
 
@@ -48,14 +49,14 @@ class AlgorithmArgs:
         "Estimator of the KL to the reference model: k1 for the reward, k2 or k3 for the loss.",
         choices=("k1", "k2", "k3"),
         matters=_no_kl,
-        witness=Witness("--kl_estimator k2", "metrics", given="--actor_learning_rate 1e-2 --init_kl_coef 0.5"),
+        witness=Witness("--kl_estimator k2", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5"),
     )
     init_kl_coef: float = arg(
         0.001,
         "KL coefficient; 0 = no KL and no reference model.",
         ge=0,
         recommended=(0.0001, 0.01),
-        witness=Witness("--init_kl_coef 0.5", "model", given="--actor_learning_rate 1e-2"),
+        witness=Witness("--init_kl_coef 0.5", "model", given=FROM_STEP_ONE),
     )
     use_kl_loss: bool | None = arg(
         None,

@@ -72,6 +72,13 @@ def test_advantages_do_not_change_under_a_scale_and_a_shift_of_the_rewards(advan
     torch.testing.assert_close(moved, plain, rtol=2e-6, atol=0)  # epsilon 1e-6 against a std of at least 0.5
 
 
+def test_statistics_keep_the_digits_of_float64(advantages_of):
+    # 2^24 and its successor are one number in float32.
+    one = math.sqrt(0.5) / (1 + 1e-6 / math.sqrt(0.5))
+    found = advantages_of([2.0**24, 2.0**24 + 1], [0, 0])
+    assert found.tolist() == pytest.approx([-one, one], rel=1e-7)  # one rounding to float32
+
+
 def test_group_statistics_by_hand():
     found = group_statistics(torch.tensor([1.0, NAN, 3.0, 2.0, INF]), torch.tensor([9, 9, 9, 4, 4]))
     assert found.index.tolist() == [1, 1, 1, 0, 0]

@@ -143,3 +143,19 @@ def test_group_norm_has_the_golden_advantages(case, dtype, batch_of):
     # Statistics in float64, then one rounding to float32 (6e-8): tighter than the fixture's tolerance.
     torch.testing.assert_close(found[:, 1].double(), wanted, rtol=1e-7, atol=0)
     assert bool(found[:, 0].eq(0).all()) and torch.equal(found[:, 1], found[:, 2])
+
+
+@BOTH
+@cases("total")
+def test_policy_and_kl_share_their_weights_in_the_total(case, dtype):
+    params, wanted = case["params"], case["outputs"]
+    logp, mask = column("logp", dtype).requires_grad_(), column("mask", torch.long)
+    policy = policy_loss(case, dtype, logp)[0]
+    tokens = kl_penalty(logp, column("ref_logp", dtype), mask, params["kl_kind"])
+    kl = aggregate(tokens, mask, params["agg"], counts()[0])
+    loss = policy + params["kl_coef"] * kl
+    loss.backward()
+    expect(policy, wanted["policy_loss"], dtype)
+    expect(kl, wanted["kl_loss"], dtype)
+    expect(loss - params["entropy_coef"] * wanted["entropy_mean"], wanted["loss"], dtype)
+    expect(logp.grad, wanted["grad"], dtype)  # the entropy bonus has no gradient with respect to logp

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
@@ -56,6 +57,15 @@ def test_damaged_weights_are_refused_in_one_line(tiny_folder, tmp_path, damage):
     weights.unlink() if damage == "missing" else weights.write_bytes(weights.read_bytes()[:1000])
     args = ModelArgs(pretrain=str(tmp_path / "model"))
     assert "the model cannot be loaded" in refusal(load_model, args, torch.float32, CPU)
+
+
+def test_weights_that_the_file_does_not_hold_are_not_made_up(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    kept = {name: value.clone() for name, value in load_file(weights).items() if name != "model.norm.weight"}
+    save_file(kept, weights, metadata={"format": "pt"})
+    message = refusal(load_model, ModelArgs(pretrain=str(tmp_path / "model")), torch.float32, CPU)
+    assert "model.norm.weight" in message
 
 
 def test_the_model_comes_in_its_dtype_with_dropout_off(tiny_folder):

@@ -43,6 +43,7 @@ def test_a_write_that_fails_leaves_the_one_before_as_the_newest(tmp_path):
         folder.save(2, fail)
     assert folder.newest() == (1, first) and not (tmp_path / "step_000002").exists()
     assert (first / "state.json").read_text() == "one"
+    assert (tmp_path / "latest").read_text() == "step_000001\n"
 
 
 def test_what_a_killed_write_left_is_removed_when_the_step_is_saved_again(tmp_path):
@@ -67,6 +68,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_as_the_newest(tmp_path, 
             folder.save(2, writer("two"))
     step, path = CheckpointFolder(tmp_path, max_num=1, max_mem=1).newest()
     assert step == (2 if moment == "_prune" else 1)
+    assert (tmp_path / "latest").read_text().strip() == path.name
     assert (path / "state.json").read_text() == {1: "one", 2: "two"}[step]
 
 
@@ -78,10 +80,10 @@ def test_the_same_step_can_be_saved_again(tmp_path):
 
 def test_the_newest_is_found_without_a_pointer_and_with_a_dangling_one(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=5, max_mem=1)
-    for step in (9, 10, 1000000):
+    for step in (9, 999999, 1000000):
         folder.save(step, writer(""))
     (tmp_path / "latest").write_text("step_000777\n")
-    assert folder.newest()[0] == 1000000  # by number: as text step_1000000 comes before step_000009
+    assert folder.newest()[0] == 1000000  # by number: as text step_999999 comes after step_1000000
     (tmp_path / "latest").unlink()
     (tmp_path / "step_2000000.bak").mkdir()
     assert folder.newest()[0] == 1000000
