@@ -1,4 +1,4 @@
-"""Reinforcement fine-tuning of a language model: `torchrun train.py --pretrain MODEL ...`, or plain `python train.py`."""
+"""Reinforcement fine-tuning of a language model: `torchrun train.py --pretrain MODEL ...`, or with plain python."""
 
 import sys
 

@@ -99,8 +99,7 @@ def our_flags(options: argparse.Namespace) -> list[str]:
     data, rows = Path(options.folder) / "prompts.jsonl", options.prompts * options.samples
     data.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in messages(options.prompts)))
     words = f"""--pretrain {options.model} --prompt_data {data} --reward_fn {HERE / "vs_trl.py"}:reward --no-bf16
-        --save_path {options.folder}/run-{options.natural} --save_interval 0 --quiet
-        --max_steps {options.steps + 2}
+        --save_path {options.folder}/run-{options.natural} --save_interval 0 --quiet --max_steps {options.steps + 2}
         --advantage_estimator group_norm --init_kl_coef 0 --temperature 1 --top_p 1
         --rollout_batch_size {options.prompts} --n_samples_per_prompt {options.samples} --train_batch_size {rows}
         --micro_rollout_batch_size {options.prompts} --micro_train_batch_size {options.micro}

@@ -28,6 +28,7 @@ from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy, World
 from lightrft.strategy.checkpoint import CheckpointFolder
+from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.launch import join_world
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Logger, Loggers
@@ -89,7 +90,8 @@ def kl_in_loss(args: Args, estimator: Estimator) -> float:
 def runtime(args: Args) -> dict[str, Any]:
     """What was chosen for this machine; run.json keeps it."""
     precision, why = choose_precision(args)
-    zero = f"deepspeed ZeRO-{args.distributed.zero_stage}"
+    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, dp_size=1)
+    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
     offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
     return {
         "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
@@ -136,7 +138,10 @@ def make_samplers(
 ) -> Sampler:
     ends = end_token_ids(model, inputs.tokenizer)
     engine = partial(LocalEngine, borrow, inputs.tokenizer, ends)
-    train, held_out = engine(args.batch.micro_rollout_batch_size), engine(args.evaluation.eval_batch_size, label="eval_")
+    train, held_out = (
+        engine(args.batch.micro_rollout_batch_size),
+        engine(args.evaluation.eval_batch_size, label="eval_"),
+    )
     s = args.sampling
     sampling = Sampling(args.model.max_new_tokens, s.temperature, s.top_p, s.top_k, s.min_p, tuple(s.stop))
     collector = Collector(
@@ -150,9 +155,7 @@ def make_samplers(
         return Sampler(collector, None, [train])
     plain = Sampling(args.model.max_new_tokens, args.evaluation.eval_temperature, stop=tuple(s.stop))
     maker = RolloutMaker(held_out, inputs.rewards, inputs.tokenizer, args.training.seed)
-    return Sampler(
-        collector, Evaluator(maker, inputs.eval_prompts, plain, inputs.rewards.primary), [train, held_out]
-    )
+    return Sampler(collector, Evaluator(maker, inputs.eval_prompts, plain, inputs.rewards.primary), [train, held_out])
 
 
 def make_loggers(args: Args, console: Console, progress: Progress) -> Loggers:
@@ -265,5 +268,3 @@ def write_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokeni
     record = make_record(as_dict(args), files, {**runtime(args), **loaded})
     write_json(folder / "run.json", record)
     return record
-
-

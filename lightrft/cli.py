@@ -25,7 +25,9 @@ def main(mode: str = "text", argv: Sequence[str] | None = None) -> int:
     """Exit code 0 finished, or stopped by a signal after saving; 2 refused; 1 failed during the run."""
     words = list(sys.argv[1:] if argv is None else argv)
     if mode == "vision":
-        print("error: training of vision-language models is not built yet; train.py trains text models", file=sys.stderr)
+        print(
+            "error: training of vision-language models is not built yet; train.py trains text models", file=sys.stderr
+        )
         return Refused.exit_code
     try:
         return _run(words)

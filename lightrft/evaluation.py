@@ -38,7 +38,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     rate = successes / n
     centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * (rate * (1 - rate) / n + Z95**2 / (4 * n**2)) ** 0.5
-    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding: 1 lies in (., 1]
+    return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding may not cut the rate out
 
 
 def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:

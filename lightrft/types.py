@@ -83,6 +83,7 @@ class Rollout:
     reward: Reward | None = None
 
 
+UNFILLED: Any = None
 FILLED_BY = {
     "old_logprobs": "update/score.py, unless the on-policy short cut applies",
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
@@ -97,7 +98,8 @@ class Batch:
     """The rollout step as tensors; see the module's note for the alignment.
 
     input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
-    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long. Rows of a group have one prompt. Reading a field that no stage has filled raises.
+    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long. Rows of a group have one prompt.
+    Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
     input_ids: Tensor
@@ -108,11 +110,11 @@ class Batch:
     group: Tensor
     prompt_lengths: Tensor
     temperature: float = 1.0
-    old_logprobs: Tensor | None = None
-    ref_logprobs: Tensor | None = None
-    values: Tensor | None = None
-    advantages: Tensor | None = None
-    returns: Tensor | None = None
+    old_logprobs: Tensor = UNFILLED
+    ref_logprobs: Tensor = UNFILLED
+    values: Tensor = UNFILLED
+    advantages: Tensor = UNFILLED
+    returns: Tensor = UNFILLED
     mm_inputs: Sequence[Mapping[str, Tensor]] = ()
 
     def __len__(self) -> int:

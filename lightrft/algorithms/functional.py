@@ -111,9 +111,7 @@ def token_weights(mask: Tensor, mode: str, counts: Counts, group_tokens: Tensor 
     raise ValueError(f"loss_agg_mode {mode!r} is not one of the five")
 
 
-def aggregate(
-    loss: Tensor, mask: Tensor, mode: str, counts: Counts, group_tokens: Tensor | None = None
-) -> Tensor:
+def aggregate(loss: Tensor, mask: Tensor, mode: str, counts: Counts, group_tokens: Tensor | None = None) -> Tensor:
     """The one reduction: a scalar whose sum over micro-batches and ranks is the loss of the optimizer step."""
     weights = token_weights(mask.to(loss.dtype), mode, counts, group_tokens)
     return (weights * masked(loss, mask)).sum()

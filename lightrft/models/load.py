@@ -66,11 +66,12 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     if args.attn_implementation is not None:
         options["attn_implementation"] = args.attn_implementation
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             args.pretrain, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _refusal(args, "model", error) from error
+    model, loaded = found
     if loaded["missing_keys"]:  # the library would make them up at random
         names = f"{len(loaded['missing_keys'])} weights are missing, such as {min(loaded['missing_keys'])}"
         raise Refused(f"--pretrain {args.pretrain}: {names}; give a whole causal language model")
@@ -79,6 +80,7 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Token ids at which a response ends: the generation config's, and the tokenizer's."""
-    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
-    found = set(listed) if isinstance(listed, (list, tuple)) else {listed}
-    return frozenset(int(token) for token in found | {tokenizer.eos_token_id} if token is not None)
+    listed: Any = model.generation_config.eos_token_id if model.generation_config is not None else None
+    own: Any = tokenizer.eos_token_id
+    found = [*(listed if isinstance(listed, (list, tuple)) else [listed]), own]
+    return frozenset(int(token) for token in found if token is not None)

@@ -47,7 +47,8 @@ class Cost:
     @classmethod
     def of(cls, model: PreTrainedModel) -> Cost:
         config: Any = model.config.get_text_config()
-        embeddings = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        embeddings = {id(p) for end in ends if end is not None for p in end.parameters()}
         body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -96,12 +96,12 @@ class FSDP2Strategy(Collectives):
             part.reshard()
 
     def save(self, handle: Handle, path: Path) -> None:
-        dcp.save(self._state(handle), checkpoint_id=path)
+        state_dict_saver.save(self._state(handle), checkpoint_id=path)
         torch.save(handle.scheduler.state_dict(), path / "scheduler.pt")
 
     def load(self, handle: Handle, path: Path) -> None:
         state = self._state(handle)
-        dcp.load(state, checkpoint_id=path)
+        state_dict_loader.load(state, checkpoint_id=path)
         set_state_dict(
             handle.model,
             handle.optimizer,

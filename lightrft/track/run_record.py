@@ -42,7 +42,9 @@ def git_state(folder: Path) -> dict[str, Any]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return {"revision": revision.stdout.strip(), "dirty": bool(status.stdout.strip())} if not revision.returncode else {}
+    return (
+        {"revision": revision.stdout.strip(), "dirty": bool(status.stdout.strip())} if not revision.returncode else {}
+    )
 
 
 def file_hashes(paths: Iterable[str]) -> dict[str, str]:

@@ -27,9 +27,7 @@ def draw_parts(n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int
             yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch)
 
 
-def micro_batches(
-    rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int
-) -> list[list[int]]:
+def micro_batches(rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
     """Rows cut into micro-batches of at most `size`; rows of a group stay together, and rows of like length do.
 
     The order does not change the gradient: every micro-batch uses the denominators of the whole part.

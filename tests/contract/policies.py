@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import plain
 import torch
 from plain import Sample
 from torch import Tensor
@@ -123,3 +124,31 @@ def padded_rows(values: Sequence[Tensor], samples: Sequence[Sample], width: int)
         start = len(sample.prompt)
         found[row, start : start + len(value)] = value
     return found
+
+
+def largest_difference(left: dict, right: dict) -> float:
+    assert left.keys() == right.keys()
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+def named(model) -> dict:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def settings(mode: str = "seq-mean-token-mean", **more) -> plain.Loss:
+    return plain.Loss(mode=mode, temperature=0.8, max_new_tokens=8, **more)
+
+
+def plain_steps(model, samples, loss: plain.Loss, parts, **how) -> list[float]:
+    """Gradient norms of one SGD step per part; the model changes in place."""
+    scale = plain.advantages(samples)
+    return [plain.sgd_step(model, loss(model, samples, scale, part.rows), **how) for part in parts]
+
+
+def off_policy(samples, width: int):
+    """Old log-probabilities far enough away that both clips are active: (per sample, as [B, T])."""
+    model, draw = small_model(), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        now = [plain.logprobs(model, sample, 0.8) for sample in samples]
+    old = [value + 0.5 * torch.randn(value.shape, generator=draw) for value in now]
+    return old, padded_rows(old, samples, width)

@@ -19,7 +19,7 @@ class DistributedArgs:
 
     zero_stage: int = arg(
         2,
-        "DeepSpeed ZeRO stage: 1, 2 or 3.",
+        "DeepSpeed ZeRO stage: 1, 2 or 3; on one process 2 has nothing to partition and runs as 1.",
         ge=1,
         le=3,
         matters=_fsdp_instead,

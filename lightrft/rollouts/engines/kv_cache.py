@@ -27,6 +27,7 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
             return self.keys, self.values
+        assert self.keys is not None and self.values is not None
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
         if self._buffers is None:
             self._buffers = (self._roomy(self.keys), self._roomy(self.values))
@@ -43,6 +44,7 @@ class RoomyLayer(DynamicLayer):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
+        assert self.keys is not None and self.values is not None, "there is nothing to reorder before the prompt"
         self.keys, self.values = self.keys.index_select(0, beam_idx), self.values.index_select(0, beam_idx)
         if self._buffers is not None:
             self.room = self._buffers[0].shape[-2] - self.keys.shape[-2]

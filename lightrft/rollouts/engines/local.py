@@ -119,7 +119,7 @@ class _Decoding:
         return logits[self._keep(torch.tensor(fan_out, device=self.device))]
 
     def _keep(self, rows: Tensor) -> Tensor:
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]  (it says LongTensor)
         self.mask = self.mask[rows]
         return rows
 

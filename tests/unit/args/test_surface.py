@@ -21,7 +21,7 @@ use_kl_loss clip_range clip_range_higher loss_agg_mode temperature top_p top_k m
 zero_stage fsdp fsdp_cpu_offload bf16 fp16 engine_type prompt_data prompt_split input_key label_key
 apply_chat_template system_prompt eval_data eval_split eval_steps max_eval_samples eval_temperature eval_batch_size
 log_dir plot_every use_tensorboard logging_steps quiet save_path ckpt_path load_checkpoint save_interval save_steps
-max_ckpt_num max_ckpt_mem save_hf_ckpt config print_args dry_run strict_args
+max_ckpt_num max_ckpt_mem save_hf_ckpt config print_args dry_run strict_args share_prompts
 """
 OTHERS = """
 reward_pretrain remote_rm_url critic_pretrain freezing_actor_steps value_head_prefix lora_rank lora_alpha
@@ -33,7 +33,7 @@ is_correction is_cap is_low eps_clip clip_range_lower use_clip_higher use_gspo u
 temperature_schedule temperature_final temperature_schedule_steps use_fire first_token_temperature
 reward_running_norm reward_running_norm_minus_mean advantages_norm advantage_clip reward_clip reward_timeout
 reward_workers judge_template judge_url sp_size zpg hybrid_shard_size overlap_comm ref_shard_size meta_init
-dist_timeout_s gradient_checkpointing adam_offload packing_samples share_prompts fused_linear_logprob chunk_size
+dist_timeout_s gradient_checkpointing adam_offload packing_samples fused_linear_logprob chunk_size
 use_mp_opt engine_tp_size engine_mem_util enable_engine_sleep disable_engine_sleep engine_dtype engine_kwargs
 max_logprob_gap on_logprob_gap oversample_ratio rm_use_engine limit_mm_image_per_prompt prompt_data_probs
 max_samples images_key reference_key source_key input_template on_bad_row dataloader_num_workers eval_n_samples
@@ -75,7 +75,9 @@ def test_witnesses_are_command_lines(flag):
 
 
 def test_groups_have_titles():
-    titles = "Model Training Batch Algorithm Sampling Rewards Distributed Engine Data Evaluation Logging Checkpoint"
+    titles = (
+        "Model Training Batch Algorithm Sampling Rewards Distributed Memory Engine Data Evaluation Logging Checkpoint"
+    )
     assert [cls.__doc__ for cls in GROUPS.values()] == [*titles.split(" "), "Run control"]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lightrft.strategy import checkpoint
@@ -54,7 +56,7 @@ def test_what_a_killed_write_left_is_removed_when_the_step_is_saved_again(tmp_pa
     assert names(path) == ["policy", "state.json"] and names(tmp_path) == ["latest", "step_000003"]
 
 
-@pytest.mark.parametrize("moment", ["sync_to_disk", "_point_latest_at", "_prune"])
+@pytest.mark.parametrize("moment", ["sync_to_disk", "rename", "_point_latest_at", "_prune"])
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_as_the_newest(tmp_path, monkeypatch, moment):
     folder = CheckpointFolder(tmp_path, max_num=1, max_mem=1)
     folder.save(1, writer("one"))
@@ -62,8 +64,12 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_as_the_newest(tmp_path, 
     def killed(*args, **kwargs):
         raise KeyboardInterrupt
 
+    def rename(self, target, real=Path.rename):
+        return killed() if self.is_dir() else real(self, target)
+
     with monkeypatch.context() as patch:
-        patch.setattr(*((checkpoint, moment) if moment == "sync_to_disk" else (CheckpointFolder, moment)), killed)
+        doing = rename if moment == "rename" else killed
+        patch.setattr({"sync_to_disk": checkpoint, "rename": Path}.get(moment, CheckpointFolder), moment, doing)
         with pytest.raises(KeyboardInterrupt):
             folder.save(2, writer("two"))
     step, path = CheckpointFolder(tmp_path, max_num=1, max_mem=1).newest()

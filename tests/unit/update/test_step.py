@@ -152,7 +152,8 @@ def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denomin
     made.step(batch, PART)
     # rows 2 and 7 have advantage 0, row 5 no tokens: five passes; with a KL term every row is needed
     perf = {"perf/optimizer_steps": 1.0, "perf/idle_rows": 3.0, "perf/train_micro_batches": 5.0}
-    assert made.report().perf == {**perf, "perf/skipped_steps": 0.0}
+    # of responses 4 + 1 + 2 + 6 + 5 tokens, of their prompts 2 + 2 + 3 + 3 + 2
+    assert made.report().perf == {**perf, "perf/skipped_steps": 0.0, "perf/train_tokens": 30.0}
     made = updater(alone, model, micro=1, kl_coef=0.3)
     made.step(batch, PART)
     assert made.report().perf["perf/train_micro_batches"] == 8.0
