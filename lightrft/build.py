@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -40,6 +42,7 @@ from lightrft.trainer import Progress, Trainer
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
 
+STRUCTURE = ("fsdp", "zero_stage", "optimizer")  # what the tensors of a checkpoint depend on
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -213,12 +216,20 @@ def make_scorer(args: Args, strategy: Strategy, policy: Handle, reference: Handl
 def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, inputs: Inputs) -> Checkpointer:
     c = args.checkpoint
     folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
-    return Checkpointer(folder, strategy, policy, inputs.tokenizer, with_hf=c.save_hf_ckpt)
+    structure = {flag: args.value(flag) for flag in STRUCTURE}
+    return Checkpointer(folder, strategy, policy, inputs.tokenizer, with_hf=c.save_hf_ckpt, structure=structure)
+
+
+def seed_everything(seed: int) -> None:
+    """For users' reward functions; our own randomness is counter-based."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    torch.manual_seed(seed)
 
 
 def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     """Loads the model, prepares it, and joins all parts; on `--load_checkpoint` goes on from the newest checkpoint."""
-    torch.manual_seed(args.training.seed)
+    seed_everything(args.training.seed)
     world, (precision, _) = join_world(), choose_precision(args)
     strategy = make_strategy(args, world, precision)
     estimator = load_estimator(args.algorithm.advantage_estimator)
@@ -231,7 +242,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
-    record = write_record(args, policy.model, inputs.tokenizer)
+    record = run_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed),
         collector=samplers.collector,
@@ -254,17 +265,22 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     )
     if args.checkpoint.load_checkpoint:
         trainer.resume()
+    write_record(args, record)
     trainer.loggers = make_loggers(args, console, progress)
     return trainer
 
 
-def write_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """run.json, the first thing a run writes."""
-    folder = Path(args.logging.log_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    Path(args.checkpoint.save_path).mkdir(parents=True, exist_ok=True)
-    files = [*args.run.config, *(entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)]
+def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What run.json holds."""
+    rewards = (entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)
+    files = [*args.run.config, *rewards, *args.data.prompt_data, *args.evaluation.eval_data]
     loaded = {"attn_implementation": model.config._attn_implementation, "tokenizer": type(tokenizer).__name__}
-    record = make_record(as_dict(args), files, {**runtime(args), **loaded})
+    return make_record(as_dict(args), files, {**runtime(args), **loaded})
+
+
+def write_record(args: Args, record: dict[str, Any]) -> None:
+    """The first thing that a run writes, when nothing can be refused any more."""
+    folder = Path(args.logging.log_dir)
+    for path in (folder, Path(args.checkpoint.save_path)):
+        path.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", record)
-    return record

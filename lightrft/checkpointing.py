@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lightrft.errors import Refused
 from lightrft.models.export import save_hf
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.strategy.checkpoint import CheckpointFolder
@@ -52,7 +53,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 class Checkpointer:
-    """Saves and restores the policy with its optimizer, and the loop's own state as JSON."""
+    """Saves and restores the policy with its optimizer, and the loop's own state as JSON.
+
+    structure: the flags (and their values) that a checkpoint must have been made with.
+    """
 
     def __init__(
         self,
@@ -62,9 +66,10 @@ class Checkpointer:
         tokenizer: PreTrainedTokenizerBase,
         *,
         with_hf: bool,
+        structure: Mapping[str, Any],
     ) -> None:
         self.folder, self.strategy, self.policy, self.tokenizer = folder, strategy, policy, tokenizer
-        self.with_hf = with_hf
+        self.with_hf, self.structure = with_hf, structure
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         return self.folder.save(step, lambda path: self._write(path, state))
@@ -84,9 +89,20 @@ class Checkpointer:
         if newest is None:
             return None
         _, path = newest
+        state = json.loads((path / "state.json").read_text())
+        self._check_fits(state["record"]["arguments"], path)
         self.strategy.load(self.policy, path / "policy")
         set_random_state(torch.load(path / "random.pt", weights_only=True))
-        return path, json.loads((path / "state.json").read_text())
+        return path, state
+
+    def _check_fits(self, before: Mapping[str, Any], path: Path) -> None:
+        """What a checkpoint's tensors depend on must be what it was."""
+        for flag, now in self.structure.items():
+            was = before[flag]["value"]
+            if was != now:
+                raise Refused(
+                    f"--{flag} {now}: the checkpoint {path} was made with {was}; go on with that, or start anew"
+                )
 
     def export(self, path: Path) -> None:
         save_hf(self.policy.model, self.strategy.full_params(self.policy), self.tokenizer, path)

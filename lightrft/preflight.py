@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,13 @@ def check_inputs(args: Args) -> Inputs:
         if args.value(flag) is not None:
             _check_writable(flag, Path(args.value(flag)))
     _check_unused(args)
+    _check_strategy(args)
     tokenizer = load_tokenizer(args.model)
     prompts = load_prompts(args.data.prompt_data, args.data.prompt_split, args.data)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
     held_out = _held_out(args)
+    if held_out:
+        _check_judged(args, held_out)
     return Inputs(
         tokenizer,
         _encode(args, prompts, tokenizer, "--prompt_data"),
@@ -75,10 +79,24 @@ def _check_writable(flag: str, path: Path) -> None:
 def _check_unused(args: Args) -> None:
     """A second run into the same folder would mix with or overwrite the first one."""
     metrics = Path(args.logging.log_dir) / "metrics.jsonl"
-    checkpoints = next(Path(args.checkpoint.ckpt_path).glob("step_*"), None)
-    found = metrics if metrics.exists() else checkpoints
-    if found is not None and not args.checkpoint.load_checkpoint:
+    marks = [Path(args.checkpoint.save_path) / name for name in ("summary.json", "config.json")]
+    found = [path for path in (metrics, *marks) if path.is_file() and path.stat().st_size]
+    found += Path(args.checkpoint.ckpt_path).glob("step_*")
+    if found and not args.checkpoint.load_checkpoint:
         raise Refused(
-            f"--save_path {args.checkpoint.save_path} already holds a run ({found}); "
-            "go on with it by --load_checkpoint, or choose another --save_path"
+            f"--save_path {args.checkpoint.save_path} already holds a run or a model ({found[0]}); "
+            "go on with a run by --load_checkpoint, or choose another --save_path"
         )
+
+
+def _check_strategy(args: Args) -> None:
+    if not args.distributed.fsdp and find_spec("deepspeed") is None:
+        raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp")
+
+
+def _check_judged(args: Args, held_out: list[Prompt]) -> None:
+    """The rewards must be able to judge the held-out prompts too."""
+    try:
+        build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, held_out)
+    except Refused as refused:
+        raise Refused(f"--eval_data {' '.join(args.evaluation.eval_data)}: {refused}") from refused

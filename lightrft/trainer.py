@@ -95,14 +95,16 @@ class Trainer:
     def fit(self) -> None:
         """Runs to the end, or to the first step boundary after a signal; then everything needed to go on is saved."""
         self.stop.listen()
-        self._evaluate_before()
-        while not self.progress.done and self.stop.name is None:
-            self._turn()
-        if self.progress.done:
-            self._finish()
-        else:
-            self._stop_early()
-        self.loggers.close()
+        try:
+            self._evaluate_before()
+            while not self.progress.done and self.stop.name is None:
+                self._turn()
+            if self.progress.done:
+                self._finish()
+            else:
+                self._stop_early()
+        finally:
+            self.loggers.close()
 
     def _turn(self) -> None:
         step, episode = self.progress.step + 1, self.prompts.episode
@@ -182,7 +184,8 @@ class Trainer:
             self.console.tell(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
 
     def _stop_early(self) -> None:
-        path = self._save()
+        newest = self.checkpointer.folder.newest()
+        path = newest[1] if newest and newest[0] == self.progress.step else self._save()
         write_json(self.save_path / "summary.json", self.summary())
         self.console.say(f"stopped by {self.stop.name} after step {self.progress.step}; go on with --load_checkpoint")
         self.console.say(f"checkpoint: {path}")

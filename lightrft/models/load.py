@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
 
 
+REMEDIES = {  # a word in the library's message: what helps
+    "trust_remote_code": "add --trust_remote_code",
+    "flash_attn": "install flash-attn, or use --attn_implementation sdpa",
+    "FlashAttention": "install flash-attn, or use --attn_implementation sdpa",
+}
+
+
 def check_pretrain(args: ModelArgs) -> None:
     """Refuses a `--pretrain` that is a path and holds no model; hub names are left to the hub."""
     path = Path(args.pretrain).expanduser()
@@ -21,9 +28,15 @@ def check_pretrain(args: ModelArgs) -> None:
         if not (path / "config.json").is_file():
             raise Refused(f"--pretrain {args.pretrain}: it has no config.json; give a Hugging Face model folder")
         return
-    looks_like_path = args.pretrain.startswith((".", "/", "~")) or args.pretrain.count("/") != 1
+    looks_like_path = args.pretrain.startswith((".", "/", "~")) or args.pretrain.count("/") > 1
     if path.exists() or looks_like_path:
         raise Refused(f"--pretrain {args.pretrain}: no such model folder; give a folder with config.json or a hub name")
+
+
+def _place(args: ModelArgs) -> str:
+    """A folder with `~` written out, or the hub name as it is."""
+    path = Path(args.pretrain).expanduser()
+    return str(path) if path.is_dir() else args.pretrain
 
 
 def _hub_options(args: ModelArgs) -> dict[str, Any]:
@@ -32,7 +45,7 @@ def _hub_options(args: ModelArgs) -> dict[str, Any]:
 
 def _refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
     text = " ".join(str(error).split())
-    remedy = "add --trust_remote_code" if "trust_remote_code" in text else "give a whole model folder or a hub name"
+    remedy = next((flag for word, flag in REMEDIES.items() if word in text), "give a whole model folder or a hub name")
     reason = f"{type(error).__name__}: {text[:200]}"
     where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
     return Refused(f"--pretrain {args.pretrain}{where}: the {what} cannot be loaded ({reason}); {remedy}")
@@ -44,7 +57,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
 
     check_pretrain(args)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.pretrain, **_hub_options(args))
+        tokenizer = AutoTokenizer.from_pretrained(_place(args), **_hub_options(args))
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _refusal(args, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
@@ -67,7 +80,7 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
         options["attn_implementation"] = args.attn_implementation
     try:
         found: Any = AutoModelForCausalLM.from_pretrained(
-            args.pretrain, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+            _place(args), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _refusal(args, "model", error) from error

@@ -32,7 +32,7 @@ def draw_entries(spec: str, split: str, flag: str = "--prompt_data") -> list[tup
 
     `spec` is `reasoning_gym:<task>?key=value&key=value`. Three keys are ours: `size` (default 500), the number of
     *distinct* questions of both splits together; `seed` (default 42); `test` (default 0.2), the share held out. All
-    others go to the task. At most `10 * size` questions are drawn, so a task that has fewer distinct ones gives those.
+    others go to the task. At most `50 * size` questions are drawn, so a task that has fewer distinct ones gives those.
 
     A question's own hash decides its split. So a question is never in both, whatever seed, size or task parameters
     the two specs have, as long as `test` is the same in both. Raises `Refused`.

@@ -12,6 +12,8 @@ from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.rules import RULES, RuleReward
 from lightrft.types import Prompt, Reward, Rollout
 
+RESERVED = {"mean", "std", "invalid_frac", "constant_groups_frac"}  # reward/<name> in metrics.jsonl
+
 
 class CombinedReward:
     """total = sum of weight * part, with weight 1 where none is given; parts are unweighted and keyed by source name.
@@ -75,6 +77,9 @@ def _check_names(names: list[str], weights: Mapping[str, float]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise Refused(f"--reward_fn: two rewards are named '{twice[0]}'; give each its own name")
+    taken = sorted(RESERVED.intersection(names))
+    if taken:
+        raise Refused(f"--reward_fn: '{taken[0]}' is the name of a metric, reward/{taken[0]}; rename the function")
     for name, weight in weights.items():
         if name not in names:
             raise Refused(f"--reward_weights {name}={weight}: no reward has this name{_nearest(name, names)}")

@@ -20,11 +20,15 @@ def size_of(path: Path) -> int:
 
 
 def sync_to_disk(folder: Path) -> None:
-    """Flushes every file, then the folder: after the rename a power cut must not leave an empty checkpoint."""
-    for entry in [*(e for e in folder.rglob("*") if e.is_file()), folder]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    """Flushes every file and folder: after the rename a power cut must not leave an empty checkpoint."""
+    for entry in [*folder.rglob("*"), folder]:
+        sync_entry(entry)
+
+
+def sync_entry(entry: Path) -> None:
+    descriptor = os.open(entry, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 class CheckpointFolder:
@@ -36,13 +40,17 @@ class CheckpointFolder:
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Calls `write` on an empty folder and makes it the newest checkpoint."""
         final = self.path / f"step_{step:06d}"
-        building = self.path / f".{final.name}.tmp"
-        for stale in (building, final):
+        building, replaced = self.path / f".{final.name}.tmp", self.path / f".{final.name}.old"
+        for stale in (building, replaced):
             shutil.rmtree(stale, ignore_errors=True)
         building.mkdir(parents=True)
         write(building)
         sync_to_disk(building)
+        if final.exists():
+            final.rename(replaced)
         building.rename(final)
+        sync_entry(self.path)
+        shutil.rmtree(replaced, ignore_errors=True)
         self._point_latest_at(final)
         self._prune(keep=final)
         return final

@@ -9,14 +9,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
 from lightrft.strategy.launch import Collectives
-from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 TAG = "zero"
 
@@ -128,10 +127,11 @@ class DeepSpeedStrategy(Collectives):
 
     def save(self, handle: Handle, path: Path) -> None:
         handle.module.save_checkpoint(str(path), tag=TAG, save_latest=False)
-        torch.save(handle.scheduler.state_dict(), path / "scheduler.pt")
+        save_schedule(handle.scheduler, path)
 
     def load(self, handle: Handle, path: Path) -> None:
-        loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
+        with flags_win(handle.scheduler):
+            loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
         if loaded is None:
             raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
-        handle.scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
+        load_schedule(handle.scheduler, path)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
 from lightrft.strategy.launch import Collectives
-from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -97,19 +97,20 @@ class FSDP2Strategy(Collectives):
 
     def save(self, handle: Handle, path: Path) -> None:
         state_dict_saver.save(self._state(handle), checkpoint_id=path)
-        torch.save(handle.scheduler.state_dict(), path / "scheduler.pt")
+        save_schedule(handle.scheduler, path)
 
     def load(self, handle: Handle, path: Path) -> None:
         state = self._state(handle)
         state_dict_loader.load(state, checkpoint_id=path)
-        set_state_dict(
-            handle.model,
-            handle.optimizer,
-            model_state_dict=dict(state["model"]),
-            optim_state_dict=dict(state["optimizer"]),
-            options=StateDictOptions(strict=True),
-        )
-        handle.scheduler.load_state_dict(torch.load(path / "scheduler.pt", weights_only=True))
+        with flags_win(handle.scheduler):
+            set_state_dict(
+                handle.model,
+                handle.optimizer,
+                model_state_dict=dict(state["model"]),
+                optim_state_dict=dict(state["optimizer"]),
+                options=StateDictOptions(strict=True),
+            )
+        load_schedule(handle.scheduler, path)
 
     def _state(self, handle: Handle) -> dict[str, Any]:
         self._reshard(handle)

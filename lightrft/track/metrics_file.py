@@ -22,6 +22,8 @@ class MetricsFile:
 
     def __init__(self, path: Path, resumed: int) -> None:
         self._path = path
+        if not resumed and path.is_file() and path.stat().st_size:
+            os.replace(path, path.with_suffix(".jsonl.old"))  # a run that starts fresh takes nothing away
         kept = [row for row in read_metrics(path) if row["step"] <= resumed]
         beside = path.with_suffix(".tmp")
         beside.write_text("".join(json.dumps(row) + "\n" for row in kept))

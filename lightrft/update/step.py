@@ -97,13 +97,14 @@ class Updater:
     def _micro_batches(self, batch: Batch) -> list[list[int]]:
         """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
 
-        One row is always kept: a sharded model needs a backward pass on every rank.
+        One row with trained tokens is always kept: a sharded model needs a backward pass on every rank. Metrics per
+        token (entropy, clip fractions, mismatch) are over the rows that are run.
         """
         rows = list(range(len(batch)))
         if self.estimator.idle_without_advantage and self.settings.kl_coef == 0:
             moving = (batch.advantages != 0).any(-1).nonzero()[:, 0].tolist()
             self.sums.count("perf/idle_rows", len(rows) - len(moving))
-            rows = moving or rows[:1]
+            rows = moving or batch.response_mask.any(-1).nonzero()[:1, 0].tolist()
         lengths = batch.attention_mask.sum(-1).tolist()
         groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
         return micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightrft.checkpointing import Checkpointer, Due, random_state, set_random_state
+from lightrft.errors import Refused
 from lightrft.strategy.base import Handle, named_tensors
 from lightrft.strategy.checkpoint import CheckpointFolder
 
@@ -54,31 +55,47 @@ class FakeStrategy:
         return named_tensors(handle.model)
 
 
+RECORD = {"arguments": {"fsdp": {"value": False}}}
+
+
 def test_a_checkpoint_brings_back_policy_state_and_random_numbers(tmp_path):
     policy = Handle("first", None)
-    made = Checkpointer(CheckpointFolder(tmp_path, 2, 1), FakeStrategy(), policy, None, with_hf=False)
+    made = Checkpointer(CheckpointFolder(tmp_path, 2, 1), FakeStrategy(), policy, None, with_hf=False, structure={})
     assert made.restore() is None
-    path = made.save(3, {"progress": {"step": 3}, "prompts": {"next": 12, "queue": [5]}})
+    loop = {"progress": {"step": 3}, "prompts": {"next": 12, "queue": [5]}, "record": RECORD}
+    path = made.save(3, loop)
     wanted, policy.module = draws(), "second"
     found, state = made.restore()
     assert found == path and policy.module == "first" and draws() == wanted
-    assert state == {"progress": {"step": 3}, "prompts": {"next": 12, "queue": [5]}}
+    assert state == loop
     assert not (path / "hf").exists()
 
 
 def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path):
     strategy, policy = FakeStrategy(), Handle("first", None)
-    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), strategy, policy, None, with_hf=False)
-    made.save(1, {"step": 1})
+    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), strategy, policy, None, with_hf=False, structure={})
+    made.save(1, {"step": 1, "record": RECORD})
     strategy.fail = True
     with pytest.raises(OSError, match="no space"):
-        made.save(2, {"step": 2})
-    assert made.restore()[1] == {"step": 1}
+        made.save(2, {"step": 2, "record": RECORD})
+    assert made.restore()[1]["step"] == 1
+
+
+def test_a_checkpoint_of_another_strategy_is_refused_before_anything_is_loaded(tmp_path):
+    policy = Handle("first", None)
+    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, None, with_hf=False, structure={})
+    made.save(1, {"step": 1, "record": RECORD})
+    policy.module, made.structure = "second", {"fsdp": True}
+    with pytest.raises(Refused, match="--fsdp True: the checkpoint .*step_000001 was made with False"):
+        made.restore()
+    assert policy.module == "second"
 
 
 def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_model, tiny_tokenizer, tmp_path):
     policy = Handle("module", tiny_model)
-    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, tiny_tokenizer, with_hf=True)
+    made = Checkpointer(
+        CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, tiny_tokenizer, with_hf=True, structure={}
+    )
     path = made.save(1, {}) / "hf"
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen2"
     assert (path / "model.safetensors").is_file() and (path / "tokenizer.json").is_file()

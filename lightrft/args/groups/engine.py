@@ -11,7 +11,7 @@ class EngineArgs:
 
     engine_type: str = arg(
         "auto",
-        "Inference engine; auto = vLLM where it is installed and supports the device, else local.",
+        "Inference engine: local samples in this process from the trained model; auto = the best that is built.",
         choices=("auto", "vllm", "sglang", "local"),
         witness=Witness("--engine_type vllm", "refused"),
     )

@@ -22,11 +22,21 @@ def refusal(call, *arguments):
     return message
 
 
-@pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "~/nothing", "nothing", "a/b/c"])
+@pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "~/nothing", "a/b/c"])
 def test_a_path_that_does_not_exist_is_refused_in_one_line(name):
     args = ModelArgs(pretrain=name)
     assert "no such model folder" in refusal(check_pretrain, args)
     assert name in refusal(load_tokenizer, args)
+
+
+@pytest.mark.parametrize("name", ["nothing", "nobody/nothing"])
+def test_a_hub_name_that_cannot_be_had_is_refused_in_one_line(name):
+    assert "cannot be loaded" in refusal(load_tokenizer, ModelArgs(pretrain=name))
+
+
+def test_a_home_folder_is_written_out(tiny_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_folder))
+    assert load_tokenizer(ModelArgs(pretrain="~/model")).pad_token_id is not None
 
 
 def test_a_folder_without_config_is_refused_in_one_line(tmp_path):
