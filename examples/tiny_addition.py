@@ -47,7 +47,7 @@ def make_model(seed: int, hidden_size: int = 128, layers: int = 2) -> Qwen2ForCa
         num_hidden_layers=layers,
         num_attention_heads=hidden_size // 32,
         num_key_value_heads=hidden_size // 32,
-        max_position_embeddings=128,
+        max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

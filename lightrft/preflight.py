@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.args import Args
 from lightrft.errors import Refused
-from lightrft.models.load import load_tokenizer
+from lightrft.models.load import check_positions, load_tokenizer
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoding import encode_prompts
 from lightrft.rewards.combine import CombinedReward, build_rewards
@@ -36,6 +36,7 @@ def check_inputs(args: Args) -> Inputs:
     _check_unused(args)
     _check_strategy(args)
     tokenizer = load_tokenizer(args.model)
+    check_positions(args.model)
     prompts = load_prompts(args.data.prompt_data, args.data.prompt_split, args.data)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
     held_out = _held_out(args)

@@ -66,7 +66,7 @@ class Estimator:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def fill_advantages(self, batch: Batch, args: AlgorithmArgs) -> tuple[Batch, Mapping[str, float]]:
-        """The batch with its advantages, invalid samples masked out of every denominator (S7.6), and metrics."""
+        """The batch with its advantages, invalid samples masked out of every denominator, and metrics."""
         found = self.advantage(batch, args)
         mask = batch.response_mask * found.valid[:, None]
         return batch.filled(advantages=found.advantages, response_mask=mask), found.metrics

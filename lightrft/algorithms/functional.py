@@ -27,14 +27,14 @@ def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
 
 
 def ppo_clip(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """-min(r A, clip(r, 1 - low, 1 + high) A), per token. PPO, arXiv:1707.06347; S2.1."""
+    """-min(r A, clip(r, 1 - low, 1 + high) A), per token. PPO, arXiv:1707.06347."""
     return -(ratio * advantages).minimum(ratio.clamp(1 - low, 1 + high) * advantages)
 
 
 def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: str) -> Tensor:
     """Per-token estimate of KL(pi || ref) from samples of pi, with d = logprobs - ref_logprobs.
 
-    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (Schulman, "Approximating KL divergence"; S6.1). As a loss k2 has the
+    k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (Schulman, "Approximating KL divergence"). As a loss k2 has the
     gradient of the reverse KL, k3 that of the forward KL, k1 none in expectation.
     """
     d = log_ratio(logprobs, ref_logprobs, mask)
@@ -81,7 +81,7 @@ def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
 
 @dataclass(frozen=True)
 class Counts:
-    """Denominators of one optimizer step, over all its rows on all ranks (S4, S5).
+    """Denominators of one optimizer step, over all its rows on all ranks.
 
     tokens: trained tokens; sequences: rows with at least one; rows: all real rows; groups: prompts with at least one
     trained token. group_tokens [B] holds, for each row of a (micro-)batch, the trained tokens of its whole group.
@@ -95,7 +95,7 @@ class Counts:
 
 
 def token_weights(mask: Tensor, mode: str, counts: Counts, group_tokens: Tensor | None = None) -> Tensor:
-    """W [B, T] with L = sum W * loss for the aggregation `mode`; depends on the step's global counts only (S4)."""
+    """W [B, T] with L = sum W * loss for the aggregation `mode`; depends on the step's global counts only."""
     tokens = mask.sum(-1, keepdim=True).clamp(min=1)
     if mode == "token-mean":
         return mask / max(counts.tokens, 1)

@@ -51,7 +51,7 @@ def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def token_logprobs(
     module: Any, model: Any, batch: Batch, *, with_entropy: bool = False, sharing: Cost | None = None
 ) -> Scores:
-    """log softmax(logits / temperature)[token] at every trained token, in float32 (S10.1).
+    """log softmax(logits / temperature)[token] at every trained token, in float32.
 
     module: what the strategy wants called (an engine, a sharded module); model: the Hugging Face model inside it.
     sharing: lets the samples of a group share their prompt's computation where that pays.
@@ -74,7 +74,7 @@ def token_logprobs(
 
 
 def entropy_of(logp: Tensor) -> Tensor:
-    """H = -sum p log p over the last axis of log-probabilities, [N, V] -> [N], in chunks, without a graph (S10.2)."""
+    """H = -sum p log p over the last axis of log-probabilities, [N, V] -> [N], in chunks, without a graph."""
     return torch.cat([_entropy(chunk) for chunk in logp.detach().split(ENTROPY_CHUNK)])
 
 

@@ -65,6 +65,21 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_positions(args: ModelArgs) -> None:
+    """Refuses sequences longer than the model has positions for; many models go past their range without a word."""
+    from transformers import AutoConfig
+
+    try:
+        config: Any = AutoConfig.from_pretrained(_place(args), **_hub_options(args)).get_text_config()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _refusal(args, "configuration", error) from error
+    positions = getattr(config, "max_position_embeddings", None)
+    longest = args.prompt_max_len + args.max_new_tokens
+    if positions and longest > positions:
+        lengths = f"--prompt_max_len {args.prompt_max_len} + --max_new_tokens {args.max_new_tokens} = {longest}"
+        raise Refused(f"{lengths}, but --pretrain {args.pretrain} has {positions} positions; shorten one of them")
+
+
 def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
 

@@ -79,7 +79,7 @@ class Updater:
         return sums.finish(self.strategy)
 
     def _count(self, batch: Batch) -> tuple[Counts, Tensor]:
-        """Denominators over all ranks (S5), and for each local row the trained tokens of its whole group [B]."""
+        """Denominators over all ranks, and for each local row the trained tokens of its whole group [B]."""
         tokens = batch.response_mask.sum(-1).double()
         everyone = self.strategy.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True)))
         per_group: dict[int, float] = {}
@@ -110,7 +110,7 @@ class Updater:
         return micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
 
     def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor) -> Tensor:
-        """Scalar share of the step's loss; sums over micro-batches and ranks to it (S11)."""
+        """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
         s, mask = self.settings, batch.response_mask
         scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True, sharing=s.sharing)
         self.sums.count("perf/train_tokens", scores.tokens)
@@ -144,7 +144,7 @@ class Updater:
 
 
 class MetricSums:
-    """Numerators and denominators, summed over micro-batches, steps and ranks, divided once (S5)."""
+    """Numerators and denominators, summed over micro-batches, steps and ranks, divided once."""
 
     def __init__(self) -> None:
         self.numerator: dict[str, Tensor] = {}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
 from lightrft.args import parse
+from lightrft.errors import Refused
 from lightrft.preflight import check_inputs
 
 
 def flags(folder: Path, tmp_path: Path, *more: str) -> list[str]:
-    batch = "--reward_fn last_number --rollout_batch_size 2 --n_samples_per_prompt 2 --train_batch_size 4"
+    batch = "--prompt_max_len 16 --max_len 24 --reward_fn last_number --rollout_batch_size 2 --n_samples_per_prompt 2 --train_batch_size 4"
     data = ["--pretrain", str(folder / "model"), "--prompt_data", str(folder / "train.jsonl")]
     return [*data, *batch.split(), "--save_path", str(tmp_path / "run"), *more]
 
@@ -26,3 +30,27 @@ def test_held_out_prompts_are_cut_to_max_eval_samples(tiny_folder, tmp_path):
     inputs = check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
     assert len(inputs.eval_prompts) == 3
     assert all(prompt.token_ids for prompt in inputs.eval_prompts)
+
+
+def test_sequences_longer_than_the_model_has_positions_are_refused(tiny_folder, tmp_path):
+    config = json.loads((tiny_folder / "model" / "config.json").read_text())
+    limit = config["max_position_embeddings"]
+    fits = ("--prompt_max_len", "16", "--max_len", str(limit))
+    assert check_inputs(parse(flags(tiny_folder, tmp_path, *fits))).prompts
+    with pytest.raises(
+        Refused, match=f"--max_new_tokens {limit - 15} = {limit + 1}, but --pretrain .* {limit} positions"
+    ):
+        check_inputs(parse(flags(tiny_folder, tmp_path, *fits[:3], str(limit + 1))))
+
+
+def test_held_out_rows_that_no_reward_can_judge_are_refused(tiny_folder, tmp_path):
+    (tmp_path / "bare.jsonl").write_text(json.dumps({"prompt": "1+2="}) + "\n")
+    with pytest.raises(Refused, match="--eval_data .*bare.jsonl: --reward_fn last_number needs a reference"):
+        check_inputs(parse(flags(tiny_folder, tmp_path, "--eval_data", str(tmp_path / "bare.jsonl"))))
+
+
+def test_a_folder_that_holds_a_model_is_not_written_over(tiny_folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(Refused, match="--save_path .*run already holds a run or a model"):
+        check_inputs(parse(flags(tiny_folder, tmp_path)))

@@ -25,7 +25,7 @@ EPSILON = 1e-6
 
 
 def group_norm_advantages(batch: Batch, args: AlgorithmArgs) -> Advantages:
-    """Rewards [B] and groups [B] of the whole rollout step to advantages [B, T]; formula above (S1.1)."""
+    """Rewards [B] and groups [B] of the whole rollout step to advantages [B, T]; formula above."""
     groups = group_statistics(batch.rewards, batch.group)
     valid = batch.rewards.isfinite()
     centred = batch.rewards.double() - groups.mean[groups.index]
@@ -38,7 +38,7 @@ def group_norm_advantages(batch: Batch, args: AlgorithmArgs) -> Advantages:
 def clipped_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, response_mask: Tensor, args: AlgorithmArgs
 ) -> TokenLoss:
-    """PPO's clipped surrogate per token (S2.1). All arguments [B, T]; metrics are per-token indicators [B, T]."""
+    """PPO's clipped surrogate per token. All arguments [B, T]; metrics are per-token indicators [B, T]."""
     d = log_ratio(logprobs, old_logprobs, response_mask)
     ratio = d.exp()
     loss = ppo_clip(ratio, masked(advantages, response_mask), args.clip_range, args.clip_range_higher)

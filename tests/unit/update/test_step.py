@@ -54,7 +54,7 @@ def full_logprobs(model, batch):
 
 
 def written_out(model, batch, mode, kl_coef):
-    """The loss of the part by its definition (S2.1, S4, S6.1), row by row."""
+    """The loss of the part by its definition, row by row."""
     logprobs = full_logprobs(model, batch)
     per_row, total = [], logprobs.sum() * 0
     for row in range(len(batch)):
