@@ -13,7 +13,8 @@ from lightrft.preflight import check_inputs
 
 
 def flags(folder: Path, tmp_path: Path, *more: str) -> list[str]:
-    batch = "--prompt_max_len 16 --max_len 24 --reward_fn last_number --rollout_batch_size 2 --n_samples_per_prompt 2 --train_batch_size 4"
+    batch = "--prompt_max_len 16 --max_len 24 --reward_fn last_number "
+    batch += "--rollout_batch_size 2 --n_samples_per_prompt 2 --train_batch_size 4"
     data = ["--pretrain", str(folder / "model"), "--prompt_data", str(folder / "train.jsonl")]
     return [*data, *batch.split(), "--save_path", str(tmp_path / "run"), *more]
 
