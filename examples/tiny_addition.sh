@@ -18,5 +18,5 @@ python train.py \
     --micro_train_batch_size 512 --micro_rollout_batch_size 32 \
     --temperature 1 --top_p 1 --init_kl_coef 0 \
     --actor_learning_rate 1.5e-4 --lr_scheduler constant \
-    --max_steps 60 --save_interval 0 "$@"
+    --max_steps 120 --save_interval 0 "$@"
 python examples/before_after.py "tiny addition=$out/run"
