@@ -19,6 +19,7 @@ NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?|(?<![0-9])\.[0-9]+"
 )
 FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+RUN_THE_ANSWER = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}  # these call eval() on it
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -72,9 +73,12 @@ def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> f
     """The score in [0, 1] of the task's own verifier, for the last `<answer>` block if there is one, else for all."""
     if not _from_gym(rollout.prompt):
         raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
+    task = rollout.prompt.source.removeprefix(GENERATED)
+    if task in RUN_THE_ANSWER:
+        raise ValueError(f"the verifier of {task} would run the model's answer as Python; use another --reward_fn")
     answers = ANSWER.findall(response)
     answer = (answers[-1] if answers else response).strip()
-    return float(_verifier(rollout.prompt.source.removeprefix(GENERATED))(answer, rollout.prompt.columns["entry"]))
+    return float(_verifier(task)(answer, rollout.prompt.columns["entry"]))
 
 
 @cache

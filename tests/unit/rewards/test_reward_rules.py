@@ -110,3 +110,9 @@ def test_reasoning_gym_scores_with_the_tasks_own_verifier(rollout):
 def test_reasoning_gym_cannot_judge_other_rows(rollout):
     [reward] = RuleReward("reasoning_gym").score([rollout("5", 5, source="gsm8k")])
     assert "not from reasoning_gym (source 'gsm8k')" in reward.error
+
+
+def test_a_verifier_that_would_run_the_answer_is_not_called(rollout):
+    row = rollout("__import__('os')", "x", source="reasoning_gym:n_queens", columns={"entry": {"answer": "x"}})
+    [reward] = RuleReward("reasoning_gym").score([row])
+    assert "n_queens would run the model's answer as Python" in reward.error
