@@ -119,3 +119,18 @@ def test_the_oldest_go_until_the_rest_fits_in_max_mem_but_never_the_newest(tmp_p
 def test_the_size_of_a_folder_counts_files_below_it(tmp_path):
     writer("abc", size=1000)(tmp_path)
     assert size_of(tmp_path) == 1003
+
+
+def test_saving_a_step_again_keeps_the_first_until_the_second_is_whole(tmp_path):
+    folder = CheckpointFolder(tmp_path, 1, 1)
+    folder.save(4, lambda path: (path / "content").write_text("first"))
+
+    def fails(path):
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        folder.save(4, fails)
+    assert (folder.newest()[1] / "content").read_text() == "first"
+    folder.save(4, lambda path: (path / "content").write_text("second"))
+    assert (folder.newest()[1] / "content").read_text() == "second"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "step_000004"]
