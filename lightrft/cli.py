@@ -16,34 +16,31 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {  # good defaults for what the user has not set; run.json shows them
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
+    "TORCH_DISTRIBUTED_DEBUG": "OFF",
+    "NCCL_DEBUG": "WARN",
     "OMP_WAIT_POLICY": "passive",  # spinning threads make generation ten times slower on busy cores
     "TOKENIZERS_PARALLELISM": "false",
 }
 
 
-def main(mode: str = "text", argv: Sequence[str] | None = None) -> int:
+def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     """Exit code 0 finished, or stopped by a signal after saving; 2 refused; 1 failed during the run."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if mode == "vision":
-        print(
-            "error: training of vision-language models is not built yet; train.py trains text models", file=sys.stderr
-        )
-        return Refused.exit_code
     try:
-        return _run(words)
+        return _run(words, program)
     except (Refused, RunFailed) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)
         return error.exit_code
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], program: str) -> int:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     args = parse(words, world_size=world_size)
     if args.run.print_args is not None:
         print(print_args(args, args.run.print_args))
         return 0
-    notices = check(args, world_size)
+    notices = check(args, world_size, strict=args.run.strict_args, program=program)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     return _train(args, notices)
@@ -57,8 +54,9 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
         print(f"notice: {notice}", flush=True)
     inputs = check_inputs(args)
     lines = plan(args, inputs)
-    if args.run.dry_run or not args.logging.quiet:
+    only_check = args.run.dry_run or args.run.assume_gpus is not None
+    if only_check or not args.logging.quiet:
         print("\n".join(lines), flush=True)
-    if not args.run.dry_run:
+    if not only_check:
         build_trainer(args, inputs).fit()
     return 0

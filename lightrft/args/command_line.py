@@ -124,7 +124,8 @@ def _value(flag: Flag, option: str, words: list[str]) -> Any:
     if flag.is_switch:
         if words:
             raise Wrong(f"takes no value, got {' '.join(map(repr, words))}; write --{flag.name} or --no-{flag.name}")
-        return option != f"--no-{flag.name}"
+        name = option.removeprefix("--")
+        return flag.turned(name.removeprefix("no-"), not name.startswith("no-"))
     if flag.record.nargs == "?" and not words:
         return ALONE
     if flag.kind.shape != "one" and not words:
@@ -147,14 +148,14 @@ def _strangers(rest: Sequence[str]) -> Iterator[Problem]:
 
 
 def _options(flag: Flag) -> list[str]:
-    names = [f"--{name}" for name in (flag.name, *flag.record.aliases)]
-    return [*names, f"--no-{flag.name}"] if flag.is_switch else names
+    names = [f"--{name}" for name in flag.names]
+    return [*names, *(f"--no-{name}" for name in flag.names)] if flag.is_switch else names
 
 
 def _metavar(flag: Flag) -> str:
     allowed = flag.record.allowed()
     if allowed is not None:
-        return "{" + ",".join(allowed) + "}"
+        return "{" + ",".join(map(str, allowed)) + "}"
     if flag.kind.shape == "pairs":
         return "NAME=NUMBER ..."
     word = {int: "INT", float: "FLOAT"}.get(flag.kind.of, "TEXT")
@@ -163,7 +164,8 @@ def _metavar(flag: Flag) -> str:
 
 def _help(record: Record) -> str:
     default = record.unset or as_text(record.default)
-    facts = ["required" if record.required else f"default: {default}"]
+    facts = [f"not built yet: {record.unbuilt}"] if record.unbuilt else []
+    facts += ["required" if record.required else f"default: {default}"]
     facts += [f"bounds: {record.bounds()}"] if record.bounds() else []
     if record.recommended:
         facts.append("recommended: {:g} to {:g}".format(*record.recommended))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
 RECORD = "flag"
+Choices = tuple[str | int, ...] | Callable[[], tuple[str, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,18 @@ class Record:
     gt: float | None
     le: float | None
     lt: float | None
-    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None
+    choices: Choices
     recommended: tuple[float, float] | None
     aliases: tuple[str, ...]
+    opposites: tuple[str, ...]
     nargs: int | str | None
     matters: Callable[[Args], str | None] | None
     witness: Witness | None
     derive: Callable[[Args], Any] | None
     unset: str | None
+    unbuilt: str | None
 
-    def allowed(self) -> tuple[str, ...] | None:
+    def allowed(self) -> tuple[str | int, ...] | None:
         return self.choices() if callable(self.choices) else self.choices
 
     def bounds(self) -> str:
@@ -62,7 +65,8 @@ class Record:
         if item == "":
             return "is empty: give a value or leave the flag out"
         if allowed is not None and item not in allowed:
-            return f"{item} is not one of its choices: {', '.join(allowed)}{_nearest(str(item), allowed)}"
+            names = [str(choice) for choice in allowed]
+            return f"{item} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"
         if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
             return f"{as_text(item)} is out of bounds: it must be {self.bounds()}"
         return None
@@ -80,30 +84,44 @@ def arg(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
-    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] | None = None,
+    choices: Choices = None,
     recommended: tuple[float, float] | None = None,
     aliases: tuple[str, ...] = (),
+    opposites: tuple[str, ...] = (),
     required: bool = False,
     nargs: int | str | None = None,
     matters: Callable[[Args], str | None] | None = None,
     witness: Witness | None = None,
     derive: Callable[[Args], Any] | None = None,
     unset: str | None = None,
+    part: str | None = None,
 ) -> Any:
     """A dataclass field that carries its flag's record.
 
-    `matters(args)` is the reason why the flag, once typed, can have no effect in this configuration, or None.
-    `derive(args)` fills a default that follows from other flags; `unset` says in words what a default of None means.
+    `opposites` are further names of a switch that turn it off. `matters(args)` is the reason why the flag, once typed,
+    can have no effect in this configuration, or None. `derive(args)` fills a default that follows from other flags;
+    `unset` says in words what a default of None means. `part` names the part of the project that is to build the flag.
     """
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     record = Record(
-        help, default, required, ge, gt, le, lt, choices, recommended, aliases, nargs, matters, witness, derive, unset
-    )
+        help=help, default=default, required=required, **limits, choices=choices, recommended=recommended,
+        aliases=aliases, opposites=opposites, nargs=nargs, matters=matters, witness=witness, derive=derive,
+        unset=unset, unbuilt=part,
+    )  # fmt: skip
     metadata = {RECORD: record}
     if required:
         return field(metadata=metadata)
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def unbuilt(part: str, default: Any, help: str, example: str, **facts: Any) -> Any:
+    """A flag of the surface that no part of the project honours yet: declared in full, and refused when it is set.
+
+    `example` is the flag with a legal value. Who builds the flag turns `unbuilt` into `arg` and gives it a witness.
+    """
+    return arg(default, help, witness=Witness(example, "refused"), part=part, **facts)
 
 
 def items_of(value: Any) -> Iterable[Any]:

@@ -6,7 +6,6 @@ import difflib
 import re
 
 from lightrft.args.surface import FLAGS, NAMES
-from lightrft.args.unbuilt import UNBUILT
 
 DOTTED = re.compile(r"\+{0,2}(?P<path>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)=(?P<value>.*)", re.DOTALL)
 
@@ -71,16 +70,11 @@ def about_dotted(word: str) -> str | None:
     flag = FOREIGN.get(re.sub(r"^actor_rollout_ref\.", "worker.", path))
     if flag is None:
         return f"{word} is a dotted override, and there are none here{_nearest(path.rpartition('.')[2], '--')}"
-    if flag in UNBUILT:
-        return f"{word}: use --{flag}, which is not built yet ({UNBUILT[flag]}); remove it"
     return f"{word}: use {_as_flag(flag, value)}"
 
 
 def about_unknown(name: str, dashes: str = "--") -> str:
     """`name` without dashes; `dashes` as the user writes them, none in YAML."""
-    bare = name if name in UNBUILT else name.removeprefix("no-")
-    if bare in UNBUILT:
-        return f"{dashes}{name} is not built yet ({UNBUILT[bare]}); remove it"
     return f"{dashes}{name} is not a flag{_nearest(name, dashes)}"
 
 
@@ -92,5 +86,5 @@ def _as_flag(flag: str, value: str) -> str:
 
 def _nearest(name: str, dashes: str) -> str:
     switches = [f"no-{flag.name}" for flag in FLAGS.values() if flag.is_switch and dashes]
-    close = difflib.get_close_matches(name, [*NAMES, *switches, *UNBUILT], n=1)
+    close = difflib.get_close_matches(name, [*NAMES, *switches], n=1)
     return f"; nearest: {dashes}{close[0]}" if close else "; --help lists them all"

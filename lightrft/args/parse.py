@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightrft.args.command_line import read_command_line
 from lightrft.args.estimators import estimator_defaults, estimator_names
+from lightrft.args.presets import preset_file
 from lightrft.args.rules import findings
 from lightrft.args.settings import Problem, Setting
 from lightrft.args.surface import FLAGS, Args, Hidden, Source, resolve
@@ -18,13 +21,15 @@ PLACEHOLDERS = {int: 1, float: 1.0, str: "?"}
 
 
 def parse(argv: Sequence[str], defaults: Mapping[str, object] = NO_DEFAULTS, *, world_size: int = 1) -> Args:
-    """Command line > YAML (a later file wins) > `defaults` > the estimator's defaults > the fields' defaults.
+    """Command line > YAML (a later file wins) > the preset of --mode > `defaults` > the estimator's defaults > the
+    fields' defaults.
 
     Raises Refused with one line for each unknown flag, wrong type, broken bound and missing flag, and then also for
     each broken rule between the flags that are well; where all is well the rules are left to `check`.
     """
     found = _typed(argv)
-    settings = [*_of_program(defaults), *(entry for entry in found if isinstance(entry, Setting))]
+    typed = _settings(found)
+    settings = [*_of_program(defaults), *_of_preset(_chosen("mode", typed)), *typed]
     problems = [entry for entry in found if isinstance(entry, Problem)]
     broken = {flag for problem in problems for flag in problem.flags}
     settings = [*_of_estimator(settings), *settings]
@@ -32,7 +37,8 @@ def parse(argv: Sequence[str], defaults: Mapping[str, object] = NO_DEFAULTS, *, 
     problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
     args = _args(settings)
     if problems:
-        raise Refused("\n".join(map(str, [*problems, *_sound_rules(args, broken.union(missing), world_size)])))
+        sound = _sound_rules(args, broken.union(missing), world_size)
+        raise Refused("\n".join(map(str, [*problems, *sound])))
     return args
 
 
@@ -48,6 +54,18 @@ def _of_program(defaults: Mapping[str, object]) -> list[Setting]:
     if unknown:
         raise KeyError(f"defaults for no such flag: {', '.join(sorted(unknown))}")
     return [Setting(flag, value, "default:program", typed=False) for flag, value in defaults.items()]
+
+
+def _of_preset(mode: str | None) -> list[Setting]:
+    """Defaults, not settings: nobody typed them, so they are not blamed for what they cannot change."""
+    found = read_yaml(str(preset_file(mode))) if mode else []
+    wrong = [entry for entry in found if isinstance(entry, Problem)]
+    assert not wrong, f"preset {mode}: {wrong}"
+    return [replace(entry, where=f"preset {Path(entry.where).name}", typed=False) for entry in _settings(found)]
+
+
+def _settings(found: Sequence[Setting | Problem]) -> list[Setting]:
+    return [entry for entry in found if isinstance(entry, Setting)]
 
 
 def _of_estimator(settings: Sequence[Setting]) -> list[Setting]:
@@ -91,5 +109,5 @@ def _field_default(name: str) -> Setting:
 
 def _sound_rules(args: Args, broken: set[str], world_size: int) -> list[Problem]:
     """Broken rules that rest on no flag which is broken itself."""
-    found = findings(args, world_size)
+    found = findings(args, world_size, strict=args.run.strict_args)
     return [entry for entry in found if isinstance(entry, Problem) and not broken.intersection(entry.flags)]

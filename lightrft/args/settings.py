@@ -8,6 +8,7 @@ from typing import Any
 
 from lightrft.args.convert import Wrong
 from lightrft.args.surface import Flag
+from lightrft.args.unbuilt import about_choice
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
         value = read()
     except Wrong as wrong:
         return Problem((flag.name,), f"{shown} {wrong}")
-    violation = None if value is None else flag.record.violation(value)
+    violation = None if value is None else about_choice(flag.name, value) or flag.record.violation(value)
     if violation:
         return Problem((flag.name,), f"{shown} {violation}")
     return Setting(flag.name, value, where, typed=True)

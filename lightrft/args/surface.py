@@ -19,6 +19,7 @@ from lightrft.args.groups.evaluation import EvaluationArgs
 from lightrft.args.groups.logging import LoggingArgs
 from lightrft.args.groups.memory import MemoryArgs
 from lightrft.args.groups.model import ModelArgs
+from lightrft.args.groups.multimodal import MultimodalArgs
 from lightrft.args.groups.rewards import RewardArgs
 from lightrft.args.groups.run import RunArgs
 from lightrft.args.groups.sampling import SamplingArgs
@@ -35,6 +36,14 @@ class Flag:
     @property
     def is_switch(self) -> bool:
         return self.kind.of is bool
+
+    def turned(self, name: str, on: bool) -> bool:
+        """What a switch is set to by `name`, which may be one that says the opposite."""
+        return on != (name in self.record.opposites)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.record.aliases, *self.record.opposites)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Args:
     engine: EngineArgs
     data: DataArgs
     evaluation: EvaluationArgs
+    multimodal: MultimodalArgs
     logging: LoggingArgs
     checkpoint: CheckpointArgs
     run: RunArgs
@@ -101,7 +111,7 @@ def _flags_of(group: str, cls: type) -> dict[str, Flag]:
 
 
 FLAGS: dict[str, Flag] = {name: flag for group, cls in GROUPS.items() for name, flag in _flags_of(group, cls).items()}
-NAMES: dict[str, str] = {alias: flag.name for flag in FLAGS.values() for alias in (flag.name, *flag.record.aliases)}
+NAMES: dict[str, str] = {alias: flag.name for flag in FLAGS.values() for alias in flag.names}
 
 
 def resolve(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Args:

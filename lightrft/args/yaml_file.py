@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from lightrft.args.convert import from_node
 from lightrft.args.names import about_unknown
 from lightrft.args.settings import Problem, Setting, typed_setting
-from lightrft.args.surface import FLAGS, GROUPS, NAMES
+from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
 
 Entry = tuple[str, yaml.Node, int, str]  # key, value, line, group that it stands under or ""
 
@@ -68,7 +69,12 @@ def _setting(path: str, entry: Entry) -> Iterator[Setting | Problem]:
     elif flag.name == "config":
         yield Problem((flag.name,), f"{where}: config cannot stand in a file; give all files to --config")
     else:
-        yield typed_setting(flag, lambda: from_node(flag.kind, node), where, f"{where}: {key}")
+        yield typed_setting(flag, lambda: _value(flag, key, node), where, f"{where}: {key}")
+
+
+def _value(flag: Flag, key: str, node: yaml.Node) -> Any:
+    value = from_node(flag.kind, node)
+    return flag.turned(key, value) if isinstance(value, bool) else value
 
 
 def _name(key: yaml.Node) -> str:

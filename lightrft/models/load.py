@@ -56,6 +56,11 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     check_pretrain(args)
+    if args.disable_fast_tokenizer:
+        raise Refused(
+            "--disable_fast_tokenizer can do nothing: transformers 5 has no second implementation of a tokenizer; "
+            "remove it"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(_place(args), **_hub_options(args))
     except (OSError, ValueError, KeyError, ImportError) as error:

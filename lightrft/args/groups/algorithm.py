@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.args.batching import optimizer_steps
 from lightrft.args.estimators import estimator_names
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -93,4 +93,94 @@ class AlgorithmArgs:
         ),
         unset="the estimator's own",
         witness=Witness("--loss_agg_mode seq-mean-token-sum", "metrics"),
+    )
+    kl_target: float | None = unbuilt(
+        "estimators",
+        None,
+        "KL that the coefficient is adapted to reach.",
+        "--kl_target 0.01",
+        gt=0,
+        recommended=(0.001, 0.01),
+        unset="0.01 for cpgd, else a fixed coefficient",
+    )
+    kl_horizon: int = unbuilt(
+        "estimators", 10000, "Samples over which the KL coefficient adapts.", "--kl_horizon 1000", ge=1
+    )
+    dual_clip: float | None = unbuilt(
+        "estimators",
+        None,
+        "Bound of the ratio where the advantage is negative; 3 is usual.",
+        "--dual_clip 3",
+        gt=1,
+        unset="no dual clip",
+    )
+    entropy_coef: float = unbuilt("estimators", 0.0, "Weight of the entropy bonus.", "--entropy_coef 0.01", ge=0)
+    gamma: float = unbuilt("estimators", 1.0, "Discount of later rewards.", "--gamma 0.99", ge=0, le=1)
+    lambd: float = unbuilt("estimators", 0.95, "Lambda of GAE.", "--lambd 1", ge=0, le=1)
+    value_clip: float = unbuilt("estimators", 0.2, "Clip of the critic's change.", "--value_clip 0.1", gt=0)
+    cpgd_drift_cap: float = unbuilt("estimators", 2.0, "Largest ratio in CPGD's drift.", "--cpgd_drift_cap 3", gt=1)
+    high_entropy_token_ratio: float = unbuilt(
+        "estimators",
+        0.0,
+        "Train on this share of tokens, those of highest entropy; 0 = on all.",
+        "--high_entropy_token_ratio 0.2",
+        ge=0,
+        le=1,
+    )
+    dynamic_sampling: bool = unbuilt(
+        "estimators", False, "Replace groups whose rewards are all equal by new prompts.", "--dynamic_sampling"
+    )
+    max_gen_batches: int = unbuilt(
+        "estimators", 10, "Rollout batches that dynamic sampling may take for one step.", "--max_gen_batches 5", ge=1
+    )
+    overlong_buffer: bool = unbuilt(
+        "estimators", False, "Punish responses that come near the response budget.", "--overlong_buffer"
+    )
+    overlong_buffer_len: int = unbuilt(
+        "estimators", 1024, "Tokens before the budget in which the punishment grows.", "--overlong_buffer_len 512", ge=1
+    )
+    overlong_buffer_penalty_factor: float = unbuilt(
+        "estimators",
+        1.0,
+        "Punishment of a response that fills the budget.",
+        "--overlong_buffer_penalty_factor 0.5",
+        gt=0,
+    )
+    overlong_filter: bool = unbuilt(
+        "estimators", False, "Do not train on responses that were cut off.", "--overlong_filter"
+    )
+    is_correction: str = unbuilt(
+        "estimators",
+        "token_truncate",
+        "Importance weights between engine and trainer.",
+        "--is_correction off",
+        choices=("off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric"),
+    )
+    is_cap: float = unbuilt("estimators", 2.0, "Upper bound of these weights.", "--is_cap 3", gt=0)
+    is_low: float | None = unbuilt(
+        "estimators", None, "Lower bound of these weights.", "--is_low 0.5", gt=0, unset="none"
+    )
+    eps_clip: float | None = unbuilt(
+        "estimators",
+        None,
+        "Both clips in one.",
+        "--eps_clip 0.2",
+        gt=0,
+        lt=1,
+        unset="--clip_range, --clip_range_higher",
+    )
+    clip_range_lower: float | None = unbuilt(
+        "estimators", None, "Older name of --clip_range.", "--clip_range_lower 0.2", gt=0, lt=1, unset="--clip_range"
+    )
+    use_clip_higher: bool | None = unbuilt(
+        "estimators",
+        None,
+        "Older switch of --clip_range_higher.",
+        "--use_clip_higher",
+        unset="--clip_range_higher decides",
+    )
+    use_gspo: bool = unbuilt("estimators", False, "Older switch of --advantage_estimator gspo.", "--use_gspo")
+    use_cpg_loss: bool = unbuilt("estimators", False, "Older switch of --advantage_estimator cpgd.", "--use_cpg_loss")
+    normalize_advantages: bool | None = unbuilt(
+        "estimators", None, "Older name of --advantages_norm.", "--normalize_advantages", unset="--advantages_norm"
     )

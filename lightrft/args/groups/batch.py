@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,4 +34,12 @@ class BatchArgs:
         "Prompts that the in-process engine decodes together, and whose samples form one scoring micro-batch.",
         ge=1,
         witness=Witness("--micro_rollout_batch_size 4", "perf:decode_batches"),
+    )
+    max_tokens_per_micro_batch: int | None = unbuilt(
+        "distributed",
+        None,
+        "Tokens of one micro-batch, in place of a number of samples.",
+        "--max_tokens_per_micro_batch 4096",
+        ge=1,
+        unset="samples are counted",
     )

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -18,10 +19,15 @@ def any_generated(sources: Sequence[str]) -> bool:
     return any(source.startswith(GENERATED) for source in sources)
 
 
+def have_splits(sources: Sequence[str]) -> bool:
+    """Whether a source can have several splits: a generated one, a dataset folder, or a dataset of the hub."""
+    return any(source.startswith(GENERATED) or not PurePath(source).suffix for source in sources)
+
+
 def _files_only(args: Args) -> str | None:
-    if any_generated(args.data.prompt_data):
+    if have_splits(args.data.prompt_data):
         return None
-    return f"every source of --prompt_data is a file, and a file is one split (only {GENERATED} sources have several)"
+    return f"every source of --prompt_data is a file, and a file is one split ({GENERATED} and datasets have several)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +36,33 @@ class DataArgs:
 
     prompt_data: tuple[str, ...] = arg(
         None,
-        "Prompts: files, or reasoning_gym:<task>.",
+        "Prompts: .jsonl, .json, .csv or .parquet files, dataset folders or names, reasoning_gym:<task>.",
         required=True,
         witness=Witness("--prompt_data eval.jsonl", "metrics"),
     )
     prompt_split: str = arg(
         "train",
-        "Split of generated prompts.",
+        "Split of the training prompts, where a source has several.",
         matters=_files_only,
         witness=Witness(
             "--prompt_split test",
             "metrics",
             given="--prompt_data reasoning_gym:chain_sum --prompt_max_len 128 --max_len 136",
         ),
+    )
+    prompt_data_probs: tuple[float, ...] = arg(
+        (),
+        "Share of each --prompt_data source in the stream of prompts; scaled to sum to 1.",
+        gt=0,
+        unset="every prompt once an episode",
+        witness=Witness("--prompt_data_probs 0.9 0.1", "metrics", given="--prompt_data add.jsonl eval.jsonl"),
+    )
+    max_samples: int | None = arg(
+        None,
+        "Train on at most so many prompts, the first of each source.",
+        ge=1,
+        unset="all",
+        witness=Witness("--max_samples 4", "metrics"),
     )
     input_key: str = arg("prompt", "Column of the prompt.", witness=Witness("--input_key no_such_column", "refused"))
     label_key: str = arg(
@@ -59,4 +79,36 @@ class DataArgs:
         "System message before every prompt.",
         unset="no system message",
         witness=Witness("--system_prompt 12", "metrics", given=WITH_TEMPLATE),
+    )
+    reference_key: str | None = arg(
+        None,
+        "Column of the reference answer where --label_key's is something else; needed in every row.",
+        unset="the column of --label_key",
+        witness=Witness("--reference_key no_such_column", "refused"),
+    )
+    source_key: str | None = arg(
+        None,
+        "Column that names where a row comes from; needed in every row.",
+        unset="source, else data_source, else the file's name",
+        witness=Witness("--source_key no_such_column", "refused"),
+    )
+    input_template: str | None = arg(
+        None,
+        "Text around each prompt, with {prompt} or one {} in its place.",
+        unset="the prompt as it is",
+        witness=Witness("--input_template 1{prompt}", "metrics"),
+    )
+    on_bad_row: str = arg(
+        "error",
+        "What a bad row does: error refuses the run, skip leaves the row out and counts it.",
+        choices=("error", "skip"),
+        witness=Witness("--on_bad_row skip", "output", given="--prompt_data add.jsonl mixed.jsonl"),
+    )
+    images_key: str = unbuilt("vision", "images", "Column of the images.", "--images_key image")
+    dataloader_num_workers: int = unbuilt(
+        "vision",
+        0,
+        "Processes that load images ahead; text is read once at the start.",
+        "--dataloader_num_workers 2",
+        ge=0,
     )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -39,4 +39,27 @@ class DistributedArgs:
     )
     fp16: bool = arg(
         False, "Compute in float16 with loss scaling; DeepSpeed only.", witness=Witness("--fp16", "refused")
+    )
+    sp_size: int = unbuilt("distributed", 1, "Processes that share one sequence.", "--sp_size 2", ge=1)
+    zpg: int = unbuilt("distributed", 1, "Processes of one ZeRO++ partition; 1 = off.", "--zpg 8", ge=1)
+    hybrid_shard_size: int | None = unbuilt(
+        "distributed",
+        None,
+        "Processes that share one copy of FSDP's shards.",
+        "--hybrid_shard_size 8",
+        ge=1,
+        unset="all",
+    )
+    overlap_comm: bool = unbuilt(
+        "distributed", False, "Overlap communication with the backward pass.", "--overlap_comm"
+    )
+    ref_shard_size: int | None = unbuilt(
+        "distributed", None, "Processes that share one reference model.", "--ref_shard_size 8", ge=1, unset="all"
+    )
+    meta_init: bool = unbuilt("distributed", False, "Make the model without memory and load each shard.", "--meta_init")
+    dist_timeout_s: float = unbuilt(
+        "distributed", 1800.0, "Seconds after which a collective operation fails.", "--dist_timeout_s 600", gt=0
+    )
+    gradient_checkpointing: bool = unbuilt(
+        "distributed", False, "Compute activations twice in place of keeping them.", "--gradient_checkpointing"
     )

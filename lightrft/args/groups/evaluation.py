@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg
-from lightrft.args.groups.data import GENERATED, any_generated
+from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.groups.data import GENERATED, have_splits
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -15,9 +15,9 @@ def _no_data(args: Args) -> str | None:
 
 
 def _no_splits(args: Args) -> str | None:
-    if _no_data(args) or any_generated(args.evaluation.eval_data):
+    if _no_data(args) or have_splits(args.evaluation.eval_data):
         return _no_data(args)
-    return f"every source of --eval_data is a file, and a file is one split (only {GENERATED} sources have several)"
+    return f"every source of --eval_data is a file, and a file is one split ({GENERATED} and datasets have several)"
 
 
 def _rollout_batch_size(args: Args) -> int:
@@ -35,7 +35,7 @@ class EvaluationArgs:
     )
     eval_split: str = arg(
         "test",
-        "Split of generated evaluation prompts.",
+        "Split of the evaluation prompts, where a source has several.",
         matters=_no_splits,
         witness=Witness(
             "--eval_split train",
@@ -59,6 +59,7 @@ class EvaluationArgs:
         matters=_no_data,
         witness=Witness("--max_eval_samples 2", "summary"),
     )
+    eval_n_samples: int = unbuilt("rewards", 1, "Responses to each evaluation prompt.", "--eval_n_samples 4", ge=1)
     eval_temperature: float = arg(
         0.0,
         "Temperature of evaluation; 0 = greedy.",

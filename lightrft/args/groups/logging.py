@@ -14,6 +14,21 @@ def _logs_folder(args: Args) -> str:
     return str(PurePath(args.checkpoint.save_path) / "logs")
 
 
+def _no_wandb(args: Args) -> str | None:
+    return None if args.logging.use_wandb else "there is no --use_wandb"
+
+
+def _no_trajectories(args: Args) -> str | None:
+    return None if args.logging.save_trajectories else "there is no --save_trajectories"
+
+
+def _ends_before(args: Args) -> str | None:
+    last = args.training.max_steps
+    if last is None or not args.logging.profile_steps or min(args.logging.profile_steps) <= last:
+        return None
+    return f"--max_steps {last} ends the run before"
+
+
 def _is_quiet(args: Args) -> str | None:
     return "--quiet prints no line per step" if args.logging.quiet else None
 
@@ -37,6 +52,46 @@ class LoggingArgs:
         "Folder for TensorBoard's event files.",
         unset="no TensorBoard",
         witness=Witness("--use_tensorboard {save_path}/tensorboard", "files"),
+    )
+    use_wandb: str | None = arg(
+        None,
+        "Weights & Biases project; the key comes from WANDB_API_KEY, or WANDB_MODE=offline.",
+        unset="no W&B",
+        witness=Witness("--use_wandb project", "files"),
+    )
+    wandb_org: str | None = arg(
+        None,
+        "W&B organisation or user.",
+        unset="the key's own",
+        matters=_no_wandb,
+        witness=Witness("--wandb_org team", "wandb", given="--use_wandb project"),
+    )
+    wandb_run_name: str | None = arg(
+        None,
+        "Name of the W&B run.",
+        unset="the name of the --save_path folder",
+        matters=_no_wandb,
+        witness=Witness("--wandb_run_name first", "wandb", given="--use_wandb project"),
+    )
+    save_trajectories: bool = arg(
+        False,
+        "Write prompts, responses, rewards, advantages and log-probabilities of each step below --log_dir.",
+        witness=Witness("--save_trajectories", "files"),
+    )
+    num_trajectories_to_save: int = arg(
+        10,
+        "Samples of a step to write.",
+        ge=1,
+        matters=_no_trajectories,
+        witness=Witness("--num_trajectories_to_save 1", "trajectories", given="--save_trajectories"),
+    )
+    profile_steps: tuple[int, ...] = arg(
+        (),
+        "Steps to run under torch's profiler; traces and tables go below --log_dir.",
+        ge=1,
+        unset="none",
+        matters=_ends_before,
+        witness=Witness("--profile_steps 2", "files"),
     )
     logging_steps: int = arg(
         1,

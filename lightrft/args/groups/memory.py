@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightrft.args.batching import optimizer_steps
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -26,4 +26,15 @@ class MemoryArgs:
         unset="where the model allows it",
         matters=_single_rows,
         witness=Witness("--no-share_prompts", "perf:train_tokens"),
+    )
+    adam_offload: bool = unbuilt("distributed", False, "Keep the optimizer's state in host memory.", "--adam_offload")
+    packing_samples: bool = unbuilt(
+        "distributed", False, "Put several samples into one row without padding.", "--packing_samples"
+    )
+    fused_linear_logprob: bool = unbuilt(
+        "distributed", False, "Compute log-probabilities without keeping logits.", "--fused_linear_logprob"
+    )
+    chunk_size: int = unbuilt("distributed", 4096, "Tokens of one chunk of that.", "--chunk_size 1024", ge=1)
+    use_mp_opt: bool = unbuilt(
+        "distributed", False, "FSDP: bf16 shards with an fp32 master copy in the optimizer.", "--use_mp_opt"
     )

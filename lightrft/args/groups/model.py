@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -22,6 +22,25 @@ class ModelArgs:
         "Model and tokenizer to train: a path or a hub name.",
         required=True,
         witness=Witness("--pretrain no-such-model", "refused"),
+    )
+    reward_pretrain: tuple[str, ...] = unbuilt(
+        "rewards", (), "Reward models: a path, or name=path.", "--reward_pretrain folder", unset="no reward model"
+    )
+    remote_rm_url: tuple[str, ...] = unbuilt(
+        "rewards",
+        (),
+        "Reward servers: an address, or name=address.",
+        "--remote_rm_url http://localhost:5000",
+        unset="no reward server",
+    )
+    critic_pretrain: str | None = unbuilt(
+        "estimators", None, "Model that the critic starts from.", "--critic_pretrain folder", unset="--pretrain"
+    )
+    freezing_actor_steps: int = unbuilt(
+        "estimators", 0, "Steps at the start in which only the critic learns.", "--freezing_actor_steps 2", ge=0
+    )
+    value_head_prefix: str = unbuilt(
+        "estimators", "score", "Name of the value head in the critic's weights.", "--value_head_prefix value_head"
     )
     max_len: int = arg(
         4096, "Tokens of prompt and response together.", ge=2, witness=Witness("--max_len 18", "metrics")
@@ -63,4 +82,45 @@ class ModelArgs:
         False,
         "Refused: transformers 5 has one implementation of a tokenizer, no second one in Python.",
         witness=Witness("--disable_fast_tokenizer", "refused"),
+    )
+    lora_rank: int = unbuilt("distributed", 0, "Rank of LoRA; 0 = train all weights.", "--lora_rank 8", ge=0)
+    lora_alpha: float = unbuilt("distributed", 16.0, "LoRA's scale is lora_alpha / lora_rank.", "--lora_alpha 32", gt=0)
+    lora_dropout: float = unbuilt("distributed", 0.0, "Dropout before LoRA.", "--lora_dropout 0.1", ge=0, lt=1)
+    target_modules: tuple[str, ...] = unbuilt(
+        "distributed", ("all-linear",), "Modules that get LoRA.", "--target_modules q_proj v_proj"
+    )
+    lora_bias: str = unbuilt(
+        "distributed",
+        "none",
+        "Biases that are trained with LoRA.",
+        "--lora_bias all",
+        choices=("none", "all", "lora_only"),
+    )
+    lora_learning_rate: float | None = unbuilt(
+        "distributed",
+        None,
+        "Peak learning rate of LoRA's weights.",
+        "--lora_learning_rate 1e-4",
+        gt=0,
+        unset="--actor_learning_rate",
+    )
+    lora_path: str | None = unbuilt(
+        "distributed", None, "PEFT adapter to start from.", "--lora_path folder", unset="a new adapter"
+    )
+    load_in_4bit: bool = unbuilt("distributed", False, "QLoRA: the frozen weights in 4 bits.", "--load_in_4bit")
+    bits: int = unbuilt("distributed", 16, "Bits of the frozen weights.", "--bits 4", choices=(4, 8, 16))
+    double_quant: bool = unbuilt(
+        "distributed", True, "Quantise the quantisation's own constants too.", "--no-double_quant"
+    )
+    quant_type: str = unbuilt("distributed", "nf4", "Type of 4 bits.", "--quant_type fp4", choices=("nf4", "fp4"))
+    freeze_prefix: tuple[str, ...] = unbuilt(
+        "vision",
+        (),
+        "Modules that are not trained, by the start of their names.",
+        "--freeze_prefix visual",
+        unset="none",
+    )
+    freeze_backbone: bool = unbuilt("vision", False, "Do not train the language model.", "--freeze_backbone")
+    tune_projector: bool = unbuilt(
+        "vision", True, "Train the projector between vision tower and language model.", "--no-tune_projector"
     )

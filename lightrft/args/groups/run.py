@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.presets import preset_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,13 @@ class RunArgs:
         (),
         "YAML files of flags, flat or under their group; a later file wins, the command line wins over all.",
         witness=Witness("--config no_such_file.yaml", "refused"),
+    )
+    mode: str | None = arg(
+        None,
+        "Preset of defaults, in lightrft/presets: local for one small machine, cluster for many GPUs.",
+        choices=preset_names,
+        unset="no preset",
+        witness=Witness("--mode local", "metrics", without="--micro_rollout_batch_size --rollout_batch_size"),
     )
     print_args: str | None = arg(
         None,
@@ -26,3 +34,17 @@ class RunArgs:
         False, "Check everything, print what would run, and stop.", witness=Witness("--dry_run", "files")
     )
     strict_args: bool = arg(False, "Refuse what is otherwise a notice.", witness=Witness("--strict_args", "refused"))
+    assume_gpus: str | None = arg(
+        None,
+        "Check and plan for other hardware, as in 8x80GB, and stop; implies --dry_run.",
+        unset="this machine",
+        witness=Witness("--assume_gpus 1x80GB", "files"),
+    )
+    watchdog_s: float | None = unbuilt(
+        "distributed",
+        None,
+        "Seconds without progress after which the run ends.",
+        "--watchdog_s 600",
+        gt=0,
+        unset="never",
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +38,25 @@ class SamplingArgs:
         witness=Witness("--min_p 0.9", "metrics"),
     )
     stop: tuple[str, ...] = arg((), "Texts that end a response.", witness=Witness("--stop 0 1 2 3 4", "metrics"))
+    temperature_schedule: str = unbuilt(
+        "estimators",
+        "constant",
+        "Course of the temperature from --temperature to --temperature_final.",
+        "--temperature_schedule linear",
+        choices=("constant", "linear", "cosine", "exponential"),
+    )
+    temperature_final: float | None = unbuilt(
+        "estimators",
+        None,
+        "Temperature at the end of the schedule.",
+        "--temperature_final 0.6",
+        gt=0,
+        unset="--temperature",
+    )
+    temperature_schedule_steps: int | None = unbuilt(
+        "estimators", None, "Steps of the schedule.", "--temperature_schedule_steps 100", ge=0, unset="all steps"
+    )
+    use_fire: bool = unbuilt("estimators", False, "FIRE: sample the first token hot.", "--use_fire")
+    first_token_temperature: float = unbuilt(
+        "estimators", 10.0, "Temperature of that first token.", "--first_token_temperature 5", gt=0
+    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
@@ -32,6 +32,7 @@ class TrainingArgs:
         1,
         "Passes over the prompts.",
         ge=1,
+        recommended=(10, 100),
         matters=_steps_decide,
         witness=Witness("--num_episodes 2", "metrics", without="--max_steps"),
     )
@@ -55,6 +56,14 @@ class TrainingArgs:
         gt=0,
         recommended=(1e-7, 5e-6),
         witness=Witness("--actor_learning_rate 2e-3", "metrics"),
+    )
+    critic_learning_rate: float = unbuilt(
+        "estimators",
+        9e-6,
+        "Peak learning rate of the critic.",
+        "--critic_learning_rate 1e-6",
+        gt=0,
+        recommended=(1e-6, 1e-5),
     )
     lr_warmup_ratio: float = arg(
         0.03,
@@ -105,3 +114,7 @@ class TrainingArgs:
         witness=Witness("--adam_epsilon 0.01", "model"),
     )
     seed: int = arg(42, "Seed of sampling, shuffling and initialisation.", ge=0, witness=Witness("--seed 7", "metrics"))
+    enable_ema: bool = unbuilt(
+        "distributed", False, "Keep an exponential moving average of the weights; saved and exported.", "--enable_ema"
+    )
+    ema_beta: float = unbuilt("distributed", 0.992, "Decay of that average.", "--ema_beta 0.9", ge=0, lt=1)

@@ -38,4 +38,5 @@ def notices(text: str = "") -> list[str]:
 
 
 def broken_rules(text: str, world_size: int = 1) -> list[str]:
-    return refusal(check, parsed(text), world_size)
+    args = parsed(text)
+    return refusal(check, args, world_size, strict=args.run.strict_args)

@@ -96,9 +96,13 @@ def test_the_later_word_wins_and_shows_what_it_hides():
         ("--qqqqqqqq -3", "--qqqqqqqq is not a flag; --help lists them all"),
         ("--max_step 3", "--max_step is not a flag; nearest: --max_steps"),
         ("-x", "-x is not a flag; --help lists them all"),
-        ("--lora_rank 16", "--lora_rank is not built yet (distributed); remove it"),
-        ("--no-adam_offload", "--no-adam_offload is not built yet (distributed); remove it"),
-        ("--use_gspo", "--use_gspo is not built yet (estimators); remove it"),
+        ("--bits 5", "--bits 5 is not one of its choices: 4, 8, 16"),
+        ("--engine_type vllm", "--engine_type vllm is not built yet (engines); use auto or local"),
+        ("--engine_type sglang", "--engine_type sglang is not built yet (engines); use auto or local"),
+        (
+            "--advantage_estimator gmpo",
+            "--advantage_estimator gmpo is not built yet (estimators); use group_norm or gspo or reinforce",
+        ),
     ],
 )
 def test_one_line_for_one_mistake(text: str, line: str):
@@ -116,8 +120,7 @@ def test_one_line_for_one_mistake(text: str, line: str):
         ("algorithm.use_kl_loss=False", "algorithm.use_kl_loss=False: use --no-use_kl_loss"),
         (
             "worker.rollout.gpu_memory_utilization=0.5",
-            "worker.rollout.gpu_memory_utilization=0.5: use "
-            "--engine_mem_util, which is not built yet (engines); remove it",
+            "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5",
         ),
         ("trainer.seed=1", "trainer.seed=1 is a dotted override, and there are none here; nearest: --seed"),
     ],
@@ -155,11 +158,11 @@ def test_all_problems_together_and_rules_only_on_sound_flags():
         "--max_len 0 is out of bounds: it must be >= 2",
         "--adavntage_estimator is not a flag; nearest: --advantage_estimator",
         "training on 2 processes is not built yet (distributed); start one process",
+        "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it",
+        "--top_k 0 leaves no token to sample; use -1 (off) or at least 1",
         "there is no reward: give --reward_fn (a rule or file.py:function), --reward_pretrain (a reward model, not "
         "built yet), --remote_rm_url (a reward server, not built yet), or --prompt_data reasoning_gym:<task>, which "
         "brings its own verifier",
-        "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it",
-        "--top_k 0 leaves no token to sample; use -1 (off) or at least 1",
     ]
 
 
@@ -221,12 +224,20 @@ def test_the_bounds_themselves_are_inside(text: str):
 ONE_OR_MORE = """
 prompt_max_len max_new_tokens num_episodes max_epochs max_steps train_batch_size micro_train_batch_size
 rollout_batch_size micro_rollout_batch_size n_samples_per_prompt eval_steps max_eval_samples eval_batch_size
-logging_steps save_steps max_ckpt_num
+logging_steps save_steps max_ckpt_num max_samples num_trajectories_to_save profile_steps
+max_tokens_per_micro_batch kl_horizon max_gen_batches overlong_buffer_len reward_workers sp_size zpg hybrid_shard_size
+ref_shard_size chunk_size engine_tp_size oversample_ratio limit_mm_image_per_prompt eval_n_samples max_pixels
 """
 
 
 NONE_OR_MORE = """
 lr_warmup_steps max_norm l2 seed init_kl_coef eval_temperature plot_every save_interval max_ckpt_mem
+freezing_actor_steps lora_rank entropy_coef temperature_schedule_steps advantage_clip reward_clip dataloader_num_workers
+"""
+ABOVE_ZERO = """
+actor_learning_rate adam_epsilon clip_range_higher temperature lora_alpha lora_learning_rate critic_learning_rate
+kl_target value_clip overlong_buffer_penalty_factor is_cap is_low temperature_final first_token_temperature
+reward_timeout dist_timeout_s max_logprob_gap prompt_data_probs fps watchdog_s
 """
 
 
@@ -235,12 +246,13 @@ def test_these_flags_have_these_bounds():
     assert bounds == {
         **dict.fromkeys(ONE_OR_MORE.split(), ">= 1"),
         **dict.fromkeys(NONE_OR_MORE.split(), ">= 0"),
-        **dict.fromkeys(["actor_learning_rate", "adam_epsilon", "clip_range_higher", "temperature"], "> 0"),
-        **dict.fromkeys(["lr_warmup_ratio", "min_p"], ">= 0 and <= 1"),
+        **dict.fromkeys(ABOVE_ZERO.split(), "> 0"),
+        **dict.fromkeys(["lr_warmup_ratio", "min_p", "gamma", "lambd", "high_entropy_token_ratio"], ">= 0 and <= 1"),
+        **dict.fromkeys(["clip_range", "eps_clip", "clip_range_lower"], "> 0 and < 1"),
+        **dict.fromkeys(["top_p", "engine_mem_util"], "> 0 and <= 1"),
+        **dict.fromkeys(["adam_betas", "lora_dropout", "ema_beta"], ">= 0 and < 1"),
+        **dict.fromkeys(["dual_clip", "cpgd_drift_cap"], "> 1"),
         "max_len": ">= 2",
-        "adam_betas": ">= 0 and < 1",
-        "clip_range": "> 0 and < 1",
-        "top_p": "> 0 and <= 1",
         "top_k": ">= -1",
         "zero_stage": ">= 1 and <= 3",
     }

@@ -90,8 +90,19 @@ WORLD = "training on {} processes is not built yet (distributed); start one proc
         ("--fsdp_cpu_offload", "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it"),
         ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"),
         ("--fp16 --fsdp", "--fp16 needs loss scaling, which --fsdp has not; use --bf16 with --fsdp, or --no-fsdp"),
-        ("--engine_type vllm", "--engine_type vllm is not built yet (engines); use auto or local"),
-        ("--engine_type sglang", "--engine_type sglang is not built yet (engines); use auto or local"),
+        ("--lora_rank 16", "--lora_rank is not built yet (distributed); remove it"),
+        ("--no-adam_offload", "--adam_offload is not built yet (distributed); remove it"),
+        ("--use_gspo", "--use_gspo is not built yet (estimators); remove it"),
+        (
+            "--prompt_data_probs 0.5 0.5",
+            "--prompt_data_probs has 2 values for 1 source of --prompt_data; it has nothing to mix in one source; "
+            "remove it",
+        ),
+        (
+            "--prompt_data a.jsonl b.jsonl --prompt_data_probs 0.5",
+            "--prompt_data_probs has 1 value for 2 sources of --prompt_data; it takes 2, one for each",
+        ),
+        ("--assume_gpus 8x", "--assume_gpus '8x' is not of the form NxGB; 8x80GB works"),
         ("--top_k 0", "--top_k 0 leaves no token to sample; use -1 (off) or at least 1"),
     ],
 )
@@ -142,14 +153,73 @@ def test_several_processes():
     ]
 
 
+@pytest.mark.parametrize(
+    "text, world, line",
+    [
+        ("--engine_tp_size 3", 8, "--engine_tp_size 3 does not divide 8 processes; use --engine_tp_size 2 or 4"),
+        ("--engine_tp_size 16", 8, "--engine_tp_size 16 does not divide 8 processes; use --engine_tp_size 8"),
+        ("--sp_size 2", 1, "--sp_size 2 does not divide 1 process; use --sp_size 1"),
+        (
+            "--engine_tp_size 2 --rollout_batch_size 6 --train_batch_size 24",
+            8,
+            "--rollout_batch_size 6 is not divisible by 4 engines of 2 processes; nearest: --rollout_batch_size 4 or 8",
+        ),
+    ],
+)
+def test_what_the_processes_are_divided_into(text: str, world: int, line: str):
+    assert line in broken_rules(text, world)
+
+
+def test_fewer_engines_and_data_parallel_ranks_than_processes():
+    """4 prompts suit 4 engines of 2 processes, and 8 samples 8 processes that share sequences in pairs."""
+    for text in ("--engine_tp_size 2 --train_batch_size 8", "--engine_tp_size 8", "--sp_size 2 --engine_tp_size 2"):
+        assert all("not built yet" in line for line in broken_rules(text, 8))
+    assert broken_rules("--train_batch_size 4", 8)[1].startswith("--train_batch_size 4 is not divisible by")
+    sp = "--train_batch_size 4 --sp_size 2 --engine_tp_size 2"
+    assert all("not built yet" in line for line in broken_rules(sp, 8))
+
+
+def test_assumed_gpus_take_the_place_of_this_machine():
+    assert broken_rules("--assume_gpus 3x80GB")[0] == WORLD.format(3)
+    assert broken_rules("--assume_gpus 3x80GB") == broken_rules("", 3)
+    assert notices("--assume_gpus 1x24.5gb") == []
+
+
+def test_the_critic_learns_faster():
+    slow = "--actor_learning_rate 1e-6 --critic_learning_rate 1e-6"
+    line = (
+        "--actor_learning_rate 1e-06 is not below --critic_learning_rate 1e-06; the critic usually learns faster, as "
+        "with --critic_learning_rate 1e-05"
+    )
+    assert f"{line} (refused under --strict_args)" in broken_rules(f"{slow} --strict_args")
+    assert len(broken_rules("--actor_learning_rate 9e-7 --critic_learning_rate 1e-6 --strict_args")) == 1
+    assert notices("--actor_learning_rate 5e-6") == []
+
+
+def test_a_small_kl_target():
+    assert len(broken_rules("--kl_target 0.01 --strict_args")) == 1
+    assert broken_rules("--kl_target 0.05 --strict_args")[1] == (
+        "--kl_target 0.05 is outside the recommended range 0.001 to 0.01 (refused under --strict_args)"
+    )
+
+
+def test_the_programs_know_what_they_can_do():
+    assert refusal(check, parsed(), program="vision") == [
+        "training of vision-language models is not built yet (vision); train.py trains text models"
+    ]
+
+
 def test_all_broken_rules_together():
-    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --engine_type vllm")) == 4
+    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --use_gspo")) == 4
 
 
 @pytest.mark.parametrize(
     "text, line",
     [
-        ("--max_steps 5 --num_episodes 2", "--num_episodes 2 cannot matter: --max_steps 5 decides when training ends"),
+        (
+            "--max_steps 5 --num_episodes 20",
+            "--num_episodes 20 cannot matter: --max_steps 5 decides when training ends",
+        ),
         (
             "--lr_warmup_steps 5 --lr_warmup_ratio 0.1",
             "--lr_warmup_ratio 0.1 cannot matter: --lr_warmup_steps 5 decides the warm-up",
@@ -180,12 +250,12 @@ def test_all_broken_rules_together():
         (
             "--prompt_split test",
             "--prompt_split test cannot matter: every source of --prompt_data is a file, and a file "
-            "is one split (only reasoning_gym: sources have several)",
+            "is one split (reasoning_gym: and datasets have several)",
         ),
         (
             "--eval_data a.jsonl --eval_split test",
             "--eval_split test cannot matter: every source of --eval_data is a "
-            "file, and a file is one split (only reasoning_gym: sources have several)",
+            "file, and a file is one split (reasoning_gym: and datasets have several)",
         ),
         ("--eval_split test", "--eval_split test cannot matter: there is no --eval_data"),
         ("--eval_steps 1", "--eval_steps 1 cannot matter: there is no --eval_data"),
@@ -204,6 +274,7 @@ def test_all_broken_rules_together():
             "nothing to learn from; use --top_k -1 or more than 1",
         ),
         ("--actor_learning_rate 1e-3", "--actor_learning_rate 0.001 is outside the recommended range 1e-07 to 5e-06"),
+        ("--num_episodes 2", "--num_episodes 2 is outside the recommended range 10 to 100"),
         ("--max_epochs 4", "--max_epochs 4 is outside the recommended range 1 to 3"),
     ],
 )
@@ -215,7 +286,7 @@ def test_notices_and_problems_under_strict(text: str, line: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "--num_episodes 2",
+        "--num_episodes 20",
         "--max_steps 2",
         "--lr_warmup_ratio 0.1",
         "--optimizer sgd --l2 0.1",
@@ -255,4 +326,4 @@ def test_a_default_is_no_reason_for_a_notice():
 
 
 def test_strict_has_nothing_against_a_base_without_notices():
-    assert check(parsed("--strict_args")) == []
+    assert check(parsed("--strict_args"), strict=True) == []

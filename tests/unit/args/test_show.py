@@ -25,8 +25,8 @@ def test_text_shows_value_source_and_what_is_hidden(tmp_path: Path):
     assert line_of(text, "max_steps")[1:] == ["None", "default"]
     assert "  stop " in text and " a b " in text
     headings = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert headings[0] == "Model" and headings[-1] == "Run control" and len(headings) == 14
-    assert len(text.splitlines()) == 14 + len(FLAGS)
+    assert headings[0] == "Model" and headings[-1] == "Run control" and len(headings) == 15
+    assert len(text.splitlines()) == 15 + len(FLAGS)
 
 
 def test_json_is_what_run_json_keeps(tmp_path: Path):

@@ -48,7 +48,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("\nsampling:\n  topp: 1\n", "run.yaml:3: topp is not a flag; nearest: top_p"),
         ("model:\n  seed: 1\n", "run.yaml:2: seed does not belong under model but under training"),
         ("model: 3\n", "run.yaml:1: model is a group and must be a mapping of its flags"),
-        ("lora_rank: 3\n", "run.yaml:1: lora_rank is not built yet (distributed); remove it"),
+        ("engine_type: vllm\n", "run.yaml:1: engine_type vllm is not built yet (engines); use auto or local"),
         ("config: x.yaml\n", "run.yaml:1: config cannot stand in a file; give all files to --config"),
         ("seed: 1\n\nseed: 2\n", "run.yaml:3: seed is set twice, first on line 1"),
         ("seed: 1\ntraining:\n  seed: 2\n", "run.yaml:3: seed is set twice, first on line 1"),

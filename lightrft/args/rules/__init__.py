@@ -1,0 +1,35 @@
+"""What must hold between flags. Every broken rule is reported, with the values and with ones that would work."""
+
+from __future__ import annotations
+
+from lightrft.args.hardware import assumed_gpus
+from lightrft.args.rules import algorithm, batch, hardware, inputs, typed
+from lightrft.args.rules.finding import Finding
+from lightrft.args.settings import Notice, Problem
+from lightrft.args.surface import Args
+from lightrft.args.unbuilt import unbuilt_abilities
+from lightrft.errors import Refused
+
+RULES = (*hardware.RULES, *batch.RULES, *algorithm.RULES, *inputs.RULES, *typed.RULES)
+
+
+def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str = "text") -> list[Notice]:
+    """The notices, or Refused with all problems, one a line; `strict` makes problems of the notices."""
+    found = findings(args, world_size, strict=strict, program=program)
+    problems = [entry for entry in found if isinstance(entry, Problem)]
+    if problems:
+        raise Refused("\n".join(map(str, problems)))
+    return [entry for entry in found if isinstance(entry, Notice)]
+
+
+def findings(args: Args, world_size: int, *, strict: bool = False, program: str = "text") -> list[Finding]:
+    """What all rules say of these processes, or of those that --assume_gpus names."""
+    assumed = assumed_gpus(args)
+    world = assumed.count if assumed else world_size
+    found = [entry for rule in RULES for entry in rule(args, world)]
+    found = [_hardened(entry) for entry in found] if strict else found
+    return [*(Problem((), line) for line in unbuilt_abilities(world, program)), *found]
+
+
+def _hardened(entry: Finding) -> Problem:
+    return Problem(entry.flags, f"{entry.text} (refused under --strict_args)") if isinstance(entry, Notice) else entry

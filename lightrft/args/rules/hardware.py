@@ -1,0 +1,55 @@
+"""What the processes, the precision and the offloading need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lightrft.args.hardware import EXAMPLE, assumed_gpus
+from lightrft.args.rules.finding import Finding, Rule, either, processes
+from lightrft.args.settings import Problem
+from lightrft.args.surface import Args
+
+
+def assumption_is_readable(args: Args, world_size: int) -> Iterator[Finding]:
+    text = args.run.assume_gpus
+    if text is not None and assumed_gpus(args) is None:
+        yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
+
+
+def engines_divide_the_processes(args: Args, world_size: int) -> Iterator[Finding]:
+    yield from _divides(args, world_size, "engine_tp_size")
+
+
+def sequences_divide_the_processes(args: Args, world_size: int) -> Iterator[Finding]:
+    yield from _divides(args, world_size, "sp_size")
+
+
+def _divides(args: Args, world_size: int, flag: str) -> Iterator[Finding]:
+    size = args.value(flag)
+    if world_size % size:
+        legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
+        near = [n for n in legal if n < size][-1:] + [n for n in legal if n > size][:1]
+        yield Problem((flag,), f"--{flag} {size} does not divide {processes(world_size)}; use --{flag} {either(near)}")
+
+
+def precision_is_one(args: Args, world_size: int) -> Iterator[Finding]:
+    if args.distributed.fp16 and args.distributed.bf16:
+        yield Problem(("fp16", "bf16"), "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16")
+    if args.distributed.fp16 and args.distributed.fsdp:
+        yield Problem(
+            ("fp16", "fsdp"), "--fp16 needs loss scaling, which --fsdp has not; use --bf16 with --fsdp, or --no-fsdp"
+        )
+
+
+def offload_needs_fsdp(args: Args, world_size: int) -> Iterator[Finding]:
+    if args.distributed.fsdp_cpu_offload and not args.distributed.fsdp:
+        yield Problem(("fsdp_cpu_offload", "fsdp"), "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it")
+
+
+RULES: tuple[Rule, ...] = (
+    assumption_is_readable,
+    engines_divide_the_processes,
+    sequences_divide_the_processes,
+    precision_is_one,
+    offload_needs_fsdp,
+)
