@@ -17,12 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
 from lightrft.checkpointing import Checkpointer, Due
 from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
 from lightrft.models.load import end_token_ids, load_model
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.plan import choose_precision, kl_in_loss, runtime, total_steps
 from lightrft.preflight import Inputs
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rollouts.collector import Collector, RolloutMaker
@@ -30,7 +32,6 @@ from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy, World
 from lightrft.strategy.checkpoint import CheckpointFolder
-from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.launch import join_world
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Logger, Loggers
@@ -44,27 +45,6 @@ from lightrft.update.step import Updater, UpdateSettings
 
 STRUCTURE = ("fsdp", "zero_stage", "optimizer")  # what the tensors of a checkpoint depend on
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_precision(args: Args) -> tuple[Precision, str]:
-    """The compute precision and why it was chosen."""
-    on_gpu = torch.cuda.is_available()
-    if args.distributed.fp16:
-        if not on_gpu:
-            raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
-        return Precision("fp16"), "--fp16"
-    if args.distributed.bf16 is None:
-        has_bf16 = on_gpu and torch.cuda.is_bf16_supported()
-        return Precision("bf16" if has_bf16 else "fp32"), "the GPU has bf16" if has_bf16 else "no GPU with bf16"
-    asked = "bf16" if args.distributed.bf16 else "fp32"
-    return Precision(asked), "--bf16" if args.distributed.bf16 else "--no-bf16"
-
-
-def total_steps(args: Args, n_prompts: int) -> int:
-    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take."""
-    if args.training.max_steps is not None:
-        return args.training.max_steps
-    return math.ceil(args.training.num_episodes * n_prompts / prompts_per_step(args))
 
 
 def optim_args(args: Args, steps: int) -> OptimArgs:
@@ -81,40 +61,6 @@ def optim_args(args: Args, steps: int) -> OptimArgs:
         warmup_steps=math.ceil(training.lr_warmup_ratio * total) if warmup is None else warmup,
         total_steps=total,
     )
-
-
-def kl_in_loss(args: Args, estimator: Estimator) -> float:
-    """The coefficient of the KL term in the loss; 0 where the estimator keeps KL elsewhere or it is off."""
-    placed = args.algorithm.use_kl_loss
-    in_loss = estimator.kl == "loss" if placed is None else placed
-    return args.algorithm.init_kl_coef if in_loss else 0.0
-
-
-def runtime(args: Args) -> dict[str, Any]:
-    """What was chosen for this machine; run.json keeps it."""
-    precision, why = choose_precision(args)
-    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, dp_size=1)
-    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
-    offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
-    return {
-        "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-        "precision": f"{precision.compute} ({why})",
-        "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
-    }
-
-
-def plan(args: Args, inputs: Inputs) -> list[str]:
-    """What the run is going to do, in lines for a person."""
-    steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
-    n = args.algorithm.n_samples_per_prompt
-    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
-    return [
-        f"model {args.model.pretrain}; {chosen}",
-        f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {inputs.rewards.primary}",
-        f"{steps} steps of {each} prompts x {n} samples, {k} optimizer step{'s' if k > 1 else ''} each; "
-        f"estimator {args.algorithm.advantage_estimator}",
-    ]
 
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
@@ -273,7 +219,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
 def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What run.json holds."""
     rewards = (entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)
-    files = [*args.run.config, *rewards, *args.data.prompt_data, *args.evaluation.eval_data]
+    preset = [str(preset_file(args.run.mode))] if args.run.mode else []
+    files = [*args.run.config, *preset, *rewards, *args.data.prompt_data, *args.evaluation.eval_data]
     loaded = {"attn_implementation": model.config._attn_implementation, "tokenizer": type(tokenizer).__name__}
     return make_record(as_dict(args), files, {**runtime(args), **loaded})
 

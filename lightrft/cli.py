@@ -36,7 +36,7 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
 
 def _run(words: Sequence[str], program: str) -> int:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    args = parse(words, world_size=world_size)
+    args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
         print(print_args(args, args.run.print_args))
         return 0
@@ -47,7 +47,8 @@ def _run(words: Sequence[str], program: str) -> int:
 
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
-    from lightrft.build import build_trainer, plan  # imports torch
+    from lightrft.build import build_trainer  # imports torch
+    from lightrft.plan import plan
     from lightrft.preflight import check_inputs
 
     for notice in notices:

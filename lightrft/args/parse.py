@@ -11,6 +11,7 @@ from lightrft.args.command_line import read_command_line
 from lightrft.args.estimators import estimator_defaults, estimator_names
 from lightrft.args.presets import preset_file
 from lightrft.args.rules import findings
+from lightrft.args.rules.finding import Finding
 from lightrft.args.settings import Problem, Setting
 from lightrft.args.surface import FLAGS, Args, Hidden, Source, resolve
 from lightrft.args.yaml_file import read_yaml
@@ -20,7 +21,13 @@ NO_DEFAULTS: Mapping[str, object] = {}
 PLACEHOLDERS = {int: 1, float: 1.0, str: "?"}
 
 
-def parse(argv: Sequence[str], defaults: Mapping[str, object] = NO_DEFAULTS, *, world_size: int = 1) -> Args:
+def parse(
+    argv: Sequence[str],
+    defaults: Mapping[str, object] = NO_DEFAULTS,
+    *,
+    world_size: int = 1,
+    program: str = "text",
+) -> Args:
     """Command line > YAML (a later file wins) > the preset of --mode > `defaults` > the estimator's defaults > the
     fields' defaults.
 
@@ -37,7 +44,8 @@ def parse(argv: Sequence[str], defaults: Mapping[str, object] = NO_DEFAULTS, *, 
     problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
     args = _args(settings)
     if problems:
-        sound = _sound_rules(args, broken.union(missing), world_size)
+        said = findings(args, world_size, strict=args.run.strict_args, program=program)
+        sound = _sound(said, broken.union(missing))
         raise Refused("\n".join(map(str, [*problems, *sound])))
     return args
 
@@ -107,7 +115,6 @@ def _field_default(name: str) -> Setting:
     return Setting(name, value if flag.record.required else flag.record.default, "default", typed=False)
 
 
-def _sound_rules(args: Args, broken: set[str], world_size: int) -> list[Problem]:
+def _sound(found: Sequence[Finding], broken: set[str]) -> list[Problem]:
     """Broken rules that rest on no flag which is broken itself."""
-    found = findings(args, world_size, strict=args.run.strict_args)
     return [entry for entry in found if isinstance(entry, Problem) and not broken.intersection(entry.flags)]

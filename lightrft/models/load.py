@@ -85,6 +85,20 @@ def check_positions(args: ModelArgs) -> None:
         raise Refused(f"{lengths}, but --pretrain {args.pretrain} has {positions} positions; shorten one of them")
 
 
+def count_parameters(args: ModelArgs) -> int:
+    """Of the model that `--pretrain`'s configuration describes, tied ones once; no weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(_place(args), **_hub_options(args))
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _refusal(args, "configuration", error) from error
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
 

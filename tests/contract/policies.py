@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
-from lightrft.build import choose_precision, make_scorer, make_strategy, make_updater, optim_args
+from lightrft.build import make_scorer, make_strategy, make_updater, optim_args
+from lightrft.plan import choose_precision
 from lightrft.strategy.base import Handle, Strategy, World
 from lightrft.types import Batch, Prompt, Reward, Rollout
 from lightrft.update.step import Updater

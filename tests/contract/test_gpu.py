@@ -8,7 +8,7 @@ import pytest
 import torch
 from policies import as_rollout, make_samples
 
-from lightrft.build import choose_precision
+from lightrft.plan import choose_precision
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Request

@@ -99,6 +99,11 @@ WORLD = "training on {} processes is not built yet (distributed); start one proc
             "remove it",
         ),
         (
+            "--prompt_data_probs 1",
+            "--prompt_data_probs has 1 value for 1 source of --prompt_data; it has nothing to mix in one source; "
+            "remove it",
+        ),
+        (
             "--prompt_data a.jsonl b.jsonl --prompt_data_probs 0.5",
             "--prompt_data_probs has 1 value for 2 sources of --prompt_data; it takes 2, one for each",
         ),
@@ -138,6 +143,10 @@ def test_reward_sources():
     assert line.startswith("there is no reward: give --reward_fn ")
     assert all(way in line for way in ("--reward_pretrain", "--remote_rm_url", "--prompt_data reasoning_gym:<task>"))
     check(no_reward.with_(prompt_data=("reasoning_gym:chain_sum",)))
+    for other in ("reward_pretrain", "remote_rm_url"):
+        assert refusal(check, no_reward.with_(**{other: ("x",)})) == [
+            f"--{other} is not built yet (rewards); remove it"
+        ]
 
 
 def test_several_processes():

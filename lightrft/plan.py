@@ -1,0 +1,114 @@
+"""What a run is going to do, on which hardware, and whether its weights fit there; known before a model is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lightrft.algorithms.estimator import Estimator, load_estimator
+from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args.hardware import assumed_gpus
+from lightrft.errors import Refused
+from lightrft.models.load import count_parameters
+from lightrft.preflight import Inputs
+from lightrft.strategy.base import Precision
+from lightrft.strategy.deepspeed import effective_stage
+from lightrft.strategy.memory import model_states
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """This machine, or what `--assume_gpus` says; `gigabytes` per GPU are known for the latter only."""
+
+    processes: int
+    device: str
+    bf16: bool
+    gigabytes: float | None = None
+
+
+def hardware(args: Args) -> Hardware:
+    gpus, on_gpu = assumed_gpus(args), torch.cuda.is_available()
+    if gpus:
+        return Hardware(gpus.count, f"{gpus.count} x {gpus.gigabytes:g} GB GPU (assumed)", True, gpus.gigabytes)
+    return Hardware(1, "cuda" if on_gpu else "cpu", on_gpu and torch.cuda.is_bf16_supported())
+
+
+def choose_precision(args: Args) -> tuple[Precision, str]:
+    """The compute precision and why it was chosen."""
+    found = hardware(args)
+    if args.distributed.fp16:
+        if found.device == "cpu":
+            raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
+        return Precision("fp16"), "--fp16"
+    if args.distributed.bf16 is None:
+        return Precision("bf16" if found.bf16 else "fp32"), "the GPU has bf16" if found.bf16 else "no GPU with bf16"
+    asked = "bf16" if args.distributed.bf16 else "fp32"
+    return Precision(asked), "--bf16" if args.distributed.bf16 else "--no-bf16"
+
+
+def runtime(args: Args) -> dict[str, Any]:
+    """What was chosen for the hardware; run.json keeps it."""
+    found, (precision, why) = hardware(args), choose_precision(args)
+    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, found.processes)
+    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
+    offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
+    return {
+        "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
+        "device": found.device,
+        "precision": f"{precision.compute} ({why})",
+        "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
+    }
+
+
+def total_steps(args: Args, n_prompts: int) -> int:
+    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take."""
+    if args.training.max_steps is not None:
+        return args.training.max_steps
+    return math.ceil(args.training.num_episodes * n_prompts / prompts_per_step(args))
+
+
+def kl_in_loss(args: Args, estimator: Estimator) -> float:
+    """The coefficient of the KL term in the loss; 0 where the estimator keeps KL elsewhere or it is off."""
+    placed = args.algorithm.use_kl_loss
+    in_loss = estimator.kl == "loss" if placed is None else placed
+    return args.algorithm.init_kl_coef if in_loss else 0.0
+
+
+def plan(args: Args, inputs: Inputs) -> list[str]:
+    """What the run is going to do, in lines for a person; Refused where its weights cannot fit the assumed GPUs."""
+    steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
+    n, model = args.algorithm.n_samples_per_prompt, args.model
+    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
+    return [
+        f"model {model.pretrain}; {chosen}",
+        f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {inputs.rewards.primary}",
+        *inputs.skipped,
+        f"{steps} steps of {each} prompts x {n} samples, {k} optimizer step{'s' if k > 1 else ''} each; "
+        f"estimator {args.algorithm.advantage_estimator}",
+        f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
+        *_memory(args),
+    ]
+
+
+def _memory(args: Args) -> Iterator[str]:
+    """For assumed GPUs alone: on this machine's own the run shows it."""
+    found = hardware(args)
+    if found.gigabytes is None:
+        return
+    states = model_states(
+        count_parameters(args.model),
+        ranks=found.processes,
+        stage=None if args.distributed.fsdp else effective_stage(args.distributed.zero_stage, found.processes),
+        half=choose_precision(args)[0].compute != "fp32",
+        adam=args.training.optimizer == "adamw",
+        reference=kl_in_loss(args, load_estimator(args.algorithm.advantage_estimator)) > 0,
+        on_cpu=args.distributed.fsdp_cpu_offload,
+    )
+    text = f"weights, gradients and optimizer take {states} of {found.gigabytes:g} GB on each GPU"
+    if states.total > found.gigabytes * 1e9:
+        raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; use --zero_stage 3, --fsdp or more GPUs")
+    yield f"{text}; activations, logits and caches come on top"

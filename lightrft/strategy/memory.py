@@ -1,0 +1,48 @@
+"""How many bytes the weights, their gradients and the optimizer's state take on each process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelStates:
+    """Bytes of one process; `gathered` is the copy that the in-process engine samples from where shards are kept."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    reference: float
+    gathered: float
+
+    @property
+    def total(self) -> float:
+        """Sampling and learning take turns, so gradients and the gathered copy are never there together."""
+        return self.weights + self.optimizer + self.reference + max(self.gradients, self.gathered)
+
+    def __str__(self) -> str:
+        parts = {name: value / 1e9 for name, value in vars(self).items() if value}
+        return f"{self.total / 1e9:.1f} GB ({', '.join(f'{name} {value:.1f}' for name, value in parts.items())})"
+
+
+def model_states(
+    parameters: int, *, ranks: int, stage: int | None, half: bool, adam: bool, reference: bool, on_cpu: bool
+) -> ModelStates:
+    """The states of a model, all of whose parameters are trained.
+
+    stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
+    FSDP2, whose shards are float32. half: computed in 16 bits, over a float32 master copy that the optimizer holds
+    (DeepSpeed) or the shards are (FSDP2). on_cpu: FSDP2's shards, gradients and optimizer in host memory.
+    """
+    compute = 2 if half else 4
+    held = 4 if stage is None else compute
+    master = 4 if half and stage is not None else 0
+    kept = 0 if on_cpu else 1
+    sharded = stage is None or stage == 3
+    return ModelStates(
+        weights=kept * parameters * held / (ranks if sharded else 1),
+        gradients=kept * parameters * held / (ranks if sharded or stage == 2 else 1),
+        optimizer=kept * parameters * (master + 8 * adam) / ranks,
+        reference=kept * reference * parameters * held / (ranks if stage is None else 1),
+        gathered=parameters * compute if sharded and (ranks > 1 or on_cpu) else 0,
+    )
