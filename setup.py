@@ -9,6 +9,7 @@ assert VERSION, "lightrft/__init__.py has no __version__"
 README = ROOT / "README.md"
 
 EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
+WANDB = ["wandb>=0.19"]
 TEST = ["hypothesis>=6.100", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
 
 setup(
@@ -30,12 +31,15 @@ setup(
         "safetensors>=0.5",
         "numpy>=1.26",
         "pyyaml>=6",
+        "datasets>=4",
+        "math-verify>=0.9,<0.10",
         "matplotlib>=3.8",
         "tensorboard>=2.16",
     ],
     extras_require={
         "examples": EXAMPLES,
-        "test": [*EXAMPLES, *TEST],
-        "dev": [*EXAMPLES, *TEST, "pre-commit>=4"],
+        "wandb": WANDB,
+        "test": [*EXAMPLES, *TEST, *WANDB],
+        "dev": [*EXAMPLES, *TEST, *WANDB, "pre-commit>=4"],
     },
 )

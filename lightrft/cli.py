@@ -54,6 +54,8 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     for notice in notices:
         print(f"notice: {notice}", flush=True)
     inputs = check_inputs(args)
+    for line in inputs.skipped:
+        print(f"notice: {line}", flush=True)
     lines = plan(args, inputs)
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:

@@ -86,7 +86,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     return [
         f"model {model.pretrain}; {chosen}",
         f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {inputs.rewards.primary}",
-        *inputs.skipped,
+        *([inputs.first_prompt()] if args.run.dry_run else []),
         f"{steps} steps of {each} prompts x {n} samples, {k} optimizer step{'s' if k > 1 else ''} each; "
         f"estimator {args.algorithm.advantage_estimator}",
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",

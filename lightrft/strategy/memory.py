@@ -22,7 +22,7 @@ class ModelStates:
 
     def __str__(self) -> str:
         parts = {name: value / 1e9 for name, value in vars(self).items() if value}
-        return f"{self.total / 1e9:.1f} GB ({', '.join(f'{name} {value:.1f}' for name, value in parts.items())})"
+        return f"{self.total / 1e9:.3g} GB ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
 
 
 def model_states(

@@ -44,9 +44,10 @@ def slow(responses, references):
     return [last_number(r, a) + 0.01 * len(r) for r, a in zip(responses, references)]
 
 
-def spy(responses, prompts, references):
+def spy(responses, prompts, references, rollouts):
+    seen = {"prompts": [p[-1]["content"] for p in prompts], "responses": responses}
     with Path("seen.jsonl").open("a") as file:
-        file.write(json.dumps({"prompts": [p[-1]["content"] for p in prompts], "responses": responses}) + "\\n")
+        file.write(json.dumps({**seen, "tokens": [rollout.response_ids for rollout in rollouts]}) + "\\n")
     return [last_number(r, a) for r, a in zip(responses, references)]
 
 

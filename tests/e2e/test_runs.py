@@ -177,20 +177,21 @@ def test_help(here):
 
 
 def test_the_exported_model_says_what_the_trainer_evaluated(here):
-    """Opened the ordinary way, it gives the evaluation's own responses, text for text."""
+    """Opened the ordinary way, it gives the evaluation's own responses, token for token."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     flags = "--fsdp --save_path run --max_steps 3 --reward_fn shaped.py:spy --quiet"
     assert train(flags).code == 0
     last = json.loads((here / "seen.jsonl").read_text().splitlines()[-1])
     model, tokenizer = AutoModelForCausalLM.from_pretrained("run"), AutoTokenizer.from_pretrained("run")
-    texts = []
+    tokens = []
     for prompt in last["prompts"]:
         inputs = tokenizer(prompt, return_tensors="pt")
-        tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        texts.append(tokenizer.decode(tokens, skip_special_tokens=True))
-    assert texts == last["responses"]
-    assert len(texts) == len((here / "eval.jsonl").read_text().splitlines())
+        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        tokens.append(output[0, inputs["input_ids"].shape[1] :].tolist())
+    assert tokens == last["tokens"]
+    assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens] == last["responses"]
+    assert len(tokens) == len((here / "eval.jsonl").read_text().splitlines())
     original = AutoModelForCausalLM.from_pretrained("tiny")
     assert any((a != b).any() for a, b in zip(model.parameters(), original.parameters(), strict=True))
 

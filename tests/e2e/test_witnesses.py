@@ -56,6 +56,8 @@ class Run:
             "files": lambda: files(self.folder) if self.folder.exists() else set(),
             "output": lambda: _timeless(self.ended.out).replace(self.folder.name, "run"),
             "summary": lambda: read_json(self.folder / "summary.json"),
+            "trajectories": lambda: [path.read_text() for path in self.folder.glob("logs/trajectories/*.jsonl")],
+            "wandb": lambda: wandb_run(self.folder),
             "run": lambda: read_json(self.folder / "logs" / "run.json")["runtime"],
         }
         return look[kind]()
@@ -112,6 +114,8 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     for source, name, count in (("train", "add", PROMPTS), ("eval", "eval", None)):
         lines = (tiny_folder / f"{source}.jsonl").read_text().splitlines()[:count]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    good, bad = (folder / "add.jsonl").read_text(), '{"question": "1+1="}\n'
+    (folder / "mixed.jsonl").write_text(good + bad)
     (folder / "shaped.py").write_text(REWARDS)
     for name in ("tiny", "tiny_chat", "tiny_remote", "hub/models--tests--tiny/snapshots/0123"):
         shutil.copytree(tiny_folder / "model", folder / name)
@@ -124,6 +128,7 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     (folder / "hub/models--tests--tiny/refs/main").write_text("0123")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "offline")
         patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(folder / "modules"))
         patch.syspath_prepend(str(folder / "modules"))
         yield Workshop(folder)

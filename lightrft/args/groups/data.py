@@ -102,7 +102,7 @@ class DataArgs:
         "error",
         "What a bad row does: error refuses the run, skip leaves the row out and counts it.",
         choices=("error", "skip"),
-        witness=Witness("--on_bad_row skip", "output", given="--prompt_data add.jsonl mixed.jsonl"),
+        witness=Witness("--on_bad_row error", "refused", given="--on_bad_row skip --prompt_data mixed.jsonl"),
     )
     images_key: str = unbuilt("vision", "images", "Column of the images.", "--images_key image")
     dataloader_num_workers: int = unbuilt(

@@ -20,7 +20,7 @@ class RunArgs:
         "Preset of defaults, in lightrft/presets: local for one small machine, cluster for many GPUs.",
         choices=preset_names,
         unset="no preset",
-        witness=Witness("--mode local", "metrics", without="--micro_rollout_batch_size --rollout_batch_size"),
+        witness=Witness("--mode local", "files", given="--save_steps 1"),
     )
     print_args: str | None = arg(
         None,

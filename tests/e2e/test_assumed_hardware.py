@@ -1,0 +1,38 @@
+"""`--assume_gpus`: checks and plans for other hardware, and writes nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from runs import train
+from safetensors.torch import load_file
+
+
+def parameters(here) -> int:
+    return sum(tensor.numel() for tensor in load_file(here / "tiny" / "model.safetensors").values())
+
+
+def test_a_plan_for_one_gpu(here):
+    """0.4 M parameters: 2 + 2 + 12 bytes each, and 2 for the reference model."""
+    ended = train("--save_path out --no-fsdp --assume_gpus 1x24GB")
+    assert ended.code == 0, ended.err
+    assert "device 1 x 24 GB GPU (assumed), precision bf16" in ended.out
+    parts = re.search(
+        r"take (\S+) GB \(weights (\S+), gradients (\S+), optimizer (\S+), reference (\S+)\) of 24", ended.out
+    )
+    assert parts is not None, ended.out
+    total, *each = map(float, parts.groups())
+    assert total == pytest.approx(sum(each), rel=1e-2)
+    assert [value / each[0] for value in each] == pytest.approx([1, 1, 6, 1], rel=1e-2)
+    assert each[0] == pytest.approx(2 * parameters(here) / 1e9, rel=1e-2)
+    assert not (here / "out").exists()
+
+
+def test_what_cannot_fit_is_refused(here):
+    ended = train("--save_path out --assume_gpus 1x0.002GB")
+    assert ended.code == 2
+    (line,) = ended.problems
+    assert line.startswith("error: --assume_gpus 1x0.002GB: weights, gradients and optimizer take 0.00")
+    assert "use --zero_stage 3, --fsdp or more GPUs" in line
+    assert not (here / "out").exists()

@@ -1,0 +1,40 @@
+"""Model states against sums worked out by hand for 7.6 * 10^9 parameters (ZeRO, arXiv:1910.02054, figure 1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightrft.strategy.memory import model_states
+
+SEVEN_B = 7_600_000_000
+MIXED = {"half": True, "adam": True, "reference": False, "on_cpu": False}
+
+
+@pytest.mark.parametrize(
+    "stage, ranks, gigabytes",
+    [
+        (1, 1, 7.6 * 16),  # 2 weights + 2 gradients + 12 optimizer
+        (1, 8, 7.6 * (2 + 2 + 12 / 8)),
+        (2, 8, 7.6 * (2 + 2 / 8 + 12 / 8)),
+        (3, 8, 7.6 * ((2 + 12) / 8 + 2)),  # the engine's gathered copy is larger than the gradients' share
+        (None, 8, 7.6 * ((4 + 8) / 8 + 2)),  # FSDP2: the shards are the master copy
+        (None, 1, 7.6 * (4 + 4 + 8)),
+    ],
+)
+def test_bytes_of_mixed_precision(stage: int | None, ranks: int, gigabytes: float):
+    found = model_states(SEVEN_B, ranks=ranks, stage=stage, **MIXED)
+    assert found.total == pytest.approx(gigabytes * 1e9, rel=1e-12)
+
+
+def test_single_precision_without_adam_and_with_a_reference():
+    plain = {"half": False, "adam": False, "on_cpu": False}
+    assert model_states(10, ranks=1, stage=1, reference=False, **plain).total == 10 * (4 + 4)
+    assert model_states(10, ranks=1, stage=1, reference=True, **plain).total == 10 * (4 + 4 + 4)
+    assert model_states(80, ranks=8, stage=2, reference=True, **plain).reference == 80 * 4
+    assert model_states(80, ranks=8, stage=None, reference=True, **plain).reference == 10 * 4
+
+
+def test_offloaded_shards_leave_the_gathered_copy():
+    found = model_states(10, ranks=1, stage=None, half=True, adam=True, reference=True, on_cpu=True)
+    assert found.total == 10 * 2
+    assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == ("16 GB (weights 2, gradients 2, optimizer 12)")

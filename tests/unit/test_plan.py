@@ -1,0 +1,57 @@
+"""What is planned for this machine and for GPUs that are only assumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightrft.args import Args, parse
+from lightrft.errors import Refused
+from lightrft.models.load import count_parameters
+from lightrft.plan import Hardware, choose_precision, hardware, runtime, total_steps
+
+BASE = "--pretrain tiny --prompt_data a.jsonl --reward_fn exact --save_path out "
+BASE += "--rollout_batch_size 4 --train_batch_size 16"
+
+
+def args(text: str = "") -> Args:
+    return parse(f"{BASE} {text}".split())
+
+
+def test_assumed_gpus_decide_device_and_precision():
+    assumed = args("--assume_gpus 8x80GB")
+    assert hardware(assumed) == Hardware(8, "8 x 80 GB GPU (assumed)", True, 80.0)
+    assert runtime(assumed) == {
+        "strategy": "deepspeed ZeRO-2",
+        "device": "8 x 80 GB GPU (assumed)",
+        "precision": "bf16 (the GPU has bf16)",
+        "engine": "local (auto: no other is built yet)",
+    }
+    assert choose_precision(args("--assume_gpus 1x24GB --fp16"))[0].compute == "fp16"
+    assert choose_precision(args("--assume_gpus 1x24GB --no-bf16"))[0].compute == "fp32"
+
+
+def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hardware(args()) == Hardware(1, "cpu", False)
+    assert runtime(args())["strategy"] == "deepspeed ZeRO-1 (as good as 2 on one process)"
+    assert choose_precision(args())[0].compute == "fp32"
+    with pytest.raises(Refused, match="--fp16 needs a GPU"):
+        choose_precision(args("--fp16"))
+
+
+def test_steps_of_episodes():
+    assert total_steps(args("--num_episodes 2"), 10) == 5
+    assert total_steps(args(), 9) == 3
+    assert total_steps(args("--max_steps 7 --num_episodes 2"), 10) == 7
+    assert total_steps(args("--train_batch_size 32"), 10) == 2
+
+
+def test_parameters_are_counted_from_the_configuration_alone(tiny_folder: Path, tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    (tmp_path / "config.json").write_bytes((tiny_folder / "model" / "config.json").read_bytes())
+    real = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_folder / "model").parameters())
+    assert count_parameters(args(f"--pretrain {tmp_path}").model) == real > 300_000
