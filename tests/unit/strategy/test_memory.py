@@ -34,6 +34,15 @@ def test_single_precision_without_adam_and_with_a_reference():
     assert model_states(80, ranks=8, stage=None, reference=True, **plain).reference == 10 * 4
 
 
+def test_one_process_gathers_nothing():
+    assert (
+        model_states(10, ranks=1, stage=None, **MIXED).gathered
+        == model_states(10, ranks=1, stage=3, **MIXED).gathered
+        == 0
+    )
+    assert model_states(10, ranks=8, stage=2, **MIXED).gathered == 0
+
+
 def test_offloaded_shards_leave_the_gathered_copy():
     found = model_states(10, ranks=1, stage=None, half=True, adam=True, reference=True, on_cpu=True)
     assert found.total == 10 * 2
