@@ -29,10 +29,12 @@ class Advantages:
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """loss [B, T], one number per token, not yet reduced; metrics: [B, T] arrays that are averaged over tokens."""
+    """loss [B, T], one number per token, not yet reduced; metrics: [B, T] arrays that are averaged over tokens;
+    row_metrics: [B] arrays that are averaged over rows with trained tokens."""
 
     loss: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    row_metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AdvantageFunction(Protocol):

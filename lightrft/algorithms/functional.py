@@ -26,6 +26,11 @@ def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     return (masked(logprobs, mask) - masked(old_logprobs, mask)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
+def row_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """[B, 1]: the mean over the trained tokens of each row, 0 for an empty one."""
+    return masked(values, mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
 def ppo_clip(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """-min(r A, clip(r, 1 - low, 1 + high) A), per token. PPO, arXiv:1707.06347."""
     return -(ratio * advantages).minimum(ratio.clamp(1 - low, 1 + high) * advantages)

@@ -1,0 +1,67 @@
+"""What happens to raw rewards before an estimator sees them, in this order (algorithms S7.1):
+
+    overlong punishment -> running normalisation -> clip
+
+each on the whole rollout step. A non-finite reward stays as it is: its sample is invalid and enters nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def overlong_penalty(lengths: Tensor, max_new_tokens: int, buffer: int, factor: float) -> Tensor:
+    """[B]: 0 up to max_new_tokens - buffer sampled tokens, then linear down to -factor (DAPO, arXiv:2503.14476)."""
+    return -factor * ((lengths - (max_new_tokens - buffer)) / buffer).clamp(0, 1)
+
+
+@dataclass
+class RunningMoments:
+    """Count, mean and sum of squared deviations of all finite rewards so far; merged by Chan's formula."""
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def update(self, values: Iterable[float]) -> None:
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            return
+        n, mean = len(finite), math.fsum(finite) / len(finite)
+        squares = math.fsum((value - mean) ** 2 for value in finite)
+        delta, total = mean - self.mean, self.count + n
+        self.squares += squares + delta**2 * self.count * n / total
+        self.mean += delta * n / total
+        self.count = total
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (ddof 1); 1 where nothing has varied yet, so that dividing by it is harmless."""
+        if self.count < 2 or self.squares == 0:
+            return 1.0
+        return math.sqrt(self.squares / (self.count - 1))
+
+    def normalised(self, rewards: Tensor, *, minus_mean: bool) -> Tensor:
+        """With the state as it is: `update` comes first."""
+        return (rewards - self.mean * minus_mean) / self.std
+
+
+def clipped_rewards(rewards: Tensor, limit: float) -> tuple[Tensor, float]:
+    """Rewards within +-limit, and the share of finite ones that were outside before. NaN stays NaN."""
+    finite = rewards.isfinite()
+    outside = (rewards.abs() > limit) & finite
+    return rewards.clamp(-limit, limit), float(outside.double().sum() / finite.double().sum().clamp(min=1))
+
+
+def varied_groups(rewards: Iterable[tuple[int, float]]) -> set[int]:
+    """Groups that dynamic sampling keeps: all rewards finite and not all equal (DAPO)."""
+    found: dict[int, list[float]] = {}
+    for group, reward in rewards:
+        found.setdefault(group, []).append(reward)
+    return {g for g, values in found.items() if all(map(math.isfinite, values)) and max(values) > min(values)}
