@@ -32,7 +32,7 @@ setup(
         "numpy>=1.26",
         "pyyaml>=6",
         "datasets>=4",
-        "math-verify>=0.9,<0.10",
+        "math-verify[antlr4_13_2]>=0.9,<0.10",
         "matplotlib>=3.8",
         "tensorboard>=2.16",
     ],

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from lightrft.rollouts.collector import RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.types import Prompt, Rollout
+from lightrft.types import Prompt, Reward, Rollout
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 FULL_MARK = 1.0 - 1e-9
@@ -16,7 +16,10 @@ FULL_MARK = 1.0 - 1e-9
 
 @dataclass(frozen=True)
 class EvalResult:
-    """accuracy: the share of `n` valid responses that get full marks (1) from the first reward; Wilson interval."""
+    """accuracy: the share of `n` valid responses that get full marks (1) from the first reward; Wilson interval.
+
+    A response to which the first reward does not apply is judged by the next one that does.
+    """
 
     accuracy: float
     n: int
@@ -43,7 +46,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
     valid = [r for r in rollouts if r.reward is not None and r.reward.error is None]
-    right = sum(r.reward.parts[primary] >= FULL_MARK for r in valid if r.reward is not None)
+    right = sum(_mark(r.reward, primary) >= FULL_MARK for r in valid if r.reward is not None)
     low, high = wilson_interval(right, len(valid))
     return EvalResult(
         accuracy=right / len(valid) if valid else 0.0,
@@ -55,6 +58,10 @@ def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
         truncated_frac=fmean(r.finish_reason == "length" for r in rollouts),
         invalid=len(rollouts) - len(valid),
     )
+
+
+def _mark(reward: Reward, primary: str) -> float:
+    return reward.parts[primary] if primary in reward.parts else next(iter(reward.parts.values()))
 
 
 class Evaluator:

@@ -16,8 +16,11 @@ class RewardSource(Protocol):
 
     name: str
 
-    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        """One reward per rollout, in the same order; a sample that cannot be judged is `invalid`, never 0."""
+    def score(self, rollouts: Sequence[Rollout]) -> Sequence[Reward | None]:
+        """One reward per rollout, in the same order; a sample that cannot be judged is `invalid`, never 0.
+
+        None says that this reward does not apply to the sample, which is then judged by the others alone.
+        """
         ...
 
 

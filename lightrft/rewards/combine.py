@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from lightrft.errors import Refused
-from lightrft.rewards.base import RewardSource
+from lightrft.rewards.base import RewardSource, invalid
 from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.rules import RULES, RuleReward
 from lightrft.types import Prompt, Reward, Rollout
@@ -18,14 +19,15 @@ RESERVED = {"mean", "std", "invalid_frac", "constant_groups_frac"}  # reward/<na
 class CombinedReward:
     """total = sum of weight * part, with weight 1 where none is given; parts are unweighted and keyed by source name.
 
-    A sample with any invalid part is invalid. `primary` is the first source's name. Raises `Refused` for two
-    sources of one name, and for a weight that belongs to none.
+    A sample's parts are those of the sources that apply to it, in their order; with none it is invalid, and so it is
+    with any invalid part. `primary` is the first source's name. Raises `Refused` for a weight that belongs to none.
     """
 
     name = "total"
 
     def __init__(self, sources: Sequence[RewardSource], weights: Mapping[str, float]) -> None:
         names = [source.name for source in sources]
+        assert len(set(names)) == len(names), "each source has a name of its own"
         _check_names(names, weights)
         self._sources = list(sources)
         self._weights = {name: float(weights.get(name, 1.0)) for name in names}
@@ -37,9 +39,12 @@ class CombinedReward:
         names = list(self._weights)
         return [self._sum(dict(zip(names, rewards, strict=True))) for rewards in zip(*scored, strict=True)]
 
-    def _sum(self, rewards: dict[str, Reward]) -> Reward:
-        parts = {name: reward.total for name, reward in rewards.items()}
-        errors = [f"{name}: {reward.error}" for name, reward in rewards.items() if reward.error is not None]
+    def _sum(self, rewards: Mapping[str, Reward | None]) -> Reward:
+        applying = {name: reward for name, reward in rewards.items() if reward is not None}
+        if not applying:
+            return invalid(f"no reward applies to this sample: {', '.join(rewards)} returned None")
+        parts = {name: reward.total for name, reward in applying.items()}
+        errors = [f"{name}: {reward.error}" for name, reward in applying.items() if reward.error is not None]
         if errors:
             return Reward(total=math.nan, parts=parts, error="; ".join(errors))
         return Reward(total=sum(self._weights[name] * part for name, part in parts.items()), parts=parts)
@@ -57,7 +62,9 @@ def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompt
         ways = f"--reward_fn <rule> ({', '.join(RULES)}) or --reward_fn file.py:function"
         raise Refused(f"no reward is given: {ways}; prompts that are all reasoning_gym:<task> bring their own")
     columns = {column for prompt in prompts for column in prompt.columns}
-    return CombinedReward([_source(entry, columns, prompts) for entry in entries], weights)
+    sources = [_source(entry, columns, prompts) for entry in entries]
+    _check_distinct(entries, [source.name for source in sources])
+    return CombinedReward(sources, weights)
 
 
 def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardSource:
@@ -70,13 +77,23 @@ def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardS
     rule = RULES[entry]
     if prompts and not any(map(rule.can_judge, prompts)):
         raise Refused(f"--reward_fn {entry} needs {rule.needs}, and none of the {len(prompts)} prompts has it")
+    if any(find_spec(package) is None for package in rule.packages):
+        raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
     return RuleReward(entry)
 
 
+def _check_distinct(entries: Sequence[str], names: Sequence[str]) -> None:
+    for name in names:
+        same = [entry for entry, its_name in zip(entries, names, strict=True) if its_name == name]
+        if len(set(same)) > 1:
+            both, key = " and ".join(same), f"the key of reward/{name} and --reward_weights {name}=..."
+            raise Refused(f"--reward_fn: {both} are named '{name}', which is {key}; rename all functions but one")
+        if len(same) > 1:
+            times = len(same)
+            raise Refused(f"--reward_fn names {name} {times} times; --reward_weights {name}={times} counts it as often")
+
+
 def _check_names(names: list[str], weights: Mapping[str, float]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise Refused(f"--reward_fn: two rewards are named '{twice[0]}'; give each its own name")
     taken = sorted(RESERVED.intersection(names))
     if taken:
         raise Refused(f"--reward_fn: '{taken[0]}' is the name of a metric, reward/{taken[0]}; rename the function")

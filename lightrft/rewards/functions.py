@@ -1,4 +1,4 @@
-"""A user's own reward: `--reward_fn file.py:function`, called once per batch with what its signature asks for."""
+"""A user's own reward: `--reward_fn file.py:function`, called with what its signature asks for."""
 
 from __future__ import annotations
 
@@ -8,34 +8,27 @@ import inspect
 import numbers
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from lightrft.errors import Refused, RunFailed
 from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.rewards.signatures import read_signature
 from lightrft.types import Reward, Rollout
-
-OFFERED: dict[str, Callable[[Rollout], Any]] = {
-    "prompts": lambda rollout: [dict(message) for message in rollout.prompt.messages],
-    "completions": lambda rollout: rollout.response,
-    "responses": lambda rollout: rollout.response,
-    "references": lambda rollout: rollout.prompt.reference,
-    "rollouts": lambda rollout: rollout,
-}
 
 
 class FunctionReward:
-    """Calls the function with keyword arguments, each a list with one item per sample.
+    """A function of this trainer's, of TRL's or of verl's convention; see `signatures.py` for what each is given.
 
-    It may ask by name for `prompts` (chat messages), `responses` or `completions` (text of the response only),
-    `references`, `rollouts`, or any data column (None for rows without it); a column of one of these five names is
-    hidden. With `**kwargs` it gets all of them but `rollouts`. It returns one number per sample; None, NaN and
-    infinities make a sample invalid, and an exception makes the whole call's samples invalid.
+    Called with keyword arguments: once per batch, each argument a list with one item per sample, or once per sample
+    (verl). It returns one number per sample, or verl's mapping that has a "score". None, NaN and infinities make a
+    sample invalid, but None from a function of TRL's says that it does not apply to the sample. An exception makes
+    the call's samples invalid.
 
     Raises `Refused` here if the function cannot be loaded or asks for what is not there, and `RunFailed` in `score`
-    if it returns something other than one number per sample.
+    if it returns something other than a number for a sample.
     """
 
     def __init__(self, spec: str, columns: Collection[str], flag: str = "--reward_fn") -> None:
@@ -43,17 +36,31 @@ class FunctionReward:
         path, _, self.name = spec.rpartition(":")
         self._file = str(Path(path).resolve())
         self._function = _load(self._file, path, self.name, self._label)
-        self._asked = _asked_for(self._function, set(columns), self._label)
+        self._signature = read_signature(self._function, set(columns), self._label)
 
-    def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
-        if not rollouts:
-            return []
-        arguments = {name: [_argument(name, rollout) for rollout in rollouts] for name in self._asked}
+    def score(self, rollouts: Sequence[Rollout]) -> list[Reward | None]:
+        if self._signature.convention.per_sample:
+            return [self._score_one(rollout) for rollout in rollouts]
+        return self._score_all(rollouts) if rollouts else []
+
+    def _score_all(self, rollouts: Sequence[Rollout]) -> list[Reward | None]:
+        samples = [self._signature.arguments(rollout) for rollout in rollouts]
         try:
-            values = self._function(**arguments)
+            values = self._function(**{name: [sample[name] for sample in samples] for name in self._signature.asked})
         except Exception as error:  # users' code: it must not end the run
-            return [invalid(f"{one_line(error)}  ({self._line_of(error)})")] * len(rollouts)
+            return [self._failed(error)] * len(rollouts)
         return [self._reward(value) for value in self._listed(values, len(rollouts))]
+
+    def _score_one(self, rollout: Rollout) -> Reward | None:
+        try:
+            value = self._function(**self._signature.arguments(rollout))
+        except Exception as error:
+            return self._failed(error)
+        if isinstance(value, Mapping):
+            if "score" not in value:
+                raise RunFailed(f"{self._label} returned a mapping without 'score'; keys: {', '.join(map(str, value))}")
+            value = value["score"]
+        return self._reward(value)
 
     def _listed(self, values: Any, expected: int) -> Sequence[Any]:
         values = values.tolist() if hasattr(values, "tolist") else values
@@ -64,9 +71,9 @@ class FunctionReward:
             raise RunFailed(f"{self._label} returned {len(values)} values; expected {expected}, one per sample")
         return values
 
-    def _reward(self, value: Any) -> Reward:
+    def _reward(self, value: Any) -> Reward | None:
         if value is None:
-            return invalid("the reward is None")
+            return None if self._signature.convention.none_is_no_answer else invalid("the reward is None")
         number = value.item() if getattr(value, "ndim", None) == 0 else value
         if not isinstance(number, numbers.Real):
             got = " ".join(repr(value).split())[:60]
@@ -76,34 +83,12 @@ class FunctionReward:
         except OverflowError:
             return invalid("the reward is too large for a float")
 
-    def _line_of(self, error: Exception) -> str:
-        """Where in the user's file it happened; else the innermost place."""
+    def _failed(self, error: Exception) -> Reward:
+        """With the line of the user's file where it happened; else the innermost place."""
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename == self._file]
         frame = (own or frames)[-1]
-        return f"{Path(frame.filename).name}:{frame.lineno}"
-
-
-def _argument(name: str, rollout: Rollout) -> Any:
-    return OFFERED[name](rollout) if name in OFFERED else rollout.prompt.columns.get(name)
-
-
-def _asked_for(function: Callable[..., Any], columns: set[str], label: str) -> list[str]:
-    known = {*OFFERED, *columns}
-    asked: set[str] = set()
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            continue
-        if parameter.kind is parameter.VAR_KEYWORD:
-            asked |= known - {"rollouts"}
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
-            raise Refused(f"{label}: parameter '{parameter.name}' is positional-only; all are given by keyword")
-        elif parameter.name in known:
-            asked.add(parameter.name)
-        elif parameter.default is parameter.empty:
-            there = f"{', '.join(OFFERED)}; data columns: {', '.join(sorted(columns)) or 'none'}"
-            raise Refused(f"{label} asks for '{parameter.name}', which does not exist; there is {there}")
-    return sorted(asked)
+        return invalid(f"{one_line(error)}  ({Path(frame.filename).name}:{frame.lineno})")
 
 
 def _load(file: str, path: str, name: str, label: str) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightrft.args.groups.data import GENERATED
 from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.rewards.math_process import shared_process
 from lightrft.types import Prompt, Reward, Rollout
 
 # 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
@@ -60,6 +61,16 @@ def exact(response: str, reference: Any, rollout: Rollout | None = None) -> floa
     return float(response.strip() == _text(reference).strip())
 
 
+def math_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
+    r"""1.0 if the response's answer equals the reference as mathematics (see `math_answers.judge`), else 0.0."""
+    return shared_process().judge(response, _text(reference), boxed_only=False)
+
+
+def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
+    r"""As `math_answer`, but only what stands in the last `\boxed{}` counts: without one the response is wrong."""
+    return shared_process().judge(response, _text(reference), boxed_only=True)
+
+
 def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
     """1.0 if the response is one `<think>…</think>` block and then one `<answer>…</answer>` block, nothing else.
 
@@ -106,17 +117,25 @@ def _from_gym(prompt: Prompt) -> bool:
 
 @dataclass(frozen=True)
 class Rule:
-    """`can_judge` tells from the prompt alone whether the rule can work; `needs` says what it looks for."""
+    """`can_judge` tells from the prompt alone whether the rule can work; `needs` says what it looks for.
+
+    `packages` are imported when it first judges; `install` is what pip calls them.
+    """
 
     judge: Callable[[str, Any, Rollout], float]
     needs: str = ""
     can_judge: Callable[[Prompt], bool] = lambda prompt: True
+    packages: tuple[str, ...] = ()
+    install: str = ""
 
 
 REFERENCE = "a reference (--label_key names its column)"
+MATH_VERIFY = (("math_verify", "antlr4"), "math-verify[antlr4_13_2]")
 RULES = {
     "last_number": Rule(last_number, REFERENCE, _has_reference),
     "exact": Rule(exact, REFERENCE, _has_reference),
+    "math": Rule(math_answer, REFERENCE, _has_reference, *MATH_VERIFY),
+    "boxed": Rule(boxed_answer, REFERENCE, _has_reference, *MATH_VERIFY),
     "format": Rule(well_formed),
     "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", _from_gym),
 }

@@ -9,7 +9,10 @@ from lightrft.types import Rollout
 
 
 def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """reward/* over the valid samples, rollout/* over all; std is over samples (population)."""
+    """reward/* over the valid samples, rollout/* over all; std is over samples (population).
+
+    reward/<part> is over the valid samples that have the part, and absent in a step where none has it.
+    """
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     valid = [reward for reward in rewards if reward.error is None]
     totals = [reward.total for reward in valid]
@@ -18,7 +21,7 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     return {
         "reward/mean": fmean(totals),
         "reward/std": pstdev(totals),
-        **{f"reward/{name}": fmean(reward.parts[name] for reward in valid) for name in names},
+        **{f"reward/{name}": fmean(r.parts[name] for r in valid if name in r.parts) for name in names},
         "reward/invalid_frac": 1 - len(valid) / len(rollouts),
         "rollout/length_mean": fmean(lengths),
         "rollout/length_max": float(max(lengths)),

@@ -50,6 +50,17 @@ def test_accuracy_counts_full_marks_of_the_first_reward_among_valid_samples(make
     assert summarise(rollouts, "format").accuracy == 0.5
 
 
+def test_where_the_first_reward_does_not_apply_the_next_one_judges(make_rollout):
+    rollouts = [
+        make_rollout([1], [5], total=1.0, parts={"maths": 1.0}),
+        make_rollout([1], [5], total=0.2, parts={"code": 0.2, "format": 1.0}),
+        make_rollout([1], [5], total=2.0, parts={"code": 1.0, "format": 1.0}),
+        make_rollout([1], [5], total=1.0, parts={"maths": 0.0, "format": 1.0}),
+    ]
+    found = summarise(rollouts, "maths")
+    assert (found.accuracy, found.n, found.invalid) == (0.5, 4, 0)
+
+
 def test_an_evaluation_without_valid_samples_has_no_accuracy_and_no_certainty(make_rollout):
     found = summarise([make_rollout([1], [5], error="raised")], "exact")
     assert (found.accuracy, found.n, found.invalid, found.ci_low, found.ci_high) == (0.0, 0, 1, 0.0, 1.0)

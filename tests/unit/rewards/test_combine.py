@@ -16,7 +16,14 @@ class Fixed:
         self.values = values
 
     def score(self, rollouts):
-        return [invalid(value) if isinstance(value, str) else checked(value) for value in self.values]
+        return [self.reward(value) for value in self.values]
+
+    @staticmethod
+    def reward(value):
+        """A text is an error; None does not apply."""
+        if value is None:
+            return None
+        return invalid(value) if isinstance(value, str) else checked(value)
 
 
 def prompt(reference=None, source="s", **columns):
@@ -54,8 +61,34 @@ def test_a_weight_that_is_not_finite_is_refused():
         CombinedReward([Fixed("exact")], {"exact": math.nan})
 
 
-def test_two_rewards_of_one_name_are_refused():
-    with pytest.raises(Refused, match="two rewards are named 'exact'"):
+def test_a_sample_is_judged_by_the_rewards_that_apply_to_it(rollout):
+    combined = CombinedReward([Fixed("maths", 1.0, None, None), Fixed("code", None, 0.5, None)], {"code": 4.0})
+    sums, program, neither = combined.score([rollout("a"), rollout("b"), rollout("c")])
+    assert sums == Reward(total=1.0, parts={"maths": 1.0})
+    assert program == Reward(total=2.0, parts={"code": 0.5})
+    assert math.isnan(neither.total)
+    assert neither.error == "no reward applies to this sample: maths, code returned None"
+
+
+def test_an_invalid_part_is_not_saved_by_one_that_does_not_apply(rollout):
+    [bad] = CombinedReward([Fixed("maths", None), Fixed("code", "broken")], {}).score([rollout("a")])
+    assert (bad.error, list(bad.parts)) == ("code: broken", ["code"])
+
+
+def test_rewards_of_one_name_are_refused_with_their_files(tmp_path):
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("def score(responses):\n    return [0.0] * len(responses)\n")
+    entries = [f"{tmp_path}/a.py:score", "exact", f"{tmp_path}/b.py:score"]
+    with pytest.raises(Refused) as caught:
+        build_rewards(entries, {}, [prompt("x")])
+    assert str(caught.value) == (
+        f"--reward_fn: {entries[0]} and {entries[2]} are named 'score', which is the key of reward/score and "
+        "--reward_weights score=...; rename all functions but one"
+    )
+
+
+def test_a_reward_that_is_named_twice_is_refused_with_its_weight():
+    with pytest.raises(Refused, match="^--reward_fn names exact 2 times; --reward_weights exact=2 counts it as often$"):
         build_rewards(["exact", "exact"], {}, [prompt("x")])
 
 
@@ -82,7 +115,7 @@ def test_reasoning_gym_prompts_bring_their_own_reward_only_if_all_are_from_there
     [
         (
             "last_numbr",
-            r"no such rule \(did you mean last_number\?\); known: last_number, exact, format, reasoning_gym",
+            r"no such rule \(did you mean last_number\?\); known: last_number, exact, math, boxed, format",
         ),
         ("mine.py", "which function\\? mine.py:<function> works"),
         ("last_number", "needs a reference .--label_key.*none of the 1 prompts has it"),

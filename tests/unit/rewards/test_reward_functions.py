@@ -30,8 +30,8 @@ def returning(source):
 
 def test_the_function_gets_what_its_signature_asks_for_in_order(source, rollout):
     made = source(
-        "def score(prompts, responses, completions, references, rollouts, level, bonus=0.5, *rest):\n"
-        "    assert responses == completions == [r.response for r in rollouts]\n"
+        "def score(prompts, responses, references, rollouts, level, bonus=0.5, *rest):\n"
+        "    assert responses == [r.response for r in rollouts]\n"
         "    return [len(p[0]['content']) + len(c) * 10 + r * 100 + (l or 0) * 1000 + bonus\n"
         "            for p, c, r, l in zip(prompts, responses, references, level)]\n",
         columns=["level", "unused", "rest"],
@@ -45,7 +45,7 @@ def test_keyword_arguments_get_everything_but_the_rollouts(source, rollout):
     made = source(
         "def score(**given):\n"
         "    assert given['odd name'] == [7]\n"
-        "    assert sorted(given) == ['completions', 'odd name', 'prompts', 'references', 'responses'], given\n"
+        "    assert sorted(given) == ['odd name', 'prompts', 'references', 'responses'], given\n"
         "    return [1]\n",
         columns=["odd name"],
     )
@@ -117,7 +117,9 @@ def test_an_exception_makes_all_samples_invalid_and_names_the_users_line(source,
         ("raise SystemExit(0)", "importing the file failed: SystemExit"),
         ("async def score(responses): ...", "'score' is async"),
         ("def score(responses, /): ...", "'responses' is positional-only"),
-        ("def score(responses, level): ...", "asks for 'level', which does not exist; there is prompts, completions"),
+        ("score = max", "does not tell its parameters; a function that is written in Python works"),
+        ("def score(responses, level): ...", "asks for 'level', which does not exist; in this trainer's convention"),
+        ("def score(responses, level): ...", "there is prompts, responses, references, rollouts; data columns:"),
         ("def score(responses, level): ...", "data columns: difficulty, topic"),
     ],
 )

@@ -1,0 +1,134 @@
+"""Whose convention a reward function follows, told by the names of its parameters, and what it is given then."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from lightrft.errors import Refused
+from lightrft.types import Rollout
+
+Offer = Mapping[str, Callable[[Rollout], Any]]
+
+
+def _messages(rollout: Rollout) -> list[dict[str, Any]]:
+    return [dict(message) for message in rollout.prompt.messages]
+
+
+def _as_in_the_data(rollout: Rollout) -> Any:
+    """Messages where the row held messages; where it held a text, that text."""
+    return _messages(rollout) if rollout.prompt.conversational else rollout.prompt.messages[-1]["content"]
+
+
+def _completion(rollout: Rollout) -> Any:
+    turn = {"role": "assistant", "content": rollout.response}
+    return [turn] if rollout.prompt.conversational else rollout.response
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a kind of function may ask for by name, for one sample: `offered`, and with `columns` any data column.
+
+    The parameters `marks` tell it from the others. `per_sample`: it is called for each sample, not once with lists.
+    `none_is_no_answer`: it returns None where it does not apply. `unknown_here` is what it is given elsewhere.
+    """
+
+    name: str
+    marks: frozenset[str]
+    offered: Offer
+    columns: bool = True
+    per_sample: bool = False
+    none_is_no_answer: bool = False
+    unknown_here: frozenset[str] = frozenset()
+
+
+OWN = Convention(
+    name="this trainer's",
+    marks=frozenset({"responses", "references", "rollouts"}),
+    offered={
+        "prompts": _messages,
+        "responses": lambda rollout: rollout.response,
+        "references": lambda rollout: rollout.prompt.reference,
+        "rollouts": lambda rollout: rollout,
+    },
+)
+TRL = Convention(
+    name="TRL's",
+    marks=frozenset({"completions", "completion_ids"}),
+    offered={
+        "prompts": _as_in_the_data,
+        "completions": _completion,
+        "completion_ids": lambda rollout: list(rollout.response_ids),
+    },
+    none_is_no_answer=True,
+    unknown_here=frozenset({"trainer_state", "log_extra", "log_metric", "environments"}),
+)
+VERL = Convention(
+    name="verl's",
+    marks=frozenset({"solution_str"}),
+    offered={
+        "data_source": lambda rollout: rollout.prompt.source,
+        "solution_str": lambda rollout: rollout.response,
+        "ground_truth": lambda rollout: rollout.prompt.reference,
+        "extra_info": lambda rollout: rollout.prompt.columns.get("extra_info"),
+    },
+    columns=False,
+    per_sample=True,
+)
+NOT_IN_KWARGS = {"rollouts"}  # for those who ask
+
+
+@dataclass(frozen=True)
+class Signature:
+    convention: Convention
+    asked: tuple[str, ...]
+
+    def arguments(self, rollout: Rollout) -> dict[str, Any]:
+        """By keyword, for one sample; a column that the row does not have is None."""
+        return {name: self._argument(name, rollout) for name in self.asked}
+
+    def _argument(self, name: str, rollout: Rollout) -> Any:
+        offered = self.convention.offered
+        return offered[name](rollout) if name in offered else rollout.prompt.columns.get(name)
+
+
+def read_signature(function: Callable[..., Any], columns: Set[str], label: str) -> Signature:
+    """Raises `Refused` for a function that mixes conventions or asks for what is not there."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:
+        raise Refused(f"{label} does not tell its parameters; a function that is written in Python works") from None
+    convention = _convention({parameter.name for parameter in parameters}, columns, label)
+    known = {*convention.offered, *(columns if convention.columns else ())}
+    asked: set[str] = set()
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            asked |= known - NOT_IN_KWARGS
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            raise Refused(f"{label}: parameter '{parameter.name}' is positional-only; all are given by keyword")
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name in known:
+            asked.add(parameter.name)
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.default is parameter.empty:
+            raise Refused(f"{label} asks for '{parameter.name}', {_not_there(parameter.name, convention, columns)}")
+    return Signature(convention, tuple(sorted(asked)))
+
+
+def _convention(names: Set[str], columns: Set[str], label: str) -> Convention:
+    """A function of TRL's may ask for a data column that has one of our names, so such a column is no mark of ours."""
+    marked = [(OWN, (OWN.marks - columns) & names), (TRL, TRL.marks & names), (VERL, VERL.marks & names)]
+    found = [(convention, marks) for convention, marks in marked if marks]
+    if len(found) > 1:
+        mixed = " and ".join(f"{convention.name} ({', '.join(sorted(marks))})" for convention, marks in found)
+        raise Refused(f"{label} mixes conventions: {mixed}; a function follows one of them")
+    return found[0][0] if found else OWN
+
+
+def _not_there(name: str, convention: Convention, columns: Set[str]) -> str:
+    if name in convention.unknown_here:
+        return f"which {convention.name} own trainer alone can give; {name}=None works"
+    there = ", ".join(convention.offered)
+    if convention.columns:
+        there += f"; data columns: {', '.join(sorted(columns)) or 'none'}"
+    return f"which does not exist; in {convention.name} convention there is {there}"
