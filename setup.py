@@ -10,7 +10,7 @@ README = ROOT / "README.md"
 
 EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
 WANDB = ["wandb>=0.19"]
-TEST = ["hypothesis>=6.100", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
+TEST = ["hypothesis>=6.100", "pandas>=2", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
 
 setup(
     name="lightrft",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from lightrft.args import Args
 from lightrft.errors import Refused
 from lightrft.models.load import check_positions, load_tokenizer
+from lightrft.prompts.bad_rows import BadRows
 from lightrft.prompts.dataset import load_prompts
-from lightrft.prompts.encoding import encode_prompts
+from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
+from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
+from lightrft.track.wandb import check as check_wandb
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -26,6 +29,13 @@ class Inputs:
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
     rewards: CombinedReward
+    skipped: list[str] = field(default_factory=list)
+
+    def first_prompt(self) -> str:
+        """What the model gets to read, in one line that shows white space."""
+        first = self.prompts[0]
+        text = as_the_model_sees(self.tokenizer, first)
+        return f"first prompt {first.where}, {len(first.token_ids)} tokens, reference {first.reference!r}: {text!r}"
 
 
 def check_inputs(args: Args) -> Inputs:
@@ -33,38 +43,44 @@ def check_inputs(args: Args) -> Inputs:
     for flag in ("save_path", "ckpt_path", "log_dir", "use_tensorboard"):
         if args.value(flag) is not None:
             _check_writable(flag, Path(args.value(flag)))
+    check_wandb(args.logging)
     _check_unused(args)
     _check_strategy(args)
     tokenizer = load_tokenizer(args.model)
     check_positions(args.model)
-    prompts = load_prompts(args.data.prompt_data, args.data.prompt_split, args.data)
+    rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
+    prompts = _training(args, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
-    held_out = _held_out(args)
+    held_out = _held_out(args, held_out_rows)
     if held_out:
         _check_judged(args, held_out)
-    return Inputs(
-        tokenizer,
-        _encode(args, prompts, tokenizer, "--prompt_data"),
-        _encode(args, held_out, tokenizer, "--eval_data"),
-        rewards,
-    )
+    prompts = _encode(args, prompts, tokenizer, rows)
+    check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
+    held_out = _encode(args, held_out, tokenizer, held_out_rows)
+    return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()])
 
 
-def _held_out(args: Args) -> list[Prompt]:
+def _training(args: Args, bad: BadRows) -> list[Prompt]:
+    data = args.data
+    prompts = load_prompts(data.prompt_data, data.prompt_split, data, bad=bad)
+    return first_of_each(prompts, data.max_samples, data.prompt_data_probs)
+
+
+def _held_out(args: Args, bad: BadRows) -> list[Prompt]:
     """None without `--eval_data`."""
     if not args.evaluation.eval_data:
         return []
-    prompts = load_prompts(args.evaluation.eval_data, args.evaluation.eval_split, args.data, flag="--eval_data")
+    prompts = load_prompts(args.evaluation.eval_data, args.evaluation.eval_split, args.data, bad=bad)
     return prompts[: args.evaluation.max_eval_samples]
 
 
-def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, flag: str) -> list[Prompt]:
+def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:
     return encode_prompts(
         prompts,
         tokenizer,
         apply_chat_template=args.data.apply_chat_template,
         prompt_max_len=args.model.prompt_max_len,
-        flag=flag,
+        bad=bad,
     )
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One row of the data. `position` is its place in the endless prompt stream, so it is unique within a run."""
+    """One row of the data. `position` is its place in the endless prompt stream, so it is unique within a run.
+
+    columns: all of the row's but the prompt itself. conversational: the row held chat messages, not a text.
+    """
 
     id: str
     messages: tuple[Mapping[str, Any], ...]
@@ -33,6 +36,8 @@ class Prompt:
     token_ids: tuple[int, ...] = ()
     position: int = -1
     where: str = ""  # file:line, for messages to the user
+    origin: int = 0  # which of the flag's sources it was read from
+    conversational: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Reward:
-    """`total` is the weighted sum of `parts`; with an `error` the sample is invalid and is not trained on."""
+    """`total` is the weighted sum of `parts`; with an `error` the sample is invalid and is not trained on.
+
+    `parts` are unweighted, in the order of --reward_fn, and only those that apply to the sample.
+    """
 
     total: float
     parts: Mapping[str, float] = field(default_factory=dict)

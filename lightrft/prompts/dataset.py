@@ -1,54 +1,88 @@
-"""Prompts from `.jsonl` files and from reasoning_gym's procedural tasks."""
+"""From what `--prompt_data` and `--eval_data` name to prompts: files, datasets, reasoning_gym's procedural tasks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightrft.args.groups.data import GENERATED
 from lightrft.errors import Refused
 from lightrft.prompts import gym
+from lightrft.prompts.bad_rows import BadRow, BadRows, origins
+from lightrft.prompts.hf_datasets import NAME, dataset_rows, source_name
+from lightrft.prompts.readers import READERS, Rows
+from lightrft.prompts.rows import Messages, prompt_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
     from lightrft.args.groups.data import DataArgs
 
-Messages = tuple[Mapping[str, Any], ...]
+WORKS = f"{', '.join(READERS)} files, dataset folders, org/name of the hub, and {GENERATED}<task> work"
+FILE_TYPE = re.compile(r"\.[A-Za-z]+")  # a suffix; what follows the point in org/name-1.5 is none
 
 
-class _BadRow(Exception):
-    """What is wrong with one row; the reader adds the file, the line and the count of the others."""
-
-
-def load_prompts(specs: Sequence[str], split: str, data: DataArgs, flag: str = "--prompt_data") -> list[Prompt]:
+def load_prompts(
+    specs: Sequence[str], split: str, data: DataArgs, flag: str = "--prompt_data", bad: BadRows | None = None
+) -> list[Prompt]:
     """All prompts of `specs`, in their order, each with an id that is unique among them.
 
-    A spec is a `.jsonl` path or `reasoning_gym:<task>?key=value&key=value` (see `gym.draw_entries`). A file is one
-    split and is used whole; `split` ("train" or "test") chooses among a reasoning_gym task's questions.
+    A spec is a file, a dataset (see `hf_datasets`), or `reasoning_gym:<task>?key=value&key=value` (see `gym`). A file
+    is one split and is used whole; `split` chooses among the others' splits. Bad rows are added to `bad`.
 
-    Ids depend on content alone (source, the row's own messages, which repetition it is): reordering a file, or
-    another `--system_prompt`, keeps them. Raises `Refused`, one line, for every fault of the data.
+    Ids depend on content alone (source, the row's own messages, which repetition it is): reordering a file, another
+    `--system_prompt` or another `--input_template` keeps them. Raises `Refused`, one line, for what is wrong.
     """
-    prompts = [prompt for spec in specs for prompt in _load_one(spec, split, data, flag)]
-    if not prompts:
-        raise Refused(f"{flag} names no data; give a .jsonl file or {GENERATED}<task>")
-    return [_with_system(prompt, data.system_prompt) for prompt in _with_ids(prompts)]
+    bad = bad or BadRows(flag, data.on_bad_row == "skip")
+    check_template(data.input_template)
+    if not specs:
+        raise Refused(f"{flag} names no data; {WORKS}")
+    prompts = [prompt for origin, spec in enumerate(specs) for prompt in _load_one(spec, split, data, bad, origin)]
+    bad.settle(set(range(len(specs))) - origins(prompts))
+    return [
+        replace(prompt, id=name, messages=_dressed(prompt.messages, data))
+        for prompt, name in zip(prompts, _ids(prompts), strict=True)
+    ]
 
 
-def _load_one(spec: str, split: str, data: DataArgs, flag: str) -> list[Prompt]:
+def _load_one(spec: str, split: str, data: DataArgs, bad: BadRows, origin: int) -> list[Prompt]:
     if spec.startswith(GENERATED):
-        return _from_gym(spec, split, flag)
-    if Path(spec).suffix != ".jsonl":
-        raise Refused(f"{flag} {spec}: unsupported file type; a .jsonl file or {GENERATED}<task> works")
-    return _from_jsonl(spec, data, flag)
+        found = _from_gym(spec, split, bad.flag, origin)
+        bad.read += len(found)
+        return found
+    source, rows = _open(spec, split, bad.flag)
+    before, prompts = bad.read, []
+    for where, row in rows:
+        bad.read += 1
+        try:
+            prompts.append(prompt_of(row, where, source, data, origin))
+        except BadRow as fault:
+            bad.add(origin, where, str(fault))
+    if bad.read == before:
+        raise Refused(f"{bad.flag} {spec} is empty; it needs at least one row")
+    return prompts
 
 
-def _from_gym(spec: str, split: str, flag: str) -> list[Prompt]:
+def _open(spec: str, split: str, flag: str) -> tuple[str, Rows]:
+    """The default name of the source, and its rows."""
+    path, label = Path(spec), f"{flag} {spec}"
+    if path.suffix in READERS:
+        return path.stem, READERS[path.suffix](spec, label)
+    if path.is_dir():
+        return source_name(spec), dataset_rows(spec, split, label)
+    if path.is_file() or FILE_TYPE.fullmatch(path.suffix):
+        raise Refused(f"{label}: unsupported file type; {WORKS}")
+    if NAME.fullmatch(spec):
+        return source_name(spec), dataset_rows(spec, split, label)
+    raise Refused(f"{label}: no such file or folder (looked in {Path.cwd()}); {WORKS}")
+
+
+def _from_gym(spec: str, split: str, flag: str, origin: int) -> list[Prompt]:
     source = spec.split("?")[0]
     return [
         Prompt(
@@ -58,97 +92,39 @@ def _from_gym(spec: str, split: str, flag: str) -> list[Prompt]:
             source=source,
             columns={"entry": entry},
             where=f"{source} question {index}",
+            origin=origin,
         )
         for index, entry in gym.draw_entries(spec, split, flag)
     ]
 
 
-def _from_jsonl(spec: str, data: DataArgs, flag: str) -> list[Prompt]:
-    prompts, bad = [], []
-    for number, line in _lines(spec, flag):
-        where = f"{spec}:{number}"
-        try:
-            prompts.append(_prompt(_row(line), where, Path(spec).stem, data))
-        except _BadRow as error:
-            bad.append(f"{where}: {error}")
-    if bad:
-        others = f" (and {len(bad) - 1} more bad rows)" if len(bad) > 1 else ""
-        raise Refused(f"{flag} {bad[0]}{others}")
-    if not prompts:
-        raise Refused(f"{flag} {spec} is empty; it needs one JSON object a line")
-    return prompts
-
-
-def _lines(spec: str, flag: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank. Not `str.splitlines`: U+2028 may stand inside a JSON string."""
-    try:
-        with open(spec, encoding="utf-8-sig") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    except FileNotFoundError:
-        raise Refused(f"{flag} {spec}: no such file (looked in {Path.cwd()})") from None
-    except UnicodeDecodeError as error:
-        raise Refused(f"{flag} {spec}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        raise Refused(f"{flag} {spec}: cannot be read ({error.strerror})") from None
-
-
-def _row(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.strip())  # else a missing brace is reported on a line of its own
-    except json.JSONDecodeError as error:
-        raise _BadRow(f"invalid JSON ({error.msg}, column {error.colno})") from None
-    if not isinstance(row, dict):
-        raise _BadRow(f'the row is a {type(row).__name__}; a JSON object such as {{"prompt": "..."}} works')
-    return row
-
-
-def _prompt(row: dict[str, Any], where: str, stem: str, data: DataArgs) -> Prompt:
-    columns = {key: value for key, value in row.items() if key not in (data.input_key, data.label_key)}
-    return Prompt(
-        id="",
-        messages=_messages(row, data.input_key),
-        reference=row.get(data.label_key),
-        source=str(row.get("source") or stem),
-        columns=columns,
-        where=where,
-    )
-
-
-def _messages(row: dict[str, Any], key: str) -> Messages:
-    if key not in row:
-        raise _BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; name the prompt's with --input_key")
-    value = row[key]
-    if isinstance(value, str):
-        if not value.strip():
-            raise _BadRow(f"'{key}' is an empty text")
-        return ({"role": "user", "content": value},)
-    if not isinstance(value, list):
-        raise _BadRow(f"'{key}' is of type {type(value).__name__}; a text or a list of chat messages works")
-    return _chat(value, key)
-
-
-def _chat(value: list[Any], key: str) -> Messages:
-    for index, message in enumerate(value):
-        texts = [message.get("role"), message.get("content")] if isinstance(message, dict) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            raise _BadRow(f'\'{key}\'[{index}] is not of the form {{"role": "user", "content": "..."}}')
-    if not any(message["role"] == "user" for message in value):
-        raise _BadRow(f"'{key}' has no user turn (roles there: {', '.join(m['role'] for m in value) or 'none'})")
-    return tuple(value)
-
-
-def _with_ids(prompts: Sequence[Prompt]) -> list[Prompt]:
+def _ids(prompts: Sequence[Prompt]) -> Iterator[str]:
     seen: Counter[str] = Counter()
-    named = []
     for prompt in prompts:
-        content = json.dumps([prompt.source, prompt.messages], sort_keys=True)
+        content = json.dumps([prompt.source, prompt.messages], sort_keys=True, default=str)
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         seen[digest] += 1
-        named.append(replace(prompt, id=digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"))
-    return named
+        yield digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
-def _with_system(prompt: Prompt, text: str | None) -> Prompt:
-    if not text or any(message["role"] == "system" for message in prompt.messages):
-        return prompt
-    return replace(prompt, messages=({"role": "system", "content": text}, *prompt.messages))
+def check_template(template: str | None) -> None:
+    """`{prompt}`, as often as wanted, or else `{}` exactly once: a formula such as \\boxed{} keeps its braces."""
+    if template is None or "{prompt}" in template or template.count("{}") == 1:
+        return
+    what = f"{{}} stands there {template.count('{}')} times" if "{}" in template else "the prompt has no place in it"
+    raise Refused(f"--input_template {template!r}: {what}; write {{prompt}} where the prompt goes")
+
+
+def _dressed(messages: Messages, data: DataArgs) -> Messages:
+    """With `--input_template` around the last user turn, and `--system_prompt` before a chat that has none."""
+    if data.input_template is not None:
+        last = max(index for index, message in enumerate(messages) if message["role"] == "user")
+        turn = {**messages[last], "content": _filled(data.input_template, messages[last]["content"])}
+        messages = (*messages[:last], turn, *messages[last + 1 :])
+    if data.system_prompt and not any(message["role"] == "system" for message in messages):
+        messages = ({"role": "system", "content": data.system_prompt}, *messages)
+    return messages
+
+
+def _filled(template: str, text: str) -> str:
+    return template.replace("{prompt}" if "{prompt}" in template else "{}", text)

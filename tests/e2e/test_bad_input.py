@@ -101,7 +101,8 @@ def test_missing_and_empty_data(here):
     Path("none.jsonl").write_text("\n\n")
     assert_refused("--prompt_data none.jsonl", "--prompt_data none.jsonl")
     assert_refused("--eval_data none.jsonl", "--eval_data none.jsonl")
-    assert_refused("--prompt_data add.csv", "--prompt_data add.csv", ".jsonl")
+    assert_refused("--prompt_data add.csv", "--prompt_data add.csv", "no such file")
+    assert_refused("--prompt_data add.txt", "--prompt_data add.txt", "unsupported file type", ".jsonl")
 
 
 def test_bad_rows_are_placed(here):

@@ -55,3 +55,52 @@ def test_a_folder_that_holds_a_model_is_not_written_over(tiny_folder, tmp_path):
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(Refused, match="--save_path .*run already holds a run or a model"):
         check_inputs(parse(flags(tiny_folder, tmp_path)))
+
+
+def rows(path: Path, *prompts: object) -> str:
+    path.write_text("".join(json.dumps({"prompt": prompt, "label": "2"}) + "\n" for prompt in prompts))
+    return str(path)
+
+
+def places(prompts) -> list[str]:
+    return [Path(prompt.where).name for prompt in prompts]
+
+
+def test_bad_rows_of_both_kinds_of_data_are_left_out_and_told(tiny_folder, tmp_path):
+    train = rows(tmp_path / "a.jsonl", "1+1=", 5, "1+" * 20, "2+2=")
+    held_out = rows(tmp_path / "e.jsonl", [], "1+1=")
+    more = ("--prompt_data", train, "--eval_data", held_out)
+    with pytest.raises(Refused, match="^--prompt_data .*a.jsonl:2: 'prompt' is of type int"):
+        check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
+    inputs = check_inputs(parse(flags(tiny_folder, tmp_path, *more, "--on_bad_row", "skip")))
+    assert places(inputs.prompts) == ["a.jsonl:1", "a.jsonl:4"]
+    assert places(inputs.eval_prompts) == ["e.jsonl:2"]
+    assert [line.split(" (first: ")[0] for line in inputs.skipped] == [
+        "skipped 2 of 4 rows of --prompt_data",
+        "skipped 1 of 2 rows of --eval_data",
+    ]
+
+
+def test_the_first_samples_of_each_source_are_used(tiny_folder, tmp_path):
+    """Of six and three, four: 2.67 and 1.33 of them. Held-out prompts are not meant."""
+    one, two = rows(tmp_path / "a.jsonl", *["1+1="] * 6), rows(tmp_path / "b.jsonl", *["1+1="] * 3)
+    more = ("--prompt_data", one, two, "--eval_data", one, "--max_samples", "4")
+    inputs = check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
+    assert places(inputs.prompts) == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3", "b.jsonl:1"]
+    assert len(inputs.eval_prompts) == 6
+
+
+def test_a_source_that_would_never_be_seen_is_refused(tiny_folder, tmp_path):
+    one, two = rows(tmp_path / "a.jsonl", *["1+1="] * 6), rows(tmp_path / "b.jsonl", *["1+1="] * 3)
+    more = ("--prompt_data", one, two, "--prompt_data_probs", "0.99", "0.01")
+    with pytest.raises(Refused, match="--prompt_data_probs 0.99 0.01: .*b.jsonl gets no place among the 9"):
+        check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
+    with pytest.raises(Refused, match="--max_samples leaves no prompt of .*b.jsonl"):
+        check_inputs(parse(flags(tiny_folder, tmp_path, *more, "--max_samples", "4")))
+
+
+def test_the_first_prompt_is_shown_as_the_model_gets_it(tiny_folder, tmp_path):
+    data = rows(tmp_path / "a.jsonl", "1+1=")
+    more = ("--prompt_data", data, "--input_template", "{prompt}+")
+    inputs = check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
+    assert inputs.first_prompt() == f"first prompt {data}:1, 5 tokens, reference '2': '1+1=+'"

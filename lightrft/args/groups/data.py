@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
 GENERATED = "reasoning_gym:"
+FILES = (".jsonl", ".json", ".csv", ".parquet")
 WITH_TEMPLATE = "--pretrain tiny_chat --prompt_max_len 32 --max_len 40"
 
 
@@ -21,7 +22,7 @@ def any_generated(sources: Sequence[str]) -> bool:
 
 def have_splits(sources: Sequence[str]) -> bool:
     """Whether a source can have several splits: a generated one, a dataset folder, or a dataset of the hub."""
-    return any(source.startswith(GENERATED) or not PurePath(source).suffix for source in sources)
+    return any(PurePath(source).suffix not in FILES for source in sources)
 
 
 def _files_only(args: Args) -> str | None:

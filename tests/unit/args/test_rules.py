@@ -306,6 +306,7 @@ def test_notices_and_problems_under_strict(text: str, line: str):
         "--no-use_kl_loss --init_kl_coef 0",
         "--zero_stage 3",
         "--prompt_data reasoning_gym:a --prompt_split test",
+        "--prompt_data org/name-1.5 --prompt_split test",
         "--eval_data reasoning_gym:a --eval_split train --eval_steps 1 --eval_temperature 1 --eval_batch_size 1",
         "--logging_steps 2",
         "--actor_learning_rate 1e-6",

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from lightrft.errors import Refused
-from lightrft.prompts.encoding import decode_response, encode_prompts
+from lightrft.prompts.bad_rows import BadRows
+from lightrft.prompts.encoding import as_the_model_sees, decode_response, encode_prompts
 from lightrft.types import Prompt
 
 WORDS = ["<unk>", "<s>", "</s>", "user", "system", "assistant", ":", "one", "two", "three", "."]
@@ -79,3 +82,48 @@ def test_a_prompt_without_tokens_is_refused_by_its_id_where_no_place_is_known():
 
 def test_a_response_is_decoded_without_special_tokens_and_without_moving_spaces():
     assert decode_response(tokenizer(), (ONE, DOT, EOS)) == "one ."
+
+
+def test_bad_prompts_are_skipped_where_they_may_be():
+    rows = [
+        prompt("one", "a.jsonl:1"),
+        prompt("one", "a.jsonl:2", role="tool"),
+        prompt("one two three", "a.jsonl:3"),
+        prompt("two", "a.jsonl:4"),
+    ]
+    bad = BadRows("--eval_data", skip=True, read=5)
+    bad.add(0, "a.jsonl:5", "no key")
+    kept = encode_prompts(rows, tokenizer(), apply_chat_template=None, prompt_max_len=6, bad=bad)
+    assert [each.where for each in kept] == ["a.jsonl:1", "a.jsonl:4"]
+    assert kept == encode(rows[0], rows[3])
+    assert [(fault.where, fault.reason.split(":")[0]) for fault in bad.faults] == [
+        ("a.jsonl:5", "no key"),
+        ("a.jsonl:2", "the chat template refuses these messages"),
+        ("a.jsonl:3", "8 tokens, over --prompt_max_len 6"),
+    ]
+    assert bad.summary() == ["skipped 3 of 5 rows of --eval_data (first: a.jsonl:5: no key)"]
+
+
+def test_skipping_all_prompts_of_a_source_is_refused():
+    rows = [prompt("one"), replace(prompt("one two", "b.jsonl:1"), origin=1)]
+    with pytest.raises(Refused, match="^--prompt_data b.jsonl:1: 7 tokens, over --prompt_max_len 6; no row of this"):
+        encode_prompts(rows, tokenizer(), apply_chat_template=None, prompt_max_len=6, bad=BadRows(skip=True))
+
+
+def test_templates_that_refuse_are_counted_over_all_prompts():
+    rows = [prompt("one", f"a.jsonl:{line}", role="tool" if line in (2, 5) else "user") for line in range(1, 7)]
+    with pytest.raises(Refused, match=r"^--prompt_data a.jsonl:2: the chat template .*no tools here \(and 1 more bad"):
+        encode(*rows)
+
+
+def test_many_prompts_are_encoded_as_each_by_itself(monkeypatch):
+    monkeypatch.setattr("lightrft.prompts.encoding.TOGETHER", 3)
+    rows = [prompt(" ".join(["one", "two", "three"][: 1 + index % 3]), f"a:{index}") for index in range(8)]
+    for template in (TEMPLATE, None):
+        alone = [encode(row, template=template)[0] for row in rows]
+        assert encode(*rows, template=template) == alone
+
+
+def test_a_prompt_is_shown_as_the_model_gets_it():
+    [encoded] = encode(prompt("one two"))
+    assert as_the_model_sees(tokenizer(), encoded) == "<s> user : one two assistant :"

@@ -1,12 +1,12 @@
 import sys
-from types import SimpleNamespace
 
 import pytest
 
+from lightrft.args.groups.data import DataArgs
 from lightrft.errors import Refused
 from lightrft.prompts.dataset import load_prompts
 
-DATA = SimpleNamespace(input_key="prompt", label_key="label", system_prompt=None)
+DATA = DataArgs(prompt_data=())
 SUMS = "reasoning_gym:chain_sum?min_terms=2&max_terms=2&min_digits=1&max_digits=1"
 
 

@@ -1,0 +1,63 @@
+"""Datasets of the `datasets` library: saved folders, folders of data files, and names of the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightrft.errors import Refused
+from lightrft.prompts.readers import Rows, without_gaps
+
+NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")  # org/name or org/name:config
+SAVED = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk leaves, for a Dataset and a DatasetDict
+
+
+def dataset_rows(spec: str, split: str, label: str) -> Rows:
+    """The rows of one split, read from a memory-mapped file. Raises `Refused`, also for a split that is not there."""
+    dataset = _loaded(spec, label)
+    place = spec
+    if isinstance(dataset, Mapping):  # of splits; what `Dataset.save_to_disk` left has none and is used whole
+        if split not in dataset:
+            flag = "--eval_split" if label.startswith("--eval") else "--prompt_split"
+            raise Refused(f"{label}: no split '{split}'; there is {', '.join(dataset)}, chosen by {flag}")
+        dataset, place = dataset[split], f"{spec}[{split}]"
+    for number, row in enumerate(dataset, 1):
+        yield f"{place} row {number}", without_gaps(row)
+
+
+def source_name(spec: str) -> str:
+    """A folder's name, or the hub's without the configuration."""
+    return Path(spec).resolve().name if Path(spec).is_dir() else spec.split(":")[0]
+
+
+def _loaded(spec: str, label: str) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise Refused(f"{label} needs a package: pip install datasets ({error})") from None
+    folder = Path(spec)
+    try:
+        if any((folder / name).is_file() for name in SAVED):
+            return datasets.load_from_disk(spec)
+        if folder.is_dir():
+            return datasets.load_dataset(spec)
+        name, _, config = spec.partition(":")
+        return datasets.load_dataset(name, config or None)
+    except Exception as error:  # many kinds: no network, no such name, no such configuration, broken files
+        raise Refused(f"{label}: {_what_failed(folder, error)}") from error
+
+
+def _what_failed(folder: Path, error: BaseException) -> str:
+    if folder.is_dir() and error.__cause__ is not None:  # "An error occurred while generating the dataset" says little
+        return _what_failed(folder, error.__cause__)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if folder.is_dir():
+        return f"cannot be read as a dataset ({reason}); a folder of save_to_disk or with data files works"
+    if "Config name is missing" in str(error):
+        return f"which configuration? org/name:config chooses one ({reason})"
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+        return f"no such folder here, and HF_HUB_OFFLINE allows only datasets that are in the cache ({reason})"
+    return f"no such folder here, and no such dataset could be fetched from the hub ({reason})"

@@ -1,0 +1,168 @@
+"""A reader for each type of file. It yields (where, row): the place as a user looks it up, and what stands there.
+
+What stands there is a `BadRow` where only this row is broken. A fault of the whole file is `Refused`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightrft.errors import Refused
+from lightrft.prompts.bad_rows import BadRow
+
+Rows = Iterator[tuple[str, Any]]
+BATCH = 4096  # rows of a table that are Python objects at a time
+DECODER = json.JSONDecoder()
+
+
+def jsonl_rows(spec: str, label: str) -> Rows:
+    """One JSON object a line. Not `str.splitlines`: U+2028 may stand inside a JSON string."""
+    with _readable(label), open(spec, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"{spec}:{number}", _decoded(line)
+
+
+def _decoded(line: str) -> Any:
+    try:
+        return json.loads(line.strip())  # else a missing brace is reported on a line of its own
+    except json.JSONDecodeError as error:
+        return BadRow(f"invalid JSON ({error.msg}, column {error.colno})")
+    except RecursionError:
+        return BadRow("invalid JSON (nested too deeply)")
+
+
+def json_rows(spec: str, label: str) -> Rows:
+    """An array of objects, or one object with a single array in it; each row with the line that it begins on."""
+    with _readable(label):
+        text = Path(spec).read_text(encoding="utf-8-sig")
+    if not text.strip():
+        return
+    at, counted, line = _array(text, label) + 1, 0, 1
+    while text[at := _next(text, at)] != "]":
+        line += text.count("\n", counted, at)
+        counted = at
+        row, at = DECODER.raw_decode(text, at)
+        yield f"{spec}:{line}", row
+        at = _next(text, at)
+        at += text[at] == ","
+
+
+def _array(text: str, label: str) -> int:
+    """Where the array of the rows begins. All of the text is known to be valid JSON when this returns."""
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError as error:
+        lines = "; one object a line is .jsonl" if error.msg == "Extra data" else ""
+        raise Refused(f"{label}:{error.lineno}: invalid JSON ({error.msg}, column {error.colno}){lines}") from None
+    except RecursionError:
+        raise Refused(f"{label}: invalid JSON (nested too deeply)") from None
+    if isinstance(whole, list):
+        return _next(text, 0)
+    arrays = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
+    if len(arrays) != 1:
+        found = f"there are {len(arrays)}: {', '.join(arrays)}" if arrays else "there is none"
+        raise Refused(f"{label}: it must hold one array of objects, and {found}; a .jsonl file has one object a line")
+    return _value_of(text, arrays[0])
+
+
+def _value_of(text: str, wanted: str) -> int:
+    """Where the value of the outermost object's key begins; the last one, which counts, if the key is repeated."""
+    at, found = _next(text, 0) + 1, -1
+    while text[at := _next(text, at)] != "}":
+        key, at = DECODER.raw_decode(text, at)
+        at = _next(text, _next(text, at) + 1)  # past the colon
+        found = at if key == wanted else found
+        at = _next(text, DECODER.raw_decode(text, at)[1])
+        at += text[at] == ","
+    return found
+
+
+def _next(text: str, at: int) -> int:
+    """The next position that holds no white space of JSON's."""
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def csv_rows(spec: str, label: str) -> Rows:
+    """Comma-separated, the first line names the columns; every value is a text, and an empty one is None."""
+    with _readable(label), open(spec, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)  # strict: a quote that is never closed would swallow the rest in silence
+        try:
+            names = _header(reader, label)
+            before = reader.line_num
+            for cells in reader:
+                if cells:
+                    yield f"{spec}:{before + 1}", _row_of(names, cells)
+                before = reader.line_num
+        except csv.Error as error:
+            raise Refused(f"{label}:{reader.line_num}: broken CSV ({error})") from None
+
+
+def _header(reader: Iterator[list[str]], label: str) -> list[str]:
+    names = next((cells for cells in reader if cells), [])
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise Refused(f"{label}: two columns are named '{twice[0]}'; give each its own name")
+    return names
+
+
+def _row_of(names: list[str], cells: list[str]) -> Any:
+    if len(cells) != len(names):
+        return BadRow(f"{len(cells)} values for the {len(names)} columns {', '.join(names)}; quote values with commas")
+    return {name: cell or None for name, cell in zip(names, cells, strict=True)}
+
+
+def parquet_rows(spec: str, label: str) -> Rows:
+    """Read by batches, so that a large file is never a whole of Python objects."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise Refused(f"{label} needs a package: pip install pyarrow ({error})") from None
+    try:
+        with _readable(label), parquet.ParquetFile(spec) as file:
+            rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield f"{spec} row {number}", without_gaps(row)
+    except pyarrow.ArrowException as error:
+        raise Refused(f"{label}: cannot be read as parquet ({' '.join(str(error).split())})") from None
+
+
+def without_gaps(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A table gives every message of a chat the keys that any of them has; those that one did not have are None."""
+    return {key: _whole_messages(value) if _is_chat(value) else value for key, value in row.items()}
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "role" in item for item in value)
+
+
+def _whole_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+@contextmanager
+def _readable(label: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise Refused(f"{label}: no such file (looked in {Path.cwd()})") from None
+    except UnicodeDecodeError as error:
+        raise Refused(f"{label}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise Refused(f"{label}: cannot be read ({error.strerror or error})") from None
+
+
+READERS: dict[str, Callable[[str, str], Rows]] = {
+    ".jsonl": jsonl_rows,
+    ".json": json_rows,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+}
