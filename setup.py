@@ -9,7 +9,7 @@ assert VERSION, "lightrft/__init__.py has no __version__"
 README = ROOT / "README.md"
 
 EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
-WANDB = ["wandb>=0.19"]
+WANDB = ["psutil>=5", "wandb>=0.27"]
 TEST = ["hypothesis>=6.100", "pandas>=2", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
 
 setup(

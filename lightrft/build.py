@@ -34,11 +34,16 @@ from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy, World
 from lightrft.strategy.checkpoint import CheckpointFolder
 from lightrft.strategy.launch import join_world
 from lightrft.sync.weights import WeightSync
-from lightrft.track.base import Logger, Loggers
+from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
 from lightrft.track.metrics_file import MetricsFile
+from lightrft.track.plots import Plots
+from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import make_record, write_json
+from lightrft.track.tensorboard import TensorBoard
+from lightrft.track.trajectories import Trajectories
+from lightrft.track.wandb import WandB
 from lightrft.trainer import Progress, Trainer
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
@@ -107,19 +112,23 @@ def make_samplers(
     return Sampler(collector, Evaluator(maker, inputs.eval_prompts, plain, inputs.rewards.primary), [train, held_out])
 
 
-def make_loggers(args: Args, console: Console, progress: Progress) -> Loggers:
-    folder = Path(args.logging.log_dir)
-    metrics = folder / "metrics.jsonl"
-    loggers: list[Logger] = [MetricsFile(metrics, progress.step), console]
-    if args.logging.use_tensorboard:
-        from lightrft.track.tensorboard import TensorBoard
-
-        loggers.append(TensorBoard(Path(args.logging.use_tensorboard), progress.step))
-    if args.logging.plot_every:
-        from lightrft.track.plots import Plots
-
-        loggers.append(Plots(folder / "plots", metrics, args.logging.plot_every, lambda: progress.eval_before))
-    return Loggers(loggers)
+def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progress) -> Loggers:
+    """Those that the flags ask for. One that cannot be made is reported and left out."""
+    to, folder, step = args.logging, Path(args.logging.log_dir), progress.step
+    metrics, values = folder / "metrics.jsonl", {flag: entry["value"] for flag, entry in as_dict(args).items()}
+    loggers = Loggers()
+    loggers.add(MetricsFile, metrics, step)
+    loggers.add(lambda: console)
+    if to.use_tensorboard:
+        loggers.add(TensorBoard, Path(to.use_tensorboard), step, values)
+    if to.plot_every:
+        loggers.add(Plots, folder / "plots", step, metrics, to.plot_every, lambda: progress.eval_before)
+    if to.save_trajectories:
+        loggers.add(Trajectories, folder / "trajectories", step, to.num_trajectories_to_save, inputs.tokenizer)
+    if to.use_wandb:
+        name = to.wandb_run_name or Path(args.checkpoint.save_path).absolute().name
+        loggers.add(WandB, to, step, name, values, console.tell)
+    return loggers
 
 
 def make_updater(args: Args, strategy: Strategy, policy: Handle, estimator: Estimator) -> Updater:
@@ -190,7 +199,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     record = run_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
-        prompts=PromptSampler(inputs.prompts, args.training.seed),
+        prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
         collector=samplers.collector,
         scorer=make_scorer(args, strategy, policy, reference),
         estimator=estimator,
@@ -203,16 +212,17 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         checkpointer=make_checkpointer(args, strategy, policy, inputs),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
-        loggers=Loggers([]),
+        loggers=Loggers(),
         console=console,
         clock=Clock(console.phase),
+        profiler=Profiler(Path(args.logging.log_dir) / "profile", args.logging.profile_steps),
         save_path=Path(args.checkpoint.save_path),
         record=record,
     )
     if args.checkpoint.load_checkpoint:
         trainer.resume()
     write_record(args, record)
-    trainer.loggers = make_loggers(args, console, progress)
+    trainer.loggers = make_loggers(args, inputs, console, progress)
     return trainer
 
 

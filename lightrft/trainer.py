@@ -23,8 +23,9 @@ from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
+from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
-from lightrft.types import Rollout
+from lightrft.types import Batch, Rollout
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater
 
@@ -88,6 +89,7 @@ class Trainer:
     loggers: Loggers
     console: Console
     clock: Clock
+    profiler: Profiler
     save_path: Path
     record: dict[str, Any]
     stop: StopRequest = field(default_factory=StopRequest)
@@ -98,7 +100,8 @@ class Trainer:
         try:
             self._evaluate_before()
             while not self.progress.done and self.stop.name is None:
-                self._turn()
+                with self.profiler(self.progress.step + 1):
+                    self._turn()
             if self.progress.done:
                 self._finish()
             else:
@@ -119,11 +122,11 @@ class Trainer:
                 self.updater.step(batch, part)
         self.sync.push(self.policy, version=self.progress.advance())
         evaluated = self._evaluate_when_due()
-        self._track(rollouts, {**advantage_metrics, **evaluated})
+        self._track(rollouts, batch, {**advantage_metrics, **evaluated})
         if self.due(step, episode, self.prompts.episode):
             self._save()
 
-    def _track(self, rollouts: Sequence[Rollout], extra: dict[str, float]) -> None:
+    def _track(self, rollouts: Sequence[Rollout], batch: Batch, extra: dict[str, float]) -> None:
         step, update = self.progress.step, self.updater.report()
         metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
         engines = {name: value for engine in self.sync.engines for name, value in engine.stats().items()}
@@ -134,11 +137,13 @@ class Trainer:
             self.progress.reward_first = metrics["reward/mean"]
         self.progress.reward_last = metrics["reward/mean"]
         self.loggers.metrics({**metrics, **perf}, step)
-        self.loggers.rollouts(rollouts, step)
+        self.loggers.rollouts(rollouts, batch, step)
 
     def _evaluate_before(self) -> None:
         if self.evaluator is not None and self.progress.eval_before is None:
-            self.progress.eval_before = asdict(self._evaluate())
+            result = self._evaluate()
+            self.progress.eval_before = asdict(result)
+            self.loggers.evaluated(result.metrics())
             self.console.tell(f"before training: {describe(self.progress.eval_before)}")
         self.clock.lap()
 

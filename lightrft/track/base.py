@@ -1,18 +1,24 @@
-"""The logger protocol, and the fan-out that keeps a broken logger from stopping a training run."""
+"""What a tracker listens to, and the fan-out that keeps a broken tracker from stopping a training run."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from lightrft.types import Rollout
+from lightrft.types import Batch, Rollout
 
 
-class Logger(Protocol):
+class Logger:
+    """Does nothing by itself: a tracker overrides what it is for. Every method may raise, see `Loggers`."""
+
+    def evaluated(self, values: Mapping[str, float]) -> None:
+        """The evaluation before the first step; later ones are among the metrics of their step."""
+
     def metrics(self, values: Mapping[str, float], step: int) -> None: ...
 
-    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None: ...
+    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+        """Row i of `batch` is rollout i, with its advantages."""
 
     def close(self) -> None: ...
 
@@ -20,14 +26,24 @@ class Logger(Protocol):
 class Loggers:
     """Calls every logger; one that raises is reported once and left out from then on."""
 
-    def __init__(self, loggers: Sequence[Logger]) -> None:
+    def __init__(self, loggers: Sequence[Logger] = ()) -> None:
         self._loggers = list(loggers)
+
+    def add(self, make: Callable[..., Logger], *arguments: Any) -> None:
+        """Adds `make(*arguments)`; one that cannot even be made is reported and left out."""
+        try:
+            self._loggers.append(make(*arguments))
+        except Exception as error:
+            report_failure(make.__name__, error)
+
+    def evaluated(self, values: Mapping[str, float]) -> None:
+        self._each("evaluated", values)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._each("metrics", values, step)
 
-    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None:
-        self._each("rollouts", rollouts, step)
+    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+        self._each("rollouts", rollouts, batch, step)
 
     def close(self) -> None:
         self._each("close")
@@ -38,5 +54,9 @@ class Loggers:
                 getattr(logger, method)(*arguments)
             except Exception as error:
                 self._loggers.remove(logger)
-                name, text = type(logger).__name__, " ".join(f"{type(error).__name__}: {error}".split())
-                print(f"warning: {name} failed and is off from now on ({text})", file=sys.stderr, flush=True)
+                report_failure(type(logger).__name__, error)
+
+
+def report_failure(name: str, error: Exception) -> None:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"warning: {name} failed and is off from now on ({text})", file=sys.stderr, flush=True)

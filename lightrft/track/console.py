@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TextIO
 
-from lightrft.types import Rollout
+from lightrft.track.base import Logger
 
 
 def duration(seconds: float) -> str:
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Console:
+class Console(Logger):
     """A line every `every` steps; on a terminal the current phase is shown in between. `quiet` keeps notices only."""
 
     def __init__(self, total_steps: int, every: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -48,8 +48,6 @@ class Console:
             self._started = time.monotonic() - values.get("perf/step_s", 0.0)
         if step % self._every == 0 or step == self._total:
             self.tell(self._line(values, step))
-
-    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None: ...
 
     def close(self) -> None:
         self._clear()

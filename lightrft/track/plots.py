@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightrft.track.base import Logger
 from lightrft.track.metrics_file import read_metrics
-from lightrft.types import Rollout
+from lightrft.track.step_files import take_back, write_whole
+from lightrft.types import Batch, Rollout
 
 PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
 
 
-class Plots:
+class Plots(Logger):
     """Writes `<folder>/curves.png` and `<folder>/length_<step>.png` every `every` steps, and the curves at the end.
 
-    `before` gives the evaluation before training once there is one: it has no line in metrics.jsonl.
+    `before` gives the evaluation before training once there is one: it has no line in metrics.jsonl, and a resumed run
+    has it from its checkpoint.
     """
 
     def __init__(
-        self, folder: Path, metrics: Path, every: int, before: Callable[[], Mapping[str, float] | None]
+        self, folder: Path, resumed: int, metrics: Path, every: int, before: Callable[[], Mapping[str, float] | None]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        take_back(folder, resumed)
         self._folder, self._metrics, self._every, self._before = folder, metrics, every, before
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         if step % self._every == 0:
             self._curves()
 
-    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None:
+    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
         if step % self._every:
             return
         figure, axes = _figure(1)
@@ -65,7 +70,9 @@ class Plots:
         axis.legend()
 
     def _save(self, figure: Any, name: str) -> None:
-        figure.savefig(self._folder / name, dpi=110)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=110)
+        write_whole(self._folder / name, drawn.getvalue())
 
 
 def _figure(columns: int) -> tuple[Any, list[Any]]:

@@ -12,7 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("lightrft", "torch", "transformers", "deepspeed", "accelerate", "numpy", "reasoning-gym", "vllm", "sglang")
+from lightrft.track.step_files import write_whole
+
+PACKAGES = (
+    *("lightrft", "torch", "transformers", "deepspeed", "accelerate", "peft", "numpy", "vllm", "sglang"),
+    *("datasets", "pyarrow", "reasoning-gym", "math-verify", "tensorboard", "wandb"),
+)
+PIECE = 1 << 20
 SHOWN_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "NCCL_DEBUG",
@@ -47,8 +53,26 @@ def git_state(folder: Path) -> dict[str, Any]:
     )
 
 
-def file_hashes(paths: Iterable[str]) -> dict[str, str]:
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()}
+def hashes(paths: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of each file, and of each folder's names and contents; what is neither (a hub name) is left out."""
+    found = ((name, Path(name)) for name in paths)
+    return {name: _folder_hash(path) if path.is_dir() else _file_hash(path) for name, path in found if path.exists()}
+
+
+def _file_hash(path: Path) -> str:
+    """In pieces: a file of data may be larger than the memory."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def _folder_hash(folder: Path) -> str:
+    """Of the sorted lines `<hash of the file>  <its path inside the folder>`, as `sha256sum` would print them."""
+    inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = "".join(f"{_file_hash(folder / name)}  {name}\n" for name in inside)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +81,7 @@ def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Map
         "arguments": dict(arguments),
         "runtime": dict(runtime),
         "git": git_state(Path(__file__).parent),
-        "hashes": file_hashes(files),
+        "hashes": hashes(files),
         "packages": package_versions(),
         "hardware": {
             "machine": platform.machine(),
@@ -82,7 +106,4 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2, default=str) + "\n")
-    os.replace(beside, path)
+    write_whole(path, json.dumps(content, indent=2, default=str) + "\n")

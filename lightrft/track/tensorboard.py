@@ -1,26 +1,64 @@
-"""`--use_tensorboard DIR`."""
+"""`--use_tensorboard DIR`: every metric, response lengths as histograms, the arguments as text."""
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lightrft.types import Rollout
+from lightrft.track.base import Logger
+from lightrft.types import Batch, Rollout
 
 
-class TensorBoard:
-    """Scalars under their metric names. On resume, points beyond the checkpoint are hidden by TensorBoard itself."""
+class TensorBoard(Logger):
+    """An event file of our own making. TensorBoard's writers hand events to a thread: an error there shows steps later,
+    with a traceback. Here each step is one event, on the disk when `metrics` returns. On resume, TensorBoard itself
+    hides the points beyond the checkpoint.
+    """
 
-    def __init__(self, folder: Path, resumed: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path, resumed: int, arguments: Mapping[str, Any]) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard.summary import text
 
-        self._writer = SummaryWriter(str(folder), purge_step=resumed + 1 if resumed else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads the files of a folder in the order of their names: by the time they were made.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._event: Any = event_pb2
+        self._summary: Any = summary_pb2
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if resumed:
+            self._write(step=resumed + 1, session_log=self._event.SessionLog(status=self._event.SessionLog.START))
+        self._write(step=resumed, summary=text("arguments", _table(arguments)))
+
+    def evaluated(self, values: Mapping[str, float]) -> None:
+        self.metrics(values, 0)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        points = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(step=step, summary=self._summary.Summary(value=points))
 
-    def rollouts(self, rollouts: Sequence[Rollout], step: int) -> None: ...
+    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+        import numpy as np
+        from torch.utils.tensorboard.summary import histogram
+
+        lengths = np.array([len(rollout.response_ids) for rollout in rollouts])
+        self._write(step=step, summary=histogram("rollout/length", lengths, bins="auto", max_bins=30))
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event.Event(wall_time=time.time(), **fields).SerializeToString())
+        self._records.flush()
+
+
+def _table(arguments: Mapping[str, Any]) -> str:
+    """Markdown."""
+    rows = (f"| {name} | {value} |" for name, value in arguments.items())
+    return "\n".join(["| flag | value |", "|---|---|", *rows])

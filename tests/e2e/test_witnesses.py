@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file
+from wandb_files import wandb_run
 
 from lightrft.args.field import Witness
 from lightrft.args.surface import FLAGS

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
+
+from lightrft.track.base import Loggers
 from lightrft.track.metrics_file import MetricsFile, read_metrics
 
 
@@ -52,3 +55,29 @@ def test_a_cut_last_line_of_the_resumed_step_itself_does_not_swallow_the_next(tm
 
 def test_no_file_is_no_rows(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_reported_once(tmp_path, full_disk, warnings):
+    path = tmp_path / "metrics.jsonl"
+    loggers = Loggers()
+    loggers.add(MetricsFile, path, 0)
+    loggers.metrics({"reward/mean": 0.1}, 1)
+    whole = path.read_text()
+    with full_disk(len(whole) + 10):  # ten bytes of the next line would still fit
+        loggers.metrics({"reward/mean": 0.2}, 2)
+    assert path.read_text() == whole
+    loggers.metrics({"reward/mean": 0.3}, 3)
+    loggers.close()
+    (line,) = warnings()
+    assert line.startswith("warning: MetricsFile failed and is off from now on (OSError: ")
+    assert [row["step"] for row in read_metrics(path)] == [1]
+
+
+def test_a_line_that_was_taken_back_hides_none_that_follow(tmp_path, full_disk):
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    file.metrics({"a": 1.0}, 1)
+    with full_disk((tmp_path / "metrics.jsonl").stat().st_size + 10), pytest.raises(OSError):
+        file.metrics({"a": 2.0}, 2)
+    file.metrics({"a": 3.0}, 3)
+    file.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "a": 1.0}, {"step": 3, "a": 3.0}]

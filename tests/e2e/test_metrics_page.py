@@ -1,0 +1,54 @@
+"""docs/metrics.md explains every key that a run writes, and no key that none writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from runs import ROOT, all_rows, read_json, train
+
+TRACKED = "--fsdp --max_steps 4 --eval_steps 2 --save_trajectories --reward_fn shaped.py:nan_for_some --quiet"
+# What a key depends on: KL in the loss, rows without an advantage, several optimizer steps per rollout.
+RUNS = {
+    "kl": "--init_kl_coef 0.01 --use_kl_loss",
+    "idle": "--init_kl_coef 0 --reward_fn last_number",
+    "several": "--train_batch_size 8",
+}
+
+
+@pytest.fixture
+def written(here: Path) -> list[Path]:
+    for name, flags in RUNS.items():
+        assert train(f"{TRACKED} --save_path {name} {flags}").code == 0
+    return [here / name for name in RUNS]
+
+
+def documented(title: str) -> set[str]:
+    """The code words in the first column of the tables below a heading of level 2."""
+    section = (ROOT / "docs/metrics.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, flags=re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_metric_is_explained_and_every_explained_metric_is_written(written):
+    keys = {key for run in written for row in all_rows(run) for key in row}
+    parts = {"reward/nan_for_some", "reward/last_number"}
+    assert parts <= keys
+    assert keys - parts | {"reward/<part>"} == documented("metrics.jsonl")
+
+
+def test_the_keys_of_trajectories(written):
+    lines = [line for run in written for path in (run / "logs/trajectories").iterdir() for line in path.open()]
+    assert {key for line in lines for key in json.loads(line)} == documented("Trajectories")
+
+
+def test_the_keys_of_run_json_and_summary_json(written):
+    section = (ROOT / "docs/metrics.md").read_text().split("\n## summary.json\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", section.split("\nKeys:")[1]))
+    for run in written:
+        assert read_json(run / "logs/run.json").keys() == documented("run.json") - {"value", "source", "hides"}
+        summary = read_json(run / "summary.json")
+        found = summary.keys() | summary["eval"].keys()
+        assert found | {key for result in summary["eval"].values() for key in result} == named

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import tracemalloc
+
+import pytest
+
+from lightrft.track.run_record import PACKAGES, differences, hashes, make_record, write_json
+
+SHA_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2's example
+
+
+def record(**changes):
+    made = {
+        "arguments": {"seed": {"value": 1, "source": "default"}, "quiet": {"value": False, "source": "default"}},
+        "hashes": {"a.jsonl": "0123456789abcdef"},
+        "packages": {"torch": "2.13.0"},
+    }
+    return {**made, **changes}
+
+
+def test_differences_name_what_changed_and_leave_out_what_a_resumption_changes():
+    changed = record(
+        arguments={"seed": {"value": 2, "source": "flag"}, "quiet": {"value": True, "source": "flag"}},
+        hashes={"a.jsonl": "fedcba9876543210"},
+        packages={"torch": "2.14.0", "vllm": "1.0"},
+    )
+    assert differences(record(), changed) == [
+        "--seed was 1, is 2",
+        "hash of a.jsonl was 0123456789ab, is fedcba987654",
+        "version of torch was 2.13.0, is 2.14.0",
+        "version of vllm was None, is 1.0",
+    ]
+    assert differences(record(), record(runtime={"device": "cuda"})) == []
+    other_source = record(arguments={**record()["arguments"], "seed": {"value": 1, "source": "flag"}})
+    assert differences(record(), other_source) == []
+
+
+def test_a_record_survives_json_without_a_difference(tmp_path):
+    data = tmp_path / "train.jsonl"
+    data.write_text("{}\n")
+    values = {"adam_betas": [0.9, 0.95], "warmup": None}
+    arguments = {name: {"value": value, "source": "default"} for name, value in values.items()}
+    made = make_record(arguments, [str(data), "hub/name"], {"device": "cpu"})
+    write_json(tmp_path / "run.json", made)
+    assert differences(json.loads((tmp_path / "run.json").read_text()), made) == []
+    assert list(made["hashes"]) == [str(data)] and made["runtime"] == {"device": "cpu"}
+    assert {"torch", "transformers", "numpy", "tensorboard"} <= made["packages"].keys() <= set(PACKAGES)
+    assert not any("KEY" in name or "TOKEN" in name for name in made["environment"])
+
+
+def test_a_hash_is_of_the_contents(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hashes([str(tmp_path / "a")]) == {str(tmp_path / "a"): SHA_OF_ABC}
+
+
+def test_a_folder_s_hash_is_of_its_files_names_and_contents(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "train").mkdir(parents=True)
+    (folder / "b.txt").write_bytes(b"abc")
+    (folder / "train" / "a.txt").write_bytes(b"abc")
+    # what `sha256sum b.txt train/a.txt | sha256sum` prints
+    expected = hashlib.sha256(f"{SHA_OF_ABC}  b.txt\n{SHA_OF_ABC}  train/a.txt\n".encode()).hexdigest()
+    assert hashes([str(folder)]) == {str(folder): expected}
+    (folder / "b.txt").rename(folder / "c.txt")
+    renamed = hashes([str(folder)])[str(folder)]
+    (folder / "c.txt").write_bytes(b"abd")
+    assert len({expected, renamed, hashes([str(folder)])[str(folder)]}) == 3
+
+
+def test_a_large_file_is_hashed_in_pieces(tmp_path):
+    """64 MB, of which no more than a few are ever held."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(1 << 26)
+    tracemalloc.start()
+    found = hashes([str(path)])[str(path)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    assert found == hashlib.sha256(bytes(1 << 26)).hexdigest()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "run.json"
+    write_json(path, {"a": 1})
+
+    class Odd:
+        def __str__(self):
+            raise ValueError("cannot be written")
+
+    with pytest.raises(ValueError, match="cannot"):
+        write_json(path, {"a": Odd()})
+    assert json.loads(path.read_text()) == {"a": 1} and [e.name for e in tmp_path.iterdir()] == ["run.json"]
