@@ -195,7 +195,8 @@ def test_constructors_get_their_own_arguments():
 
 # What stands in the text of the repository
 
-IGNORED = tuple(".git __pycache__ build dist models outputs runs wandb .pytest_cache .ruff_cache .hypothesis".split())
+CACHES = ("__pycache__", "wandb", ".pytest_cache", ".ruff_cache", ".hypothesis")
+IGNORED = (".git", "build", "dist", "models", "outputs", "runs", *CACHES)
 HOSTS = ("pypi.org", "pythonhosted.org", "download.pytorch.org", "npmjs.org", "anaconda.org", "huggingface.co", "hf.co")
 HOST = re.compile(r"(?:[a-z0-9-]+\.)*(?:" + "|".join(map(re.escape, HOSTS)) + r")|mirrors?\.[a-z0-9-]+\.[a-z]{2,}")
 MACHINE_PATH = re.compile(r"(?<![\w.$}~/])/(?:work|root|home|Users|mnt|workspace)/\w")
