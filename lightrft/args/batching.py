@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
+
+SEARCHED = 10**6  # divisors up to here are tried: a mistyped size must not hang the refusal
 
 
 def prompts_per_step(args: Args) -> int:
@@ -36,19 +37,25 @@ def legal_train_batches(samples: int, train_batch: int, unit: int) -> list[int]:
     The least common multiple is always legal, so there is always one above; below there may be none.
     """
     common = math.lcm(samples, unit)
-    below = (size for size in range(train_batch // unit * unit, 0, -unit) if fits(samples, size))
-    above = (size for size in range((train_batch // unit + 1) * unit, train_batch + common + 1, unit))
-    return [*_first(below), *_first(size for size in above if fits(samples, size))]
+    divisors = [size for size in _divisors(samples) if size % unit == 0]
+    nearest = train_batch // common
+    sizes = sorted({*divisors, *(common * times for times in (nearest - 1, nearest, nearest + 1))})
+    return _around(train_batch, [size for size in sizes if size > 0])
 
 
 def legal_micro_batches(train_batch: int, micro: int, world_size: int) -> list[int]:
     """The nearest micro-batch sizes below and above that divide the train batch on every rank; maybe none."""
     if train_batch % world_size:
         return []
-    share = train_batch // world_size
-    divisors = [size for size in range(1, share + 1) if share % size == 0]
-    return [*[size for size in divisors if size < micro][-1:], *[size for size in divisors if size > micro][:1]]
+    return _around(micro, _divisors(train_batch // world_size))
 
 
-def _first(sizes: Iterable[int]) -> list[int]:
-    return [size for _, size in zip(range(1), sizes, strict=False)]
+def _around(number: int, sizes: list[int]) -> list[int]:
+    """The last below and the first above it, of sizes in order."""
+    return [*[size for size in sizes if size < number][-1:], *[size for size in sizes if size > number][:1]]
+
+
+def _divisors(number: int) -> list[int]:
+    """Sorted; of a very large number only those that are small or belong to a small one."""
+    small = [size for size in range(1, min(math.isqrt(number), SEARCHED) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})

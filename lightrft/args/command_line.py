@@ -15,7 +15,7 @@ from lightrft.args.convert import Wrong, from_words
 from lightrft.args.field import Record, as_text
 from lightrft.args.names import DOTTED, about_dotted, about_unknown
 from lightrft.args.settings import Problem, Setting, typed_setting
-from lightrft.args.surface import FLAGS, GROUPS, Flag
+from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
 from lightrft.errors import Refused
 
 TYPED = "typed"
@@ -99,13 +99,19 @@ def _without_dotted(argv: Sequence[str]) -> tuple[list[str], list[Setting | Prob
         weights = word == "--reward_weights" if word.startswith("--") else weights
         if word == "--":
             found.append(Problem((), "-- is not a flag; --help lists them all"))
-        elif not weights and DOTTED.fullmatch(word):
+        elif not weights and not _awaits_text(words) and DOTTED.fullmatch(word):
             found.append(Problem((), about_dotted(word) or word))
         elif _is_negative(word) and not PLAIN.fullmatch(word) and words and FLAG.fullmatch(words[-1]):
             words[-1] += f"={word}"
         else:
             words.append(word)
     return words, found
+
+
+def _awaits_text(words: list[str]) -> bool:
+    """Whether the last word is a flag whose text comes next: it may look like `a.b=c`."""
+    flag = FLAGS.get(NAMES.get(words[-1].removeprefix("--"), "")) if words and FLAG.fullmatch(words[-1]) else None
+    return flag is not None and flag.kind.of is str
 
 
 def _is_negative(word: str) -> bool:
@@ -143,7 +149,7 @@ def _strangers(rest: Sequence[str]) -> Iterator[Problem]:
             bare = name.lstrip("-")
             yield Problem((), about_unknown(bare, name[: len(name) - len(bare)]))
         elif not after_flag:
-            yield Problem((), f"{word!r} belongs to no flag")
+            yield Problem((), f"{word!r} belongs to no flag; remove it")
         after_flag = after_flag or is_flag
 
 

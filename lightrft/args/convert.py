@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Union, get_args, get_origin
 
 import yaml
+from yaml.resolver import Resolver
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+WHOLE = re.compile(r"[-+]?[1-9][0-9]*")
 NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 WANTED = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
 
@@ -74,13 +76,17 @@ def _scalar(of: type, text: str) -> Any:
         return int(text)
     if of is float and NUMBER.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
-    raise Wrong(f"must be {WANTED[of]}, got {text!r}")
+    wanted = "an integer of at most 18 digits" if of is int and WHOLE.fullmatch(text) else WANTED[of]
+    raise Wrong(f"must be {wanted}, got {text!r}")
 
 
 def _scalar_of_node(of: type, node: yaml.Node) -> Any:
     if not isinstance(node, yaml.ScalarNode):
         found = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
         raise Wrong(f"must be {WANTED[of]}, got {found}")
+    plain = Resolver().resolve(yaml.ScalarNode, node.value, (True, False))
+    if of is not str and node.style is None and node.tag != plain:
+        raise Wrong(f"must be {WANTED[of]}, got the tag {node.tag!r}; remove it")
     is_text = node.tag.endswith(":str")
     if of is bool and node.style is None and node.value.lower() in ("true", "false"):
         return node.value.lower() == "true"
@@ -119,5 +125,5 @@ def _pairs_of_node(kind: Kind, node: yaml.Node) -> dict[str, Any]:
 
 def _add(pairs: dict[str, Any], name: str, value: Any) -> None:
     if name in pairs:
-        raise Wrong(f"names {name!r} twice")
+        raise Wrong(f"names {name!r} twice; remove one")
     pairs[name] = value

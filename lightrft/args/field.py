@@ -59,6 +59,8 @@ class Record:
 
     def violation(self, value: Any) -> str | None:
         """What is wrong with a value of the right type, and what would work."""
+        if self.required and value == ():
+            return "is empty: give at least one value"
         return next((wrong for item in items_of(value) if (wrong := self._wrong(item))), None)
 
     def _wrong(self, item: Any) -> str | None:
@@ -67,7 +69,7 @@ class Record:
             return "is empty: give a value or leave the flag out"
         if allowed is not None and item not in allowed:
             names = [str(choice) for choice in allowed]
-            return f"{item} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"
+            return f"{as_text(item)} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"
         if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
             return f"{as_text(item)} is out of bounds: it must be {self.bounds()}"
         return None

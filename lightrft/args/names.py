@@ -75,7 +75,8 @@ def about_dotted(word: str) -> str | None:
 
 def about_unknown(name: str, dashes: str = "--") -> str:
     """`name` without dashes; `dashes` as the user writes them, none in YAML."""
-    return f"{dashes}{name} is not a flag{_nearest(name, dashes)}"
+    shown = name if name.isprintable() else repr(name)
+    return f"{dashes}{shown} is not a flag{_nearest(name, dashes and '--')}"
 
 
 def _as_flag(flag: str, value: str) -> str:

@@ -17,12 +17,13 @@ _CHOICES = {
 UNBUILT_CHOICES = {(flag, name): part for part, (flag, names) in _CHOICES.items() for name in names.split()}
 
 
-def unbuilt_abilities(world_size: int, program: str) -> Iterator[str]:
+def unbuilt_abilities(world_size: int, program: str, *, assumed: bool = False) -> Iterator[str]:
     """What is refused whatever the flags are: one line each."""
     if program == "vision":
         yield "training of vision-language models is not built yet (vision); train.py trains text models"
     if world_size > 1:
-        yield f"training on {world_size} processes is not built yet (distributed); start one process"
+        remedy = "use --assume_gpus 1x80GB" if assumed else "start one process"
+        yield f"training on {world_size} processes is not built yet (distributed); {remedy}"
 
 
 def about_choice(flag: str, value: object) -> str | None:

@@ -13,19 +13,24 @@ from lightrft.args.names import about_unknown
 from lightrft.args.settings import Problem, Setting, typed_setting
 from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
 
+MEND = "write flag: value, one a line"
 Entry = tuple[str, yaml.Node, int, str]  # key, value, line, group that it stands under or ""
 
 
 def read_yaml(path: str) -> list[Setting | Problem]:
+    text = ""
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
-        return [Problem((), f"--config {path}: {error.strerror}")]
+        return [Problem((), f"--config {path}: {error.strerror}; give a YAML file")]
     except UnicodeDecodeError:
-        return [Problem((), f"--config {path}: not a UTF-8 text file")]
+        return [Problem((), f"--config {path}: not a UTF-8 text file; give a YAML file")]
     except yaml.YAMLError as error:
-        return [Problem((), f"{_position(path, error)}: broken YAML: {_cause(error)}")]
-    if root is None:
+        return [Problem((), f"{path}:{_error_line(text, error)}: broken YAML: {_cause(error)}; {MEND}")]
+    except RecursionError:
+        return [Problem((), f"{path}:1: broken YAML: nested too deeply; {MEND}")]
+    if root is None or root.tag.endswith(":null"):
         return []
     if not isinstance(root, yaml.MappingNode):
         return [Problem((), f"{path}:{_line(root)}: must be a mapping of flags to values")]
@@ -38,7 +43,8 @@ def _settings(path: str, root: yaml.MappingNode) -> list[Setting | Problem]:
     for key, node, line, group in _entries(root):
         name = NAMES.get(key, key)
         if name in first_line:
-            found.append(Problem((name,), f"{path}:{line}: {key} is set twice, first on line {first_line[name]}"))
+            twice = f"{key} is set twice, first on line {first_line[name]}; remove one"
+            found.append(Problem((name,), f"{path}:{line}: {twice}"))
             continue
         first_line[name] = line
         found.extend(_setting(path, (key, node, line, group)))
@@ -85,9 +91,10 @@ def _line(node: yaml.Node) -> int:
     return node.start_mark.line + 1 if node.start_mark else 0
 
 
-def _position(path: str, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    return f"{path}:{mark.line + 1}" if mark else path
+def _error_line(text: str, error: yaml.YAMLError) -> int:
+    """A parser's error has a mark; one about a character has its position."""
+    mark, position = getattr(error, "problem_mark", None), getattr(error, "position", 0)
+    return mark.line + 1 if mark else text[:position].count("\n") + 1
 
 
 def _cause(error: yaml.YAMLError) -> str:

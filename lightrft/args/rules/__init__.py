@@ -28,8 +28,10 @@ def findings(args: Args, world_size: int, *, strict: bool = False, program: str 
     world = assumed.count if assumed else world_size
     found = [entry for rule in RULES for entry in rule(args, world)]
     found = [_hardened(entry) for entry in found] if strict else found
-    return [*(Problem((), line) for line in unbuilt_abilities(world, program)), *found]
+    return [*(Problem((), line) for line in unbuilt_abilities(world, program, assumed=assumed is not None)), *found]
 
 
 def _hardened(entry: Finding) -> Problem:
-    return Problem(entry.flags, f"{entry.text} (refused under --strict_args)") if isinstance(entry, Notice) else entry
+    if isinstance(entry, Problem):
+        return entry
+    return Problem(entry.flags, f"{entry.text} (refused under --strict_args; remove one of the two)")

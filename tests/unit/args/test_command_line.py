@@ -83,7 +83,7 @@ def test_the_later_word_wins_and_shows_what_it_hides():
         ("--reward_weights a", "--reward_weights takes name=number, got 'a'"),
         ("--reward_weights =1", "--reward_weights takes name=number, got '=1'"),
         ("--reward_weights a=b", "--reward_weights must be a finite number, got 'b'"),
-        ("--reward_weights a=1 a=2", "--reward_weights names 'a' twice"),
+        ("--reward_weights a=1 a=2", "--reward_weights names 'a' twice; remove one"),
         (
             "--lr_scheduler cosin",
             "--lr_scheduler cosin is not one of its choices: constant, linear, cosine, "
@@ -130,8 +130,15 @@ def test_dotted_overrides_name_the_flag(word: str, line: str):
     assert refusal(parse, [word, *BASE.split()]) == [line]
 
 
+def test_a_text_may_look_like_a_dotted_override():
+    assert parsed("--system_prompt a.b=c").data.system_prompt == "a.b=c"
+    assert parsed("--stop x.y=1 z").sampling.stop == ("x.y=1", "z")
+    assert refused("--stop x y.z=1")[0].startswith("y.z=1 is a dotted override")
+    assert refused("--seed y.z=1")[0].startswith("y.z=1 is a dotted override")
+
+
 def test_words_that_belong_to_no_flag():
-    assert refusal(parse, ["stray", *BASE.split()]) == ["'stray' belongs to no flag"]
+    assert refusal(parse, ["stray", *BASE.split()]) == ["'stray' belongs to no flag; remove it"]
     assert refused("--") == ["-- is not a flag; --help lists them all"]
 
 

@@ -189,8 +189,9 @@ def test_fewer_engines_and_data_parallel_ranks_than_processes():
 
 
 def test_assumed_gpus_take_the_place_of_this_machine():
-    assert broken_rules("--assume_gpus 3x80GB")[0] == WORLD.format(3)
-    assert broken_rules("--assume_gpus 3x80GB") == broken_rules("", 3)
+    alone, *others = broken_rules("--assume_gpus 3x80GB")
+    assert alone == WORLD.format(3).replace("start one process", "use --assume_gpus 1x80GB")
+    assert others == broken_rules("", 3)[1:]
     assert notices("--assume_gpus 1x24.5gb") == []
 
 
@@ -200,7 +201,7 @@ def test_the_critic_learns_faster():
         "--actor_learning_rate 1e-06 is not below --critic_learning_rate 1e-06; the critic usually learns faster, as "
         "with --critic_learning_rate 1e-05"
     )
-    assert f"{line} (refused under --strict_args)" in broken_rules(f"{slow} --strict_args")
+    assert f"{line} (refused under --strict_args; remove one of the two)" in broken_rules(f"{slow} --strict_args")
     assert len(broken_rules("--actor_learning_rate 9e-7 --critic_learning_rate 1e-6 --strict_args")) == 1
     assert notices("--actor_learning_rate 5e-6") == []
 
@@ -208,7 +209,8 @@ def test_the_critic_learns_faster():
 def test_a_small_kl_target():
     assert len(broken_rules("--kl_target 0.01 --strict_args")) == 1
     assert broken_rules("--kl_target 0.05 --strict_args")[1] == (
-        "--kl_target 0.05 is outside the recommended range 0.001 to 0.01 (refused under --strict_args)"
+        "--kl_target 0.05 is outside the recommended range 0.001 to 0.01 "
+        "(refused under --strict_args; remove one of the two)"
     )
 
 
@@ -289,7 +291,7 @@ def test_all_broken_rules_together():
 )
 def test_notices_and_problems_under_strict(text: str, line: str):
     assert notices(text) == [line]
-    assert broken_rules(f"{text} --strict_args") == [f"{line} (refused under --strict_args)"]
+    assert broken_rules(f"{text} --strict_args") == [f"{line} (refused under --strict_args; remove one of the two)"]
 
 
 @pytest.mark.parametrize(

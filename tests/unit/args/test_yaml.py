@@ -50,9 +50,12 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("model: 3\n", "run.yaml:1: model is a group and must be a mapping of its flags"),
         ("engine_type: vllm\n", "run.yaml:1: engine_type vllm is not built yet (engines); use auto or local"),
         ("config: x.yaml\n", "run.yaml:1: config cannot stand in a file; give all files to --config"),
-        ("seed: 1\n\nseed: 2\n", "run.yaml:3: seed is set twice, first on line 1"),
-        ("seed: 1\ntraining:\n  seed: 2\n", "run.yaml:3: seed is set twice, first on line 1"),
-        ("max_new_tokens: 1\ngenerate_max_len: 2\n", "run.yaml:2: generate_max_len is set twice, first on line 1"),
+        ("seed: 1\n\nseed: 2\n", "run.yaml:3: seed is set twice, first on line 1; remove one"),
+        ("seed: 1\ntraining:\n  seed: 2\n", "run.yaml:3: seed is set twice, first on line 1; remove one"),
+        (
+            "max_new_tokens: 1\ngenerate_max_len: 2\n",
+            "run.yaml:2: generate_max_len is set twice, first on line 1; remove one",
+        ),
         ("max_steps: 3.5\n", "run.yaml:1: max_steps must be an integer, got '3.5'"),
         ("max_steps: 1:30\n", "run.yaml:1: max_steps must be an integer, got '1:30'"),
         ("max_steps: 010\n", "run.yaml:1: max_steps must be an integer, got '010'"),
@@ -70,7 +73,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("adam_betas: [0.9]\n", "run.yaml:1: adam_betas takes 2 values, got 1"),
         ("stop: [a, 1]\n", "run.yaml:1: stop must be text, got '1'; put it in quotes"),
         ("reward_weights: {a: x}\n", "run.yaml:1: reward_weights must be a finite number, got 'x'"),
-        ("reward_weights: {a: 1, a: 2}\n", "run.yaml:1: reward_weights names 'a' twice"),
+        ("reward_weights: {a: 1, a: 2}\n", "run.yaml:1: reward_weights names 'a' twice; remove one"),
         ("kl_estimator: k4\n", "run.yaml:1: kl_estimator k4 is not one of its choices: k1, k2, k3"),
         ("- seed\n", "run.yaml:1: must be a mapping of flags to values"),
         ("seed: 1\n---\nseed: 2\n", "run.yaml:2: broken YAML: but found another document"),
@@ -87,12 +90,12 @@ def test_one_line_with_file_and_line_for_one_mistake(tmp_path: Path, text: str, 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
     assert refusal(parsed, f"--config {tmp_path}/none.yaml") == [
-        f"--config {tmp_path}/none.yaml: No such file or directory"
+        f"--config {tmp_path}/none.yaml: No such file or directory; give a YAML file"
     ]
-    assert refusal(parsed, f"--config {tmp_path}") == [f"--config {tmp_path}: Is a directory"]
+    assert refusal(parsed, f"--config {tmp_path}") == [f"--config {tmp_path}: Is a directory; give a YAML file"]
     (tmp_path / "latin.yaml").write_bytes(b"input_key: \xe9\n")
     assert refusal(parsed, f"--config {tmp_path}/latin.yaml") == [
-        f"--config {tmp_path}/latin.yaml: not a UTF-8 text file"
+        f"--config {tmp_path}/latin.yaml: not a UTF-8 text file; give a YAML file"
     ]
 
 

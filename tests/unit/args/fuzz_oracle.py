@@ -1,0 +1,172 @@
+"""What must come of a command line and its files: every value with its source, or every fault that must be named.
+
+The rules between flags are written down here a second time, from the design: rollout_batch_size counts prompts,
+train_batch_size samples; one of the two products divides the other; and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fuzz_surface import Field, fields
+
+from lightrft.args import presets
+
+ESTIMATORS = {  # those of conftest.py: what they need, where their KL stands, their own defaults
+    "group_norm": (True, "loss", {}),
+    "gspo": (True, "loss", {"clip_range": 3e-4, "clip_range_higher": 4e-4}),
+    "reinforce": (False, "reward", {"kl_estimator": "k1"}),
+}
+GPUS = re.compile(r"([1-9]\d*)x(\d+)GB", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Good:
+    """A setting that must be taken, if nothing else is wrong."""
+
+    flag: str
+    value: Any
+    where: str
+    typed: bool = True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A line of the refusal must begin with `mark`; `flags` are out of play for the rules between flags."""
+
+    mark: str
+    flags: tuple[str, ...] = ()
+    sure: bool = True  # False: it may go unmentioned beside other faults
+
+    def is_named_by(self, line: str) -> bool:
+        return re.match(rf"{self.mark}(?![\w-])", line) is not None
+
+
+@dataclass
+class Expected:
+    layers: dict[str, list[Good]]  # by flag, the strongest last
+    faults: list[Fault]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def expect(settings: list[Good], faults: list[Fault]) -> Expected:
+    """`settings` that stand in files and on the command line, weaker ones first."""
+    known = fields()
+    mode = _last("mode", settings, None)
+    settings = [*(_preset(mode) if mode else []), *settings]
+    estimator = _last("advantage_estimator", settings, "group_norm")
+    own = [Good(name, value, f"default:{estimator}", typed=False) for name, value in ESTIMATORS[estimator][2].items()]
+    layers: dict[str, list[Good]] = {name: [] for name in known}
+    for setting in (*own, *settings):
+        layers[setting.flag].append(setting)
+    broken = {name for fault in faults for name in fault.flags}
+    missing = [f for f in known.values() if f.required and not layers[f.name] and f.name not in broken]
+    faults = [*faults, *(Fault(f"--{f.name}", (f.name,)) for f in missing)]
+    expected = Expected(layers, faults, _values(known, layers))
+    broken.update(f.name for f in missing)
+    expected.faults += [Fault(mark) for mark, rests_on in _rules(known, expected) if not broken & set(rests_on)]
+    return expected
+
+
+def _last(flag: str, settings: list[Good], default: Any) -> Any:
+    return next((setting.value for setting in reversed(settings) if setting.flag == flag), default)
+
+
+def _preset(mode: str) -> list[Good]:
+    """The preset's file, read by PyYAML; a setting's line is the one that begins with its name."""
+    path = Path(presets.FOLDER) / f"{mode}.yaml"
+    lines = [line.split(":")[0].strip() for line in path.read_text().splitlines()]
+    found = {name: value for group in yaml.safe_load(path.read_text()).values() for name, value in group.items()}
+    return [Good(name, found[name], f"preset {path.name}:{lines.index(name) + 1}", typed=False) for name in found]
+
+
+def _values(known: dict[str, Field], layers: dict[str, list[Good]]) -> dict[str, Any]:
+    values = {name: layers[name][-1].value if layers[name] else known[name].default for name in known}
+    folder = Path(values["save_path"] or "")
+    derived = {
+        "max_new_tokens": values["max_len"] - values["prompt_max_len"],
+        "ckpt_path": str(folder / "checkpoints"),
+        "log_dir": str(folder / "logs"),
+        "eval_batch_size": values["rollout_batch_size"],
+    }
+    values.update({name: value for name, value in derived.items() if not layers[name]})
+    return values
+
+
+Rule = tuple[str, tuple[str, ...]]  # how the line begins, and the flags that the rule rests on
+
+
+def _rules(known: dict[str, Field], expected: Expected) -> Iterator[Rule]:
+    """The rules that the values break."""
+    values = expected.values
+    match = GPUS.fullmatch(values["assume_gpus"] or "")
+    unreadable = values["assume_gpus"] is not None and (match is None or int(match[2]) == 0)
+    world = int(match[1]) if match and not unreadable else 1
+    if unreadable:
+        yield "--assume_gpus", ("assume_gpus",)
+    if world > 1:
+        yield f".*training on {world} processes", ()
+    yield from _about_unbuilt(known, expected)
+    yield from _about_batches(values, world)
+    yield from _about_algorithm(values)
+    yield from _about_the_rest(values)
+
+
+def _about_unbuilt(known: dict[str, Field], expected: Expected) -> Iterator[Rule]:
+    for name, entry in known.items():
+        top = expected.layers[name][-1] if expected.layers[name] else None
+        if entry.unbuilt and top and top.typed:
+            yield f"--{name}" if top.where == "cli" else re.escape(f"{top.where}: {name}"), (name,)
+
+
+def _about_batches(values: dict[str, Any], world: int) -> Iterator[Rule]:
+    """Requests to engines come in prompts, optimizer steps in samples."""
+    train, rollout, n = values["train_batch_size"], values["rollout_batch_size"], values["n_samples_per_prompt"]
+    micro, span, sequence = values["micro_train_batch_size"], values["engine_tp_size"], values["sp_size"]
+    for name in ("engine_tp_size", "sp_size"):
+        if world % values[name]:
+            yield f"--{name}", (name,)
+    if None in (train, rollout):
+        return
+    sizes = ("train_batch_size", "rollout_batch_size", "n_samples_per_prompt")
+    if max(train, rollout * n) % min(train, rollout * n):
+        yield "--train_batch_size", sizes
+    if train % (micro * max(1, world // sequence)):
+        yield "--train_batch_size", (*sizes, "micro_train_batch_size")
+    if rollout % max(1, world // span):
+        yield "--rollout_batch_size", ("rollout_batch_size", "engine_tp_size")
+
+
+def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
+    needs_group, kl, _ = ESTIMATORS[values["advantage_estimator"]]
+    if needs_group and values["n_samples_per_prompt"] == 1:
+        yield "--n_samples_per_prompt", ("n_samples_per_prompt", "advantage_estimator")
+    if values["use_kl_loss"] is False and values["init_kl_coef"] and kl == "loss":
+        yield "--no-use_kl_loss", ("use_kl_loss", "init_kl_coef", "advantage_estimator")
+    if values["top_k"] == 0:
+        yield "--top_k", ("top_k",)
+
+
+def _about_the_rest(values: dict[str, Any]) -> Iterator[Rule]:
+    prompt, total = values["prompt_max_len"], values["max_len"]
+    if prompt >= total:
+        yield "--prompt_max_len", ("prompt_max_len", "max_len")
+    elif prompt + values["max_new_tokens"] > total:
+        yield "--max_new_tokens", ("max_new_tokens", "prompt_max_len", "max_len")
+    sources, shares = values["prompt_data"] or (), values["prompt_data_probs"]
+    rewards = [name for name in ("reward_fn", "reward_pretrain", "remote_rm_url") if values[name]]
+    if not rewards and not any(source.startswith("reasoning_gym:") for source in sources):
+        yield "there is no reward", ("reward_fn", "reward_pretrain", "remote_rm_url", "prompt_data")
+    if shares and (len(sources) == 1 or len(shares) != len(sources)):
+        yield "--prompt_data_probs", ("prompt_data_probs", "prompt_data")
+    if values["fp16"] and values["bf16"]:
+        yield "--fp16", ("fp16", "bf16")
+    if values["fp16"] and values["fsdp"]:
+        yield "--fp16", ("fp16", "fsdp")
+    if values["fsdp_cpu_offload"] and not values["fsdp"]:
+        yield "--fsdp_cpu_offload", ("fsdp_cpu_offload", "fsdp")
