@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,14 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(words, program)
+    except KeyboardInterrupt:
+        print("stopped at once; the newest checkpoint is where --load_checkpoint goes on", file=sys.stderr, flush=True)
+        return RunFailed.exit_code
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"error: a path is too long: {str(error.filename)[:60]}...; give a shorter one", file=sys.stderr)
+        return Refused.exit_code
     except (Refused, RunFailed) as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr, flush=True)
@@ -35,7 +44,7 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str], program: str) -> int:
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = _world_size(os.environ.get("WORLD_SIZE", "1"))
     args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
         print(print_args(args, args.run.print_args))
@@ -44,6 +53,14 @@ def _run(words: Sequence[str], program: str) -> int:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     return _train(args, notices)
+
+
+def _world_size(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise Refused(
+            f"WORLD_SIZE={text!r} in the environment is no number of processes; torchrun sets it, or unset it"
+        )
+    return int(text)
 
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
@@ -55,7 +72,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
         print(f"notice: {notice}", flush=True)
     inputs = check_inputs(args)
     for line in inputs.skipped:
-        print(f"notice: {line}", flush=True)
+        print(line, flush=True)
     lines = plan(args, inputs)
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:

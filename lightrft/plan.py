@@ -17,7 +17,13 @@ from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
 from lightrft.strategy.base import Precision
 from lightrft.strategy.deepspeed import effective_stage
-from lightrft.strategy.memory import model_states
+from lightrft.strategy.memory import ModelStates, model_states
+
+WAYS = {  # fsdp, zero_stage, fsdp_cpu_offload
+    "--zero_stage 3": (False, 3, False),
+    "--fsdp": (True, 3, False),
+    "--fsdp --fsdp_cpu_offload": (True, 3, True),
+}
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,20 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
     chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
+    rewards = " + ".join(inputs.rewards.names)
     return [
         f"model {model.pretrain}; {chosen}",
-        f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {inputs.rewards.primary}",
+        f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {rewards}",
         *([inputs.first_prompt()] if args.run.dry_run else []),
-        f"{steps} steps of {each} prompts x {n} samples, {k} optimizer step{'s' if k > 1 else ''} each; "
+        f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
         f"estimator {args.algorithm.advantage_estimator}",
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
     ]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def _memory(args: Args) -> Iterator[str]:
@@ -99,16 +110,28 @@ def _memory(args: Args) -> Iterator[str]:
     found = hardware(args)
     if found.gigabytes is None:
         return
-    states = model_states(
+    states = _states(args, found, args.distributed.fsdp, args.distributed.zero_stage, args.distributed.fsdp_cpu_offload)
+    text = f"weights, gradients and optimizer take {states} of {found.gigabytes:g} GB on each GPU"
+    if states.total > found.gigabytes * 1e9:
+        raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; {_what_fits(args, found)}")
+    yield f"{text}; activations, logits and caches come on top"
+
+
+def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -> ModelStates:
+    return model_states(
         count_parameters(args.model),
         ranks=found.processes,
-        stage=None if args.distributed.fsdp else effective_stage(args.distributed.zero_stage, found.processes),
+        stage=None if fsdp else effective_stage(stage, found.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
         reference=kl_in_loss(args, load_estimator(args.algorithm.advantage_estimator)) > 0,
-        on_cpu=args.distributed.fsdp_cpu_offload,
+        on_cpu=on_cpu,
     )
-    text = f"weights, gradients and optimizer take {states} of {found.gigabytes:g} GB on each GPU"
-    if states.total > found.gigabytes * 1e9:
-        raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; use --zero_stage 3, --fsdp or more GPUs")
-    yield f"{text}; activations, logits and caches come on top"
+
+
+def _what_fits(args: Args, found: Hardware) -> str:
+    """The first of the other ways to hold the model that fits."""
+    for flags, way in WAYS.items():
+        if _states(args, found, *way).total <= (found.gigabytes or 0) * 1e9:
+            return f"use {flags}"
+    return "use a smaller model or larger GPUs"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightrft.args import Args
 from lightrft.errors import Refused
 from lightrft.models.load import check_positions, load_tokenizer
-from lightrft.prompts.bad_rows import BadRows
+from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
 from lightrft.prompts.shares import check_shares, first_of_each
@@ -51,9 +51,11 @@ def check_inputs(args: Args) -> Inputs:
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
     prompts = _training(args, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
+    prompts = _judged(rewards, prompts, rows)
     held_out = _held_out(args, held_out_rows)
     if held_out:
         _check_judged(args, held_out)
+        held_out = _judged(rewards, held_out, held_out_rows)
     prompts = _encode(args, prompts, tokenizer, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, tokenizer, held_out_rows)
@@ -64,6 +66,19 @@ def _training(args: Args, bad: BadRows) -> list[Prompt]:
     data = args.data
     prompts = load_prompts(data.prompt_data, data.prompt_split, data, bad=bad)
     return first_of_each(prompts, data.max_samples, data.prompt_data_probs)
+
+
+def _judged(rewards: CombinedReward, prompts: list[Prompt], bad: BadRows) -> list[Prompt]:
+    """Those that the rules among the rewards can judge; the others are bad rows."""
+    kept = []
+    for prompt in prompts:
+        reason = rewards.objection(prompt)
+        if reason is None:
+            kept.append(prompt)
+        else:
+            bad.add(prompt.origin, prompt.where, reason)
+    bad.settle(origins(prompts) - origins(kept))
+    return kept
 
 
 def _held_out(args: Args, bad: BadRows) -> list[Prompt]:
@@ -100,10 +115,17 @@ def _check_unused(args: Args) -> None:
     found = [path for path in (metrics, *marks) if path.is_file() and path.stat().st_size]
     found += Path(args.checkpoint.ckpt_path).glob("step_*")
     if found and not args.checkpoint.load_checkpoint:
+        flag = _which_folder(args, found[0])
         raise Refused(
-            f"--save_path {args.checkpoint.save_path} already holds a run or a model ({found[0]}); "
-            "go on with a run by --load_checkpoint, or choose another --save_path"
+            f"--{flag} {args.value(flag)} already holds a run or a model ({found[0]}); "
+            f"go on with a run by --load_checkpoint, or choose another --{flag}"
         )
+
+
+def _which_folder(args: Args, found: Path) -> str:
+    """The typed flag whose folder it is in, else --save_path, from which the others follow."""
+    flags = (flag for flag in ("log_dir", "ckpt_path") if args.typed(flag) and Path(args.value(flag)) in found.parents)
+    return next(flags, "save_path")
 
 
 def _check_strategy(args: Args) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import signal
 import sys
@@ -69,6 +71,8 @@ class StopRequest:
         if self.name is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
+        again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
+        os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe in a handler
 
 
 @dataclass
@@ -177,6 +181,9 @@ class Trainer:
         self.prompts.load_state(state["prompts"])
         self.sync.push(self.policy, version=self.progress.step)
         self.console.say(f"resumed from step {self.progress.step} ({path})")
+        finished = self.save_path / "summary.json"
+        if finished.is_file() and (steps := json.loads(finished.read_text())["steps"]) > self.progress.step:
+            self.console.say(f"warning: steps {self.progress.step + 1} to {steps} were done already and are done again")
         for line in differences(state["record"], self.record):
             self.console.say(f"warning: changed since that checkpoint: {line}")
 
@@ -206,7 +213,9 @@ class Trainer:
 
 
 def describe(result: dict[str, Any]) -> str:
-    return f"{result['accuracy']:.3f} [{result['ci_low']:.3f}, {result['ci_high']:.3f}] on {result['n']} prompts"
+    invalid = f", {result['invalid']} invalid" if result["invalid"] else ""
+    interval = f"[{result['ci_low']:.3f}, {result['ci_high']:.3f}]"
+    return f"{result['accuracy']:.3f} {interval} on {result['n']} prompts{invalid}"
 
 
 def _peak_memory() -> float:

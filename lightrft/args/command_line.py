@@ -21,6 +21,7 @@ from lightrft.errors import Refused
 TYPED = "typed"
 PLAIN = re.compile(r"-[0-9]+|-[0-9]*\.[0-9]+")
 FLAG = re.compile(r"--\w+")
+DASHED = "; one that begins with a dash is written --flag=-value"
 ALONE = "text"  # what `--print_args` means without a value
 USAGE = "%(prog)s --pretrain MODEL --prompt_data FILE --reward_fn RULE --rollout_batch_size N --train_batch_size N "
 USAGE += "--save_path FOLDER [--flag value ...]"
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         usage=USAGE,
         description="Reinforcement fine-tuning of language models.",
-        epilog="Command line > YAML (--config) > the estimator's defaults > the defaults shown here.",
+        epilog="Command line > YAML (--config) > preset of --mode > the estimator's defaults > those shown here.",
         allow_abbrev=False,
         formatter_class=_Formatter,
         argument_default=argparse.SUPPRESS,
@@ -135,7 +136,9 @@ def _value(flag: Flag, option: str, words: list[str]) -> Any:
     if flag.record.nargs == "?" and not words:
         return ALONE
     if flag.kind.shape != "one" and not words:
-        raise Wrong("takes at least one value, got none")
+        raise Wrong(f"takes at least one value, got none{DASHED}")
+    if not words:
+        raise Wrong(f"takes one value, got none{DASHED}")
     return from_words(flag.kind, words)
 
 

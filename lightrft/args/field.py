@@ -67,6 +67,8 @@ class Record:
         allowed = self.allowed()
         if item == "":
             return "is empty: give a value or leave the flag out"
+        if isinstance(item, str) and "\0" in item:
+            return "holds a NUL character; remove it"
         if allowed is not None and item not in allowed:
             names = [str(choice) for choice in allowed]
             return f"{as_text(item)} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"

@@ -61,6 +61,46 @@ FOREIGN = {
 }
 
 
+VALUES = {
+    ("advantage_estimator", "grpo"): "group_norm",
+    ("advantage_estimator", "reinforce_plus_plus"): "reinforce",
+    ("advantage_estimator", "reinforce_plus_plus_baseline"): "reinforce_baseline",
+    ("kl_estimator", "low_var_kl"): "k3",
+    ("kl_estimator", "kl"): "k1",
+    ("kl_estimator", "mse"): "k2",
+}
+
+# Flags of TRL and OpenRLHF that mean one of ours.
+OTHERS = {
+    "beta": "init_kl_coef",
+    "dataset_name": "prompt_data",
+    "epsilon": "clip_range",
+    "epsilon_high": "clip_range_higher",
+    "kl_coef": "init_kl_coef",
+    "kl_loss_coef": "init_kl_coef",
+    "learning_rate": "actor_learning_rate",
+    "logging_dir": "use_tensorboard",
+    "loss_type": "loss_agg_mode",
+    "lr": "actor_learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "max_completion_length": "max_new_tokens",
+    "max_grad_norm": "max_norm",
+    "max_prompt_length": "prompt_max_len",
+    "model_name_or_path": "pretrain",
+    "num_generations": "n_samples_per_prompt",
+    "num_iterations": "max_epochs",
+    "num_train_epochs": "num_episodes",
+    "optim": "optimizer",
+    "output_dir": "save_path",
+    "per_device_train_batch_size": "micro_train_batch_size",
+    "resume_from_checkpoint": "load_checkpoint",
+    "reward_funcs": "reward_fn",
+    "warmup_ratio": "lr_warmup_ratio",
+    "warmup_steps": "lr_warmup_steps",
+    "weight_decay": "l2",
+}
+
+
 def about_dotted(word: str) -> str | None:
     """Why `a.b.c=value` is refused, with the flag that means the same; None for any other word."""
     match = DOTTED.fullmatch(word)
@@ -76,10 +116,13 @@ def about_dotted(word: str) -> str | None:
 def about_unknown(name: str, dashes: str = "--") -> str:
     """`name` without dashes; `dashes` as the user writes them, none in YAML."""
     shown = name if name.isprintable() else repr(name)
+    if name in OTHERS:
+        return f"{dashes}{shown} is not a flag; use {dashes and '--'}{OTHERS[name]}"
     return f"{dashes}{shown} is not a flag{_nearest(name, dashes and '--')}"
 
 
 def _as_flag(flag: str, value: str) -> str:
+    value = VALUES.get((flag, value), value)
     if not FLAGS[flag].is_switch:
         return f"--{flag} {value}"
     return f"--no-{flag}" if value.lower() == "false" else f"--{flag}"

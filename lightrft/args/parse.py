@@ -40,6 +40,8 @@ def parse(
     problems = [entry for entry in found if isinstance(entry, Problem)]
     broken = {flag for problem in problems for flag in problem.flags}
     settings = [*_of_estimator(settings), *settings]
+    if "config" in broken:  # what the file would have set, nobody knows: it has to be mended first
+        raise Refused("\n".join(map(str, problems)))
     missing = _missing(settings, broken)
     problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
     args = _args(settings)
@@ -51,10 +53,19 @@ def parse(
 
 
 def _typed(argv: Sequence[str]) -> list[Setting | Problem]:
-    """Lowest precedence first. Later words win, for --config too."""
-    words = read_command_line(argv)
-    files = [entry.value for entry in words if isinstance(entry, Setting) and entry.flag == "config"]
-    return [entry for path in (files[-1] if files else ()) for entry in read_yaml(path)] + words
+    """Lowest precedence first; later words win, and later files."""
+    words = _one_config(read_command_line(argv))
+    files = [path for entry in words if isinstance(entry, Setting) and entry.flag == "config" for path in entry.value]
+    return [entry for path in files for entry in read_yaml(path)] + words
+
+
+def _one_config(words: Sequence[Setting | Problem]) -> list[Setting | Problem]:
+    """`--config a.yaml --config b.yaml` is `--config a.yaml b.yaml`: no file is dropped in silence."""
+    given = [entry for entry in words if isinstance(entry, Setting) and entry.flag == "config"]
+    if len(given) < 2:
+        return list(words)
+    others = [entry for entry in words if entry not in given]
+    return [*others, replace(given[-1], value=tuple(path for entry in given for path in entry.value))]
 
 
 def _of_program(defaults: Mapping[str, object]) -> list[Setting]:

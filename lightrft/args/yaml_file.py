@@ -23,17 +23,17 @@ def read_yaml(path: str) -> list[Setting | Problem]:
         text = Path(path).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
-        return [Problem((), f"--config {path}: {error.strerror}; give a YAML file")]
+        return [Problem(("config",), f"--config {path}: {error.strerror}; give a YAML file")]
     except UnicodeDecodeError:
-        return [Problem((), f"--config {path}: not a UTF-8 text file; give a YAML file")]
+        return [Problem(("config",), f"--config {path}: not a UTF-8 text file; give a YAML file")]
     except yaml.YAMLError as error:
-        return [Problem((), f"{path}:{_error_line(text, error)}: broken YAML: {_cause(error)}; {MEND}")]
+        return [Problem(("config",), f"{path}:{_error_line(text, error)}: broken YAML: {_cause(error)}; {MEND}")]
     except RecursionError:
-        return [Problem((), f"{path}:1: broken YAML: nested too deeply; {MEND}")]
+        return [Problem(("config",), f"{path}:1: broken YAML: nested too deeply; {MEND}")]
     if root is None or root.tag.endswith(":null"):
         return []
     if not isinstance(root, yaml.MappingNode):
-        return [Problem((), f"{path}:{_line(root)}: must be a mapping of flags to values")]
+        return [Problem(("config",), f"{path}:{_line(root)}: must be a mapping of flags to values")]
     return _settings(path, root)
 
 

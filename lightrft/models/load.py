@@ -29,7 +29,7 @@ def check_pretrain(args: ModelArgs) -> None:
             raise Refused(f"--pretrain {args.pretrain}: it has no config.json; give a Hugging Face model folder")
         return
     looks_like_path = args.pretrain.startswith((".", "/", "~")) or args.pretrain.count("/") > 1
-    if path.exists() or looks_like_path:
+    if path.exists() or looks_like_path or (len(path.parts) > 1 and Path(path.parts[0]).is_dir()):
         raise Refused(f"--pretrain {args.pretrain}: no such model folder; give a folder with config.json or a hub name")
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrft.args.groups.data import GENERATED
+from lightrft.args.groups.data import GENERATED, LABEL
 from lightrft.errors import Refused
 from lightrft.prompts import gym
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
@@ -44,6 +44,7 @@ def load_prompts(
         raise Refused(f"{flag} names no data; {WORKS}")
     prompts = [prompt for origin, spec in enumerate(specs) for prompt in _load_one(spec, split, data, bad, origin)]
     bad.settle(set(range(len(specs))) - origins(prompts))
+    _check_label(prompts, data, bad.flag)
     return [
         replace(prompt, id=name, messages=_dressed(prompt.messages, data))
         for prompt, name in zip(prompts, _ids(prompts), strict=True)
@@ -105,6 +106,15 @@ def _ids(prompts: Sequence[Prompt]) -> Iterator[str]:
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         seen[digest] += 1
         yield digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _check_label(prompts: Sequence[Prompt], data: DataArgs, flag: str) -> None:
+    """A label's column that was asked for and is in no row at all: every reference would be None in silence."""
+    rows = [prompt for prompt in prompts if not prompt.source.startswith(GENERATED)]
+    named = data.label_key != LABEL and data.reference_key is None
+    if named and rows and not any(data.label_key in prompt.columns for prompt in rows):
+        there = ", ".join(sorted({key for prompt in rows for key in prompt.columns})) or "none"
+        raise Refused(f"--label_key {data.label_key}: no row of {flag} has this column; columns there: {there}")
 
 
 def check_template(template: str | None) -> None:

@@ -82,19 +82,39 @@ def _encoded(
 def _ids_of(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, templated: bool
 ) -> Sequence[Sequence[int] | BadRow]:
-    if not templated:
-        texts = ["\n".join(message["content"] for message in prompt.messages) for prompt in prompts]
-        return tokenizer(texts)["input_ids"]  # pyright: ignore[reportReturnType]
-    chats = [[dict(message) for message in prompt.messages] for prompt in prompts]
+    alike = len(prompts) == 1 or not (templated and any(map(_options, prompts)))  # one call has one set of options
     try:
-        # Tokenised by the template's own call: it adds no special tokens, so a BOS in the template stays single.
-        made: Any = tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
-        return made["input_ids"]
+        if alike:
+            return (_from_template if templated else _from_text)(prompts, tokenizer)
     except Exception as error:  # templates raise what their authors chose, such as "System role not supported"
         if len(prompts) == 1:
-            reason = " ".join(str(error).split())
-            return [BadRow(f"the chat template refuses these messages: {reason}")]
-        return [ids for prompt in prompts for ids in _ids_of([prompt], tokenizer, templated)]
+            who, reason = "chat template" if templated else "tokenizer", " ".join(str(error).split())
+            return [BadRow(f"the {who} refuses these messages: {reason[:200]}")]
+    return [ids for prompt in prompts for ids in _ids_of([prompt], tokenizer, templated)]
+
+
+def _from_text(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> Any:
+    return tokenizer(["\n".join(message["content"] for message in prompt.messages) for prompt in prompts])["input_ids"]
+
+
+def _from_template(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Tokenised by the template's own call: it adds no special tokens, so a BOS in the template stays single."""
+    chats = [[dict(message) for message in prompt.messages] for prompt in prompts]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **_options(prompts[0])}
+    made: Any = tokenizer.apply_chat_template(chats, **options)
+    return made["input_ids"]
+
+
+def _options(prompt: Prompt) -> dict[str, Any]:
+    """What TRL's rows tell the template: a beginning of the answer is gone on with; tools; options of the template."""
+    if not prompt.conversational:
+        return {}
+    options = dict(prompt.columns.get("chat_template_kwargs") or {})
+    if prompt.columns.get("tools"):
+        options["tools"] = prompt.columns["tools"]
+    if prompt.messages[-1]["role"] == "assistant":
+        options |= {"add_generation_prompt": False, "continue_final_message": True}
+    return options
 
 
 def _check_lengths(prompts: Sequence[Prompt], limit: int, flag: str) -> None:

@@ -17,6 +17,7 @@ from lightrft.prompts.bad_rows import BadRow
 
 Rows = Iterator[tuple[str, Any]]
 BATCH = 4096  # rows of a table that are Python objects at a time
+LONGEST_CELL = 1 << 30  # characters; Python's own limit is 2^17, which a long document passes
 DECODER = json.JSONDecoder()
 
 
@@ -35,6 +36,8 @@ def _decoded(line: str) -> Any:
         return BadRow(f"invalid JSON ({error.msg}, column {error.colno})")
     except RecursionError:
         return BadRow("invalid JSON (nested too deeply)")
+    except ValueError as error:  # an integer of thousands of digits
+        return BadRow(f"invalid JSON ({error})")
 
 
 def json_rows(spec: str, label: str) -> Rows:
@@ -62,6 +65,8 @@ def _array(text: str, label: str) -> int:
         raise Refused(f"{label}:{error.lineno}: invalid JSON ({error.msg}, column {error.colno}){lines}") from None
     except RecursionError:
         raise Refused(f"{label}: invalid JSON (nested too deeply)") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise Refused(f"{label}: invalid JSON ({error})") from None
     if isinstance(whole, list):
         return _next(text, 0)
     arrays = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
@@ -92,6 +97,7 @@ def _next(text: str, at: int) -> int:
 
 def csv_rows(spec: str, label: str) -> Rows:
     """Comma-separated, the first line names the columns; every value is a text, and an empty one is None."""
+    csv.field_size_limit(LONGEST_CELL)
     with _readable(label), open(spec, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)  # strict: a quote that is never closed would swallow the rest in silence
         try:

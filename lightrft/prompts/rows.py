@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lightrft.args.groups.data import LABEL
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.types import Prompt
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from lightrft.args.groups.data import DataArgs
 
 Messages = tuple[Mapping[str, Any], ...]
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> Prompt:
@@ -33,17 +35,18 @@ def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> P
 
 
 def _reference(row: Mapping[str, Any], data: DataArgs) -> Any:
-    """The label's column, else verl's `reward_model: {"ground_truth": ...}`, else None; or the column asked for."""
+    """The column asked for; else verl's `reward_model: {"ground_truth": ...}`; else the label's column, or None."""
     if data.reference_key is not None:
         return _required(row, data.reference_key, "--reference_key")
-    label, verl = row.get(data.label_key), row.get("reward_model")
-    return verl.get("ground_truth") if label is None and isinstance(verl, Mapping) else label
+    verl = row.get("reward_model")
+    truth = verl.get("ground_truth") if isinstance(verl, Mapping) and data.label_key == LABEL else None
+    return row.get(data.label_key) if truth is None else truth
 
 
 def _source(row: Mapping[str, Any], stem: str, data: DataArgs) -> str:
     if data.source_key is not None:
         return str(_required(row, data.source_key, "--source_key"))
-    return str(row.get("source") or row.get("data_source") or stem)
+    return str(row.get("data_source") or row.get("source") or stem)
 
 
 def _required(row: Mapping[str, Any], key: str, flag: str) -> Any:
@@ -68,8 +71,16 @@ def _messages(row: Mapping[str, Any], key: str) -> Messages:
 
 def _chat(value: list[Any], key: str) -> Messages:
     messages = tuple(_message(message, f"'{key}'[{index}]") for index, message in enumerate(value))
-    if not any(message["role"] == "user" for message in messages):
-        raise BadRow(f"'{key}' has no user turn (roles there: {', '.join(m['role'] for m in messages) or 'none'})")
+    roles = [message["role"] for message in messages]
+    there = f"roles there: {', '.join(roles) or 'none'}"
+    if "user" not in roles:
+        raise BadRow(f"'{key}' has no user turn ({there})")
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise BadRow(f"'{key}' has a turn of role {unknown[0]!r}; {', '.join(ROLES)} work")
+    if roles[-1] == "system":
+        raise BadRow(f"'{key}' ends in a system turn ({there}); a user turn asks for an answer")
+    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
+        raise BadRow(f"'{key}' has no user turn with text")
     return messages
 
 

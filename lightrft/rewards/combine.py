@@ -31,13 +31,18 @@ class CombinedReward:
         _check_names(names, weights)
         self._sources = list(sources)
         self._weights = {name: float(weights.get(name, 1.0)) for name in names}
-        self.primary = names[0]
+        self.names, self.primary = names, names[0]
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         scored = [source.score(rollouts) for source in self._sources]
         assert all(len(rewards) == len(rollouts) for rewards in scored), "a source answers for every rollout"
         names = list(self._weights)
         return [self._sum(dict(zip(names, rewards, strict=True))) for rewards in zip(*scored, strict=True)]
+
+    def objection(self, prompt: Prompt) -> str | None:
+        """Why all samples of this prompt would be invalid, where that is known beforehand."""
+        rules = (source for source in self._sources if isinstance(source, RuleReward))
+        return next((reason for rule in rules if (reason := rule.objection(prompt))), None)
 
     def _sum(self, rewards: Mapping[str, Reward | None]) -> Reward:
         applying = {name: reward for name, reward in rewards.items() if reward is not None}

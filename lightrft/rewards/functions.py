@@ -18,6 +18,8 @@ from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.signatures import read_signature
 from lightrft.types import Reward, Rollout
 
+FAILURES = (Exception, SystemExit)  # of users' code: it must not end the run
+
 
 class FunctionReward:
     """A function of this trainer's, of TRL's or of verl's convention; see `signatures.py` for what each is given.
@@ -47,14 +49,14 @@ class FunctionReward:
         samples = [self._signature.arguments(rollout) for rollout in rollouts]
         try:
             values = self._function(**{name: [sample[name] for sample in samples] for name in self._signature.asked})
-        except Exception as error:  # users' code: it must not end the run
+        except FAILURES as error:
             return [self._failed(error)] * len(rollouts)
         return [self._reward(value) for value in self._listed(values, len(rollouts))]
 
     def _score_one(self, rollout: Rollout) -> Reward | None:
         try:
             value = self._function(**self._signature.arguments(rollout))
-        except Exception as error:
+        except FAILURES as error:
             return self._failed(error)
         if isinstance(value, Mapping):
             if "score" not in value:
@@ -83,7 +85,7 @@ class FunctionReward:
         except OverflowError:
             return invalid("the reward is too large for a float")
 
-    def _failed(self, error: Exception) -> Reward:
+    def _failed(self, error: BaseException) -> Reward:
         """With the line of the user's file where it happened; else the innermost place."""
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename == self._file]

@@ -111,6 +111,13 @@ def _has_reference(prompt: Prompt) -> bool:
     return prompt.reference is not None
 
 
+def _has_number(prompt: Prompt) -> bool:
+    try:
+        return read_last_number(_text(prompt.reference)) is not None
+    except (ValueError, TypeError):
+        return False
+
+
 def _from_gym(prompt: Prompt) -> bool:
     return prompt.source.startswith(GENERATED) and "entry" in prompt.columns
 
@@ -132,7 +139,7 @@ class Rule:
 REFERENCE = "a reference (--label_key names its column)"
 MATH_VERIFY = (("math_verify", "antlr4"), "math-verify[antlr4_13_2]")
 RULES = {
-    "last_number": Rule(last_number, REFERENCE, _has_reference),
+    "last_number": Rule(last_number, "a reference with a number (--label_key names its column)", _has_number),
     "exact": Rule(exact, REFERENCE, _has_reference),
     "math": Rule(math_answer, REFERENCE, _has_reference, *MATH_VERIFY),
     "boxed": Rule(boxed_answer, REFERENCE, _has_reference, *MATH_VERIFY),
@@ -147,6 +154,11 @@ class RuleReward:
     def __init__(self, name: str) -> None:
         self.name = name
         self._judge = RULES[name].judge
+
+    def objection(self, prompt: Prompt) -> str | None:
+        """Why no response to this prompt can ever be judged."""
+        rule = RULES[self.name]
+        return None if rule.can_judge(prompt) else f"--reward_fn {self.name} needs {rule.needs}, and the row has none"
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [self._one(rollout) for rollout in rollouts]

@@ -72,7 +72,7 @@ VERL = Convention(
         "data_source": lambda rollout: rollout.prompt.source,
         "solution_str": lambda rollout: rollout.response,
         "ground_truth": lambda rollout: rollout.prompt.reference,
-        "extra_info": lambda rollout: rollout.prompt.columns.get("extra_info"),
+        "extra_info": lambda rollout: rollout.prompt.columns.get("extra_info") or {},  # as verl does
     },
     columns=False,
     per_sample=True,

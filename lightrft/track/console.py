@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-from lightrft.track.base import Logger
+from lightrft.track.base import Logger, report_failure
 
 
 def duration(seconds: float) -> str:
@@ -25,11 +25,12 @@ class Console(Logger):
         self._first_step: int | None = None
         self._started = time.monotonic()
         self._step = 0
+        self._broken = False
 
     def say(self, text: str) -> None:
         """Something that is always told, whatever `--quiet` says."""
         self._clear()
-        print(text, file=self._stream, flush=True)
+        self._print(text + "\n")
 
     def tell(self, text: str) -> None:
         """Something that `--quiet` leaves out."""
@@ -39,7 +40,7 @@ class Console(Logger):
     def phase(self, name: str) -> None:
         if not self._quiet and self._stream.isatty():
             self._clear()
-            print(f"step {self._step + 1}/{self._total} {name} ...", end="", file=self._stream, flush=True)
+            self._print(f"step {self._step + 1}/{self._total} {name} ...")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._step = step
@@ -63,10 +64,22 @@ class Console(Logger):
             f"{values.get('perf/step_s', 0.0):.1f} s/step",
             f"{duration(left)} left",
         ]
+        if values.get("reward/invalid_frac"):
+            parts.insert(2, f"invalid {values['reward/invalid_frac']:.0%}")
         if "eval/accuracy" in values:
             parts.insert(2, f"held out {values['eval/accuracy']:.3f}")
         return " | ".join(parts)
 
     def _clear(self) -> None:
         if self._stream.isatty():
-            print("\r\033[K", end="", file=self._stream, flush=True)
+            self._print("\r\033[K")
+
+    def _print(self, text: str) -> None:
+        """A full disk or a closed pipe ends what is told, not the run."""
+        if self._broken:
+            return
+        try:
+            print(text, end="", file=self._stream, flush=True)
+        except OSError as error:
+            self._broken = True
+            report_failure("the console", error)

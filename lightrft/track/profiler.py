@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +31,23 @@ class Profiler:
 
         on_gpu = torch.cuda.is_available()
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-        with profile(activities=activities) as found:
-            yield
+        found = profile(activities=activities)
+        running = self._tried(step, found.start)
         try:
-            self._write(found, step, "self_device_time_total" if on_gpu else "self_cpu_time_total")
-        except Exception as error:  # a full disk, say: training goes on
+            yield
+        finally:
+            if running and self._tried(step, found.stop):
+                dearest = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+                self._tried(step, lambda: self._write(found, step, dearest))
+
+    def _tried(self, step: int, act: Callable[[], None]) -> bool:
+        """Whether it went well; a full disk or a busy profiler is reported, and training goes on."""
+        try:
+            act()
+        except Exception as error:
             report_failure(f"--profile_steps {step}", error)
+            return False
+        return True
 
     def _write(self, found: profile, step: int, dearest: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -86,23 +86,42 @@ def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Map
         "hardware": {
             "machine": platform.machine(),
             "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
             "python": platform.python_version(),
         },
         "environment": {name: os.environ[name] for name in SHOWN_VARIABLES if name in os.environ},
     }
 
 
+def _memory_gib() -> float | None:
+    """Of the host; None where the system does not say."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1)
+    except (ValueError, OSError):
+        return None
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each argument, hash and version that changed between a run and its resumption."""
-    old = {f"--{name}": entry["value"] for name, entry in before.get("arguments", {}).items()}
-    new = {f"--{name}": entry["value"] for name, entry in now.get("arguments", {}).items()}
-    old |= {f"hash of {name}": value[:12] for name, value in before.get("hashes", {}).items()}
-    new |= {f"hash of {name}": value[:12] for name, value in now.get("hashes", {}).items()}
-    old |= {f"version of {name}": value for name, value in before.get("packages", {}).items()}
-    new |= {f"version of {name}": value for name, value in now.get("packages", {}).items()}
+    old, new = _compared(before), _compared(now)
     expected = {"--load_checkpoint", "--quiet", "--dry_run"}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]
+
+
+def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a resumed run is expected to have in common with the run before, under names for the user."""
+    git, hardware = record.get("git", {}), record.get("hardware", {})
+    return {
+        **{f"--{name}": entry["value"] for name, entry in record.get("arguments", {}).items()},
+        **{f"hash of {name}": value[:12] for name, value in record.get("hashes", {}).items()},
+        **{f"version of {name}": value for name, value in record.get("packages", {}).items()},
+        **{name: value for name, value in record.get("runtime", {}).items()},
+        "git revision": git.get("revision"),
+        "whether the git tree is dirty": git.get("dirty"),
+        "version of python": hardware.get("python"),
+        "number of cores": hardware.get("cores"),
+    }
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@ from lightrft.types import Batch, Rollout
 
 class TensorBoard(Logger):
     """An event file of our own making. TensorBoard's writers hand events to a thread: an error there shows steps later,
-    with a traceback. Here each step is one event, on the disk when `metrics` returns. On resume, TensorBoard itself
-    hides the points beyond the checkpoint.
+    with a traceback. Here each step is one event, on the disk when `metrics` returns. Where a run starts, TensorBoard
+    itself hides the points that the folder had from there on.
     """
 
     def __init__(self, folder: Path, resumed: int, arguments: Mapping[str, Any]) -> None:
@@ -32,8 +32,8 @@ class TensorBoard(Logger):
         self._file = (folder / name).open("wb")
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
-        if resumed:
-            self._write(step=resumed + 1, session_log=self._event.SessionLog(status=self._event.SessionLog.START))
+        first = resumed + 1 if resumed else 0
+        self._write(step=first, session_log=self._event.SessionLog(status=self._event.SessionLog.START))
         self._write(step=resumed, summary=text("arguments", _table(arguments)))
 
     def evaluated(self, values: Mapping[str, float]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightrft.args.groups.logging import LoggingArgs
 
 API_KEY = re.compile(r"\b([0-9a-f]{40}|wandb_v\d+_\w+|\w{64,})\b", re.IGNORECASE)  # old; since 2025; whatever is next
+NEW_KEY = re.compile(r"\bwandb_v\d+_\w+")  # a run may well be named after a commit, which looks like an old key
 WITHOUT_KEY = ("offline", "dryrun", "disabled")  # values of WANDB_MODE
 NOT_IN_A_PROJECT = re.compile(r"[/\\#?%:]|.{129}")
 PATIENCE_S = 30.0
@@ -38,8 +39,8 @@ def check(args: LoggingArgs) -> None:
     """Refuses what would fail, or give a secret away, once the run has begun."""
     if args.use_wandb is None:
         return
-    for flag in ("use_wandb", "wandb_org", "wandb_run_name"):
-        if API_KEY.search(getattr(args, flag) or ""):
+    for flag, key in (("use_wandb", API_KEY), ("wandb_org", API_KEY), ("wandb_run_name", NEW_KEY)):
+        if key.search(getattr(args, flag) or ""):
             raise Refused(f"--{flag} got what looks like an API key; set WANDB_API_KEY, and give --use_wandb a project")
     if NOT_IN_A_PROJECT.search(args.use_wandb) or not args.use_wandb:
         raise Refused(f"--use_wandb {args.use_wandb!r} is no W&B project: 1 to 128 characters without / \\ # ? % :")

@@ -112,7 +112,36 @@ def test_bad_rows_are_placed(here):
     Path("bad.jsonl").write_text(f'{good}\n{good}\n{{"question": "1+1="}}\n')
     assert_refused("--prompt_data bad.jsonl", "bad.jsonl:3", "no key 'prompt'", "--input_key")
     Path("bad.jsonl").write_text(f'{good}\n{{"prompt": "1+1="}}\n')
-    assert "bad.jsonl" not in "".join(train(f"{RUN} --prompt_data bad.jsonl --dry_run").problems)
+    assert_refused(
+        "--prompt_data bad.jsonl", "bad.jsonl:2", "--reward_fn last_number needs a reference", "--on_bad_row"
+    )
+    assert "bad.jsonl" not in "".join(train(f"{RUN} --prompt_data bad.jsonl --on_bad_row skip --dry_run").problems)
+
+
+def test_a_label_that_no_row_has(here):
+    assert_refused("--label_key captial --reward_fn shaped.py:length", "--label_key captial", "columns there: label")
+
+
+def test_a_reward_that_exits_is_an_invalid_sample(here):
+    Path("bye.py").write_text("import sys\n\n\ndef bye(responses):\n    sys.exit(0)\n")
+    ended = train(f"{RUN} --fsdp --reward_fn bye.py:bye --max_steps 1")
+    assert ended.code == 1 and "every reward of step 1 is invalid" in ended.err and "SystemExit" in ended.err
+
+
+def test_paths_and_variables_that_no_system_has(here, monkeypatch):
+    for flag in ("save_path", "pretrain", "prompt_data"):
+        assert_refused(f"--{flag} {'x' * 5000}", "a path is too long", "give a shorter one")
+    Path("nul.yaml").write_text('reward_fn: "a\\0b.py:f"\n')
+    assert_refused("--config nul.yaml", "nul.yaml:1: reward_fn", "NUL character")
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    assert_refused("", "WORLD_SIZE='x'", "unset it")
+
+
+def test_rows_that_python_or_the_tokenizer_cannot_read(here):
+    Path("huge.jsonl").write_text('{"prompt": "1+1=", "label": ' + "1" * 5000 + "}\n")
+    assert_refused("--prompt_data huge.jsonl", "huge.jsonl:1", "invalid JSON")
+    Path("half.jsonl").write_text('{"prompt": "\\ud800 1+1=", "label": "2"}\n')
+    assert_refused("--prompt_data half.jsonl", "half.jsonl:1", "the tokenizer refuses")
 
 
 def test_prompt_too_long(here):

@@ -41,7 +41,7 @@ def trl(prompts, completions, completion_ids, label, log_metric=None, **kwargs):
 
 
 def verl(data_source, solution_str, ground_truth, extra_info=None):
-    assert (data_source, extra_info) == ("add", None)
+    assert (data_source, extra_info) == ("add", {})
     return {"score": last_number(solution_str, ground_truth), "acc": True}
 
 

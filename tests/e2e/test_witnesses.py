@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from wandb_files import wandb_run
 
 from lightrft.args.field import Witness
@@ -117,9 +117,12 @@ def workshop(tiny_folder: Path, tmp_path_factory):
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     good, bad = (folder / "add.jsonl").read_text(), '{"question": "1+1="}\n'
     (folder / "mixed.jsonl").write_text(good + bad)
+    (folder / "both.jsonl").write_text("".join(_with_other_columns(line) for line in good.splitlines()))
+    (folder / "other.yaml").write_text("seed: 7\n")
     (folder / "shaped.py").write_text(REWARDS)
-    for name in ("tiny", "tiny_chat", "tiny_remote", "hub/models--tests--tiny/snapshots/0123"):
+    for name in ("tiny", "tiny_other", "tiny_chat", "tiny_remote", "hub/models--tests--tiny/snapshots/0123"):
         shutil.copytree(tiny_folder / "model", folder / name)
+    _reseed(folder / "tiny_other")
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
@@ -135,8 +138,20 @@ def workshop(tiny_folder: Path, tmp_path_factory):
         yield Workshop(folder)
 
 
+def _with_other_columns(line: str) -> str:
+    """Another question, another answer and a place in columns of their own."""
+    row = json.loads(line)
+    return json.dumps({**row, "question": f"1+{row['prompt']}", "other": "1", "where": "here"}) + "\n"
+
+
 def _edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**read_json(path), **changes}))
+
+
+def _reseed(folder: Path) -> None:
+    """The same model with its weights a little larger."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: 1.05 * value for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def _case(name: str) -> Any:

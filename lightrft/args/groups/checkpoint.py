@@ -16,6 +16,11 @@ def _checkpoints_folder(args: Args) -> str:
     return str(PurePath(args.checkpoint.save_path) / "checkpoints")
 
 
+def _never(args: Args) -> str | None:
+    last, every = args.training.max_steps, args.checkpoint.save_steps
+    return f"--max_steps {last} ends the run before" if last and every and every > last else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckpointArgs:
     """Checkpoint"""
@@ -49,6 +54,7 @@ class CheckpointArgs:
         "Save a checkpoint every so many steps as well.",
         ge=1,
         unset="by episodes only",
+        matters=_never,
         witness=Witness("--save_steps 1", "files"),
     )
     max_ckpt_num: int = arg(3, "Checkpoints to keep.", ge=1, witness=Witness("--max_ckpt_num 1", "files", given=OFTEN))

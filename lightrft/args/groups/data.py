@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
 GENERATED = "reasoning_gym:"
+LABEL = "label"
 FILES = (".jsonl", ".json", ".csv", ".parquet")
 WITH_TEMPLATE = "--pretrain tiny_chat --prompt_max_len 32 --max_len 40"
 
@@ -23,6 +24,17 @@ def any_generated(sources: Sequence[str]) -> bool:
 def have_splits(sources: Sequence[str]) -> bool:
     """Whether a source can have several splits: a generated one, a dataset folder, or a dataset of the hub."""
     return any(PurePath(source).suffix not in FILES for source in sources)
+
+
+def _no_rows(args: Args) -> str | None:
+    sources = (*args.data.prompt_data, *args.evaluation.eval_data)
+    return f"{GENERATED} has no rows" if all(source.startswith(GENERATED) for source in sources) else None
+
+
+def _reference_key_decides(args: Args) -> str | None:
+    if args.data.reference_key is not None:
+        return "--reference_key names the reference's column"
+    return _no_rows(args)
 
 
 def _files_only(args: Args) -> str | None:
@@ -65,9 +77,17 @@ class DataArgs:
         unset="all",
         witness=Witness("--max_samples 4", "metrics"),
     )
-    input_key: str = arg("prompt", "Column of the prompt.", witness=Witness("--input_key no_such_column", "refused"))
+    input_key: str = arg(
+        "prompt",
+        "Column of the prompt.",
+        matters=_no_rows,
+        witness=Witness("--input_key question", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
+    )
     label_key: str = arg(
-        "label", "Column of the reference answer.", witness=Witness("--label_key no_such_column", "refused")
+        LABEL,
+        "Column of the reference answer.",
+        matters=_reference_key_decides,
+        witness=Witness("--label_key other", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
     apply_chat_template: bool | None = arg(
         None,
@@ -85,13 +105,20 @@ class DataArgs:
         None,
         "Column of the reference answer where --label_key's is something else; needed in every row.",
         unset="the column of --label_key",
-        witness=Witness("--reference_key no_such_column", "refused"),
+        matters=_no_rows,
+        witness=Witness("--reference_key other", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
     source_key: str | None = arg(
         None,
         "Column that names where a row comes from; needed in every row.",
         unset="source, else data_source, else the file's name",
-        witness=Witness("--source_key no_such_column", "refused"),
+        matters=_no_rows,
+        witness=Witness(
+            "--source_key where",
+            "trajectories",
+            given="--prompt_data both.jsonl --save_trajectories",
+            without="--eval_data",
+        ),
     )
     input_template: str | None = arg(
         None,
@@ -103,6 +130,7 @@ class DataArgs:
         "error",
         "What a bad row does: error refuses the run, skip leaves the row out and counts it.",
         choices=("error", "skip"),
+        matters=_no_rows,
         witness=Witness("--on_bad_row error", "refused", given="--on_bad_row skip --prompt_data mixed.jsonl"),
     )
     images_key: str = unbuilt("vision", "images", "Column of the images.", "--images_key image")

@@ -14,6 +14,13 @@ def _no_data(args: Args) -> str | None:
     return None if args.evaluation.eval_data else "there is no --eval_data"
 
 
+def _never(args: Args) -> str | None:
+    last, every = args.training.max_steps, args.evaluation.eval_steps
+    if last is not None and every is not None and every > last:
+        return f"--max_steps {last} ends the run before"
+    return _no_data(args)
+
+
 def _no_splits(args: Args) -> str | None:
     if _no_data(args) or have_splits(args.evaluation.eval_data):
         return _no_data(args)
@@ -48,7 +55,7 @@ class EvaluationArgs:
         "Evaluate every so many steps as well.",
         ge=1,
         unset="only before and after",
-        matters=_no_data,
+        matters=_never,
         witness=Witness("--eval_steps 1", "metrics"),
     )
     max_eval_samples: int | None = arg(

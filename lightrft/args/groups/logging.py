@@ -24,9 +24,8 @@ def _no_trajectories(args: Args) -> str | None:
 
 def _ends_before(args: Args) -> str | None:
     last = args.training.max_steps
-    if last is None or not args.logging.profile_steps or min(args.logging.profile_steps) <= last:
-        return None
-    return f"--max_steps {last} ends the run before"
+    beyond = [step for step in args.logging.profile_steps if last is not None and step > last]
+    return f"--max_steps {last} ends the run before step {beyond[0]}" if beyond else None
 
 
 def _is_quiet(args: Args) -> str | None:

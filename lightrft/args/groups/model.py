@@ -21,7 +21,7 @@ class ModelArgs:
         None,
         "Model and tokenizer to train: a path or a hub name.",
         required=True,
-        witness=Witness("--pretrain no-such-model", "refused"),
+        witness=Witness("--pretrain tiny_other", "metrics"),
     )
     reward_pretrain: tuple[str, ...] = unbuilt(
         "rewards", (), "Reward models: a path, or name=path.", "--reward_pretrain folder", unset="no reward model"

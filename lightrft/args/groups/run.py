@@ -13,7 +13,7 @@ class RunArgs:
     config: tuple[str, ...] = arg(
         (),
         "YAML files of flags, flat or under their group; a later file wins, the command line wins over all.",
-        witness=Witness("--config no_such_file.yaml", "refused"),
+        witness=Witness("--config other.yaml", "metrics"),
     )
     mode: str | None = arg(
         None,

@@ -34,4 +34,4 @@ def findings(args: Args, world_size: int, *, strict: bool = False, program: str 
 def _hardened(entry: Finding) -> Problem:
     if isinstance(entry, Problem):
         return entry
-    return Problem(entry.flags, f"{entry.text} (refused under --strict_args; remove one of the two)")
+    return Problem(entry.flags, f"{entry.text} (refused under --strict_args; remove it, or --strict_args)")

@@ -62,7 +62,7 @@ class File:
 
     def outcomes(self) -> list[Good | Fault]:
         if self.is_broken:
-            return [Fault(rf"(--config )?{re.escape(str(self.path))}")]
+            return [Fault(rf"(--config )?{re.escape(str(self.path))}", ("config",))]
         if self.raw is not None:
             return []
         found: list[Good | Fault] = []
@@ -203,9 +203,12 @@ class Case:
             self.add(["--config", *paths], Good("config", tuple(paths), "cli"))
         chunks = self._ordered()
         typed = [outcome for chunk in chunks for outcome in chunk.outcomes]
-        configs = [outcome.value for outcome in typed if isinstance(outcome, Good) and outcome.flag == "config"]
+        configs = [outcome for outcome in typed if isinstance(outcome, Good) and outcome.flag == "config"]
+        paths = tuple(path for config in configs for path in config.value)
         by_path = {str(file.path): file for file in self.files}
-        read = [by_path[path].outcomes() if path in by_path else [_unread(path)] for path in (configs or [()])[-1]]
+        read = [by_path[path].outcomes() if path in by_path else [_unread(path)] for path in paths]
+        if paths:  # several --config are one
+            typed = [*(outcome for outcome in typed if outcome not in configs), Good("config", paths, "cli")]
         outcomes = [*(outcome for file in read for outcome in file), *typed]
         goods = [outcome for outcome in outcomes if isinstance(outcome, Good)]
         faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
@@ -218,7 +221,7 @@ class Case:
 
 
 def _unread(path: str) -> Fault:
-    return Fault(rf"--config {re.escape(path)}")
+    return Fault(rf"--config {re.escape(path)}", ("config",))
 
 
 def written(node: Node) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import yaml
 from fuzz_case import BAD, Case, Entry, Piece, mutation
 from fuzz_surface import Node, Scalar
 from fuzz_texts import NASTY_YAML, bound_text, misspelt, right_node, right_text, right_words
@@ -72,12 +73,13 @@ def wrong_shape_in_yaml(case: Case) -> None:
 
 @mutation
 def foreign_tag(case: Case) -> None:
-    """`!!str 5` is a text, and nobody knows what `!env 5` is."""
+    """`!!str 5` is a text, and nobody knows what `!env 5` is. `1e-6` YAML takes for a text with or without !!str."""
     entry = case.random.choice(
         [entry for entry in case.fields.values() if entry.shape == "one" and entry.of is not str]
     )
     text = right_text(case.random, entry) if entry.of is not bool else "true"
-    case.write_in_yaml(entry, Scalar(f"{case.random.choice(('!!str', '!env'))} {text}"))
+    tags = ("!env",) if isinstance(yaml.safe_load(text), str) else ("!!str", "!env")
+    case.write_in_yaml(entry, Scalar(f"{case.random.choice(tags)} {text}"))
 
 
 @mutation
@@ -209,6 +211,6 @@ def no_such_file(case: Case) -> None:
 
 @mutation
 def two_configs(case: Case) -> None:
-    """The later --config replaces the earlier one; a file may be named twice."""
+    """The later --config goes on with the earlier one; a file may be named twice."""
     first = case.any_file()
     case.listed.append([str(first.path)] * case.random.choice((1, 2)))

@@ -65,6 +65,8 @@ def expect(settings: list[Good], faults: list[Fault]) -> Expected:
     for setting in (*own, *settings):
         layers[setting.flag].append(setting)
     broken = {name for fault in faults for name in fault.flags}
+    if "config" in broken:  # of a file that cannot be read nobody knows what it sets
+        return Expected(layers, faults, {})
     missing = [f for f in known.values() if f.required and not layers[f.name] and f.name not in broken]
     faults = [*faults, *(Fault(f"--{f.name}", (f.name,)) for f in missing)]
     expected = Expected(layers, faults, _values(known, layers))

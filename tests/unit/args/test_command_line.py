@@ -66,6 +66,9 @@ def test_the_later_word_wins_and_shows_what_it_hides():
     assert str(args.sources["seed"]) == "cli (hides cli = 1)"
 
 
+DASHED = "; one that begins with a dash is written --flag=-value"
+
+
 @pytest.mark.parametrize(
     "text, line",
     [
@@ -75,11 +78,11 @@ def test_the_later_word_wins_and_shows_what_it_hides():
         ("--temperature nan", "--temperature must be a finite number, got 'nan'"),
         ("--temperature -inf", "--temperature must be a finite number, got '-inf'"),
         ("--temperature 1e999", "--temperature must be a finite number, got '1e999'"),
-        ("--temperature", "--temperature takes one value, got none"),
+        ("--temperature", f"--temperature takes one value, got none{DASHED}"),
         ("--temperature 1 2", "--temperature takes one value, and '2' belongs to no flag"),
         ("--adam_betas 0.5", "--adam_betas takes 2 values, got 1"),
         ("--adam_betas 0.5 0.6 0.7", "--adam_betas takes 2 values, got 3"),
-        ("--reward_fn", "--reward_fn takes at least one value, got none"),
+        ("--reward_fn", f"--reward_fn takes at least one value, got none{DASHED}"),
         ("--reward_weights a", "--reward_weights takes name=number, got 'a'"),
         ("--reward_weights =1", "--reward_weights takes name=number, got '=1'"),
         ("--reward_weights a=b", "--reward_weights must be a finite number, got 'b'"),

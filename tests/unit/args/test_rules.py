@@ -201,7 +201,7 @@ def test_the_critic_learns_faster():
         "--actor_learning_rate 1e-06 is not below --critic_learning_rate 1e-06; the critic usually learns faster, as "
         "with --critic_learning_rate 1e-05"
     )
-    assert f"{line} (refused under --strict_args; remove one of the two)" in broken_rules(f"{slow} --strict_args")
+    assert f"{line} (refused under --strict_args; remove it, or --strict_args)" in broken_rules(f"{slow} --strict_args")
     assert len(broken_rules("--actor_learning_rate 9e-7 --critic_learning_rate 1e-6 --strict_args")) == 1
     assert notices("--actor_learning_rate 5e-6") == []
 
@@ -210,7 +210,7 @@ def test_a_small_kl_target():
     assert len(broken_rules("--kl_target 0.01 --strict_args")) == 1
     assert broken_rules("--kl_target 0.05 --strict_args")[1] == (
         "--kl_target 0.05 is outside the recommended range 0.001 to 0.01 "
-        "(refused under --strict_args; remove one of the two)"
+        "(refused under --strict_args; remove it, or --strict_args)"
     )
 
 
@@ -291,7 +291,9 @@ def test_all_broken_rules_together():
 )
 def test_notices_and_problems_under_strict(text: str, line: str):
     assert notices(text) == [line]
-    assert broken_rules(f"{text} --strict_args") == [f"{line} (refused under --strict_args; remove one of the two)"]
+    assert broken_rules(f"{text} --strict_args") == [
+        f"{line} (refused under --strict_args; remove it, or --strict_args)"
+    ]
 
 
 @pytest.mark.parametrize(

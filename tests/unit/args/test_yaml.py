@@ -102,7 +102,8 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 def test_command_line_beats_later_file_beats_earlier_file(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("seed: 1\ntop_k: 5\nmin_p: 0.5\n")
     (tmp_path / "b.yaml").write_text("# second\nseed: 2\ntop_k: 6\n")
-    assert parsed(f"--config {tmp_path}/a.yaml --config {tmp_path}/b.yaml").sampling.min_p == 0
+    both = parsed(f"--config {tmp_path}/a.yaml --config {tmp_path}/b.yaml")
+    assert both.sampling.min_p == 0.5 and both.training.seed == 2 and len(both.run.config) == 2
     args = parsed(f"--seed 3 --config {tmp_path}/a.yaml {tmp_path}/b.yaml")
     assert (args.training.seed, args.sampling.top_k, args.sampling.min_p) == (3, 6, 0.5)
     shown = [str(args.sources[flag]).replace(f"{tmp_path}/", "") for flag in ("seed", "top_k", "min_p")]

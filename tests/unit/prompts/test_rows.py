@@ -71,9 +71,10 @@ def test_verl_rows_are_understood_as_they_are():
 @pytest.mark.parametrize(
     ("row", "flags", "reference"),
     [
-        ({"label": "7", "reward_model": {"ground_truth": "5"}}, {}, "7"),
+        ({"label": "7", "reward_model": {"ground_truth": "5"}}, {}, "5"),
+        ({"label": "7", "reward_model": {"style": "rule"}}, {}, "7"),
         ({"label": None, "reward_model": {"ground_truth": "5"}}, {}, "5"),
-        ({"label": 0, "reward_model": {"ground_truth": "5"}}, {}, 0),
+        ({"label": 0, "reward_model": {"ground_truth": None}}, {}, 0),
         ({"reward_model": "rule"}, {}, None),
         ({"reward_model": {"style": "rule"}}, {}, None),
         ({"answer": "9", "reward_model": {"ground_truth": "5"}}, {"label_key": "answer"}, "9"),
@@ -91,13 +92,26 @@ def test_where_the_reference_comes_from(row, flags, reference):
     [
         ({}, {}, "file"),
         ({"data_source": "b"}, {}, "b"),
-        ({"data_source": "b", "source": "a"}, {}, "a"),
-        ({"data_source": "b", "source": None}, {}, "b"),
+        ({"data_source": "b", "source": "a"}, {}, "b"),
+        ({"data_source": None, "source": "a"}, {}, "a"),
         ({"data_source": "b", "source": "a", "kind": 3}, {"source_key": "kind"}, "3"),
     ],
 )
 def test_where_the_source_comes_from(row, flags, source):
     assert understood({"prompt": "x", **row}, **flags).source == source
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([("user", "   ")], "has no user turn with text"),
+        ([("system", "x"), ("user", "")], "has no user turn with text"),
+        ([("wizard", "x"), ("user", "y")], "has a turn of role 'wizard'"),
+        ([("user", "y"), ("system", "x")], "ends in a system turn (roles there: user, system)"),
+    ],
+)
+def test_chats_that_ask_for_nothing_are_bad_rows(turns, expected):
+    assert expected in fault({"prompt": [{"role": role, "content": content} for role, content in turns]})
 
 
 @pytest.mark.parametrize("flag", ["reference_key", "source_key"])

@@ -118,7 +118,7 @@ def test_reasoning_gym_prompts_bring_their_own_reward_only_if_all_are_from_there
             r"no such rule \(did you mean last_number\?\); known: last_number, exact, math, boxed, format",
         ),
         ("mine.py", "which function\\? mine.py:<function> works"),
-        ("last_number", "needs a reference .--label_key.*none of the 1 prompts has it"),
+        ("last_number", "needs a reference with a number .--label_key.*none of the 1 prompts has it"),
         ("reasoning_gym", "needs --prompt_data reasoning_gym:<task>, and none of the 1 prompts has it"),
     ],
 )
@@ -141,3 +141,12 @@ def test_a_step_without_one_valid_reward_ends_the_run_with_the_most_frequent_err
 def test_rewards_import_without_torch():
     code = "import sys, lightrft.rewards.combine, lightrft.prompts.dataset; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_rule_objects_to_a_row_that_it_can_never_judge():
+    good, words, nothing = (Prompt(id=str(i), messages=(), reference=r) for i, r in enumerate(("the 5", "none", None)))
+    rewards = build_rewards(["format", "last_number"], {}, [good, words, nothing])
+    assert rewards.objection(good) is None
+    for prompt in (words, nothing):
+        assert (rewards.objection(prompt) or "").startswith("--reward_fn last_number needs a reference with a number")
+    assert build_rewards(["exact"], {}, [good, nothing]).objection(words) is None

@@ -32,7 +32,14 @@ def test_differences_name_what_changed_and_leave_out_what_a_resumption_changes()
         "version of torch was 2.13.0, is 2.14.0",
         "version of vllm was None, is 1.0",
     ]
-    assert differences(record(), record(runtime={"device": "cuda"})) == []
+    assert differences(record(), record(runtime={"device": "cuda"})) == ["device was None, is cuda"]
+    assert differences(record(git={"revision": "a", "dirty": False}), record(git={"revision": "b", "dirty": True})) == [
+        "git revision was a, is b",
+        "whether the git tree is dirty was False, is True",
+    ]
+    assert differences(record(hardware={"python": "3.11.7"}), record(hardware={"python": "3.12.1"})) == [
+        "version of python was 3.11.7, is 3.12.1"
+    ]
     other_source = record(arguments={**record()["arguments"], "seed": {"value": 1, "source": "flag"}})
     assert differences(record(), other_source) == []
 

@@ -53,7 +53,7 @@ def test_online_needs_a_key_from_the_environment(monkeypatch, mode):
     check(flags())
 
 
-@pytest.mark.parametrize("flag", ["use_wandb", "wandb_org", "wandb_run_name"])
+@pytest.mark.parametrize("flag", ["use_wandb", "wandb_org"])
 @pytest.mark.parametrize(
     "key", [KEY, KEY.upper(), f"local-{KEY}", f" {KEY}", "wandb_v1_Ab3dEf_6hIj", "A1" * 43, f"sums/{KEY}"]
 )
@@ -61,6 +61,12 @@ def test_a_key_in_a_flag_is_refused_and_not_shown(flag, key):
     with pytest.raises(Refused, match=f"^--{flag} got what looks like an API key; set WANDB_API_KEY") as refused:
         check(flags(**{flag: key}))
     assert key.strip() not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_run_may_have_the_name_of_a_commit_and_not_that_of_a_key():
+    check(flags(wandb_run_name=KEY))
+    with pytest.raises(Refused, match="^--wandb_run_name got what looks like an API key"):
+        check(flags(wandb_run_name="wandb_v1_Ab3dEf_6hIj"))
 
 
 @pytest.mark.parametrize(
