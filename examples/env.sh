@@ -97,7 +97,7 @@ fresh_folder() {
     echo "$folder"
 }
 
-_ensure || exit 1
+_ensure || return 1
 export VIRTUAL_ENV="$LIGHTRFT_ROOT/.venv" PATH="$LIGHTRFT_ROOT/.venv/bin:$PATH"
 unset PYTHONHOME
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # torch's default wastes whole cores where threads contend

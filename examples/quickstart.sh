@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash examples/quickstart.sh [flags of train.py]: trains SmolLM2-135M-Instruct on small sums, in minutes on two cores.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh" || exit 1
 
 out="$(fresh_folder outputs/quickstart)"
 python examples/smollm2.py --out models/SmolLM2-135M-Instruct

@@ -2,7 +2,7 @@
 # bash examples/quickstart_control.sh [flags of train.py]: the quickstart twice, with true and with shuffled rewards.
 # What the first learns and the second does not comes from the rewards.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh" || exit 1
 
 out="$(fresh_folder outputs/quickstart_control)"
 recipe=(--config examples/quickstart.yaml "$@")

@@ -2,7 +2,7 @@
 # bash examples/tiny_addition.sh [flags of train.py]: a 0.4 M-parameter model learns one-digit addition, without any
 # download of a model, in less than two minutes on one core.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh" || exit 1
 
 out="$(fresh_folder outputs/tiny_addition)"
 python examples/tiny_addition.py --out "$out/start"

@@ -2,7 +2,7 @@
 # bash tests/run.sh [pytest arguments]: lint, format, types, tests. Pytest's summary is the last line; the exit status is
 # pytest's, or 1 where only a check before it failed.
 set -uo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh" || exit 1
 
 failed=0
 check() {
