@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from runs import train
+from runs import BASE, train
 from safetensors.torch import load_file
 
 
@@ -34,5 +34,8 @@ def test_what_cannot_fit_is_refused(here):
     assert ended.code == 2
     (line,) = ended.problems
     assert line.startswith("error: --assume_gpus 1x0.002GB: weights, gradients and optimizer take 0.00")
-    assert "use --zero_stage 3, --fsdp or more GPUs" in line
+    assert line.endswith("use --fsdp --fsdp_cpu_offload")
+    offloaded = train("--save_path out --fsdp_cpu_offload --assume_gpus 1x0.002GB", f"{BASE} --fsdp")
+    assert offloaded.code == 0, offloaded.err
+    assert "use a smaller model or larger GPUs" in train("--save_path out --assume_gpus 1x0.0005GB").err
     assert not (here / "out").exists()
