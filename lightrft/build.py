@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.algorithms.estimator import Estimator, load_estimator
-from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args import Args
 from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
 from lightrft.checkpointing import Checkpointer, Due
 from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
+from lightrft.models.critic import load_critic
 from lightrft.models.load import end_token_ids, load_model
 from lightrft.models.packing import Cost, can_share_prompts
-from lightrft.plan import choose_precision, kl_in_loss, runtime, total_steps
+from lightrft.plan import choose_precision, runtime, total_steps
 from lightrft.preflight import Inputs
 from lightrft.prompts.sampler import PromptSampler
+from lightrft.recipe import (
+    advantage_settings,
+    aggregation,
+    collect_settings,
+    frozen_steps,
+    kl_term,
+    needs_entropy,
+    needs_old_logprobs,
+    optim_args,
+    shaping_settings,
+    temperature_schedule,
+)
 from lightrft.rollouts.collector import Collector, RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
-from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy, World
+from lightrft.strategy.base import Handle, Precision, Strategy, World
 from lightrft.strategy.checkpoint import CheckpointFolder
 from lightrft.strategy.launch import join_world
 from lightrft.sync.weights import WeightSync
@@ -45,27 +58,14 @@ from lightrft.track.tensorboard import TensorBoard
 from lightrft.track.trajectories import Trajectories
 from lightrft.track.wandb import WandB
 from lightrft.trainer import Progress, Trainer
+from lightrft.update.advantages import AdvantageStage
+from lightrft.update.critic import Critic
+from lightrft.update.kl import KLTerm
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
 
 STRUCTURE = ("fsdp", "zero_stage", "optimizer")  # what the tensors of a checkpoint depend on
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def optim_args(args: Args, steps: int) -> OptimArgs:
-    training, total = args.training, steps * optimizer_steps(args)
-    warmup = training.lr_warmup_steps
-    return OptimArgs(
-        name=training.optimizer,
-        learning_rate=training.actor_learning_rate,
-        betas=training.adam_betas,
-        epsilon=training.adam_epsilon,
-        weight_decay=training.l2,
-        max_norm=training.max_norm,
-        scheduler=training.lr_scheduler,
-        warmup_steps=math.ceil(training.lr_warmup_ratio * total) if warmup is None else warmup,
-        total_steps=total,
-    )
 
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
@@ -88,7 +88,11 @@ class Sampler:
 
 
 def make_samplers(
-    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]], model: PreTrainedModel
+    args: Args,
+    inputs: Inputs,
+    borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
+    model: PreTrainedModel,
+    schedule: TemperatureSchedule,
 ) -> Sampler:
     ends = end_token_ids(model, inputs.tokenizer)
     engine = partial(LocalEngine, borrow, inputs.tokenizer, ends)
@@ -97,14 +101,17 @@ def make_samplers(
         engine(args.evaluation.eval_batch_size, label="eval_"),
     )
     s = args.sampling
-    sampling = Sampling(args.model.max_new_tokens, s.temperature, s.top_p, s.top_k, s.min_p, tuple(s.stop))
-    collector = Collector(
-        RolloutMaker(train, inputs.rewards, inputs.tokenizer, args.training.seed),
-        sampling,
-        n_samples=args.algorithm.n_samples_per_prompt,
-        rollout_batch_size=args.batch.rollout_batch_size,
-        prompts_per_step=prompts_per_step(args),
+    sampling = Sampling(
+        args.model.max_new_tokens,
+        s.temperature,
+        s.top_p,
+        s.top_k,
+        s.min_p,
+        tuple(s.stop),
+        first_temperature=s.first_token_temperature if s.use_fire else None,
     )
+    maker = RolloutMaker(train, inputs.rewards, inputs.tokenizer, args.training.seed)
+    collector = Collector(maker, sampling, schedule, collect_settings(args))
     if not inputs.eval_prompts:
         return Sampler(collector, None, [train])
     plain = Sampling(args.model.max_new_tokens, args.evaluation.eval_temperature, stop=tuple(s.stop))
@@ -131,18 +138,41 @@ def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progres
     return loggers
 
 
-def make_updater(args: Args, strategy: Strategy, policy: Handle, estimator: Estimator) -> Updater:
+def make_advantages(args: Args, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
+    return AdvantageStage(estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
+
+
+def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: torch.dtype, steps: int) -> Critic | None:
+    """A model and an optimizer of its own, for the estimators that need one."""
+    if "critic" not in estimator.needs:
+        return None
+    model = load_critic(args.model, dtype, strategy.world.device)
+    sharing = share_prompts(args, model.backbone)
+    optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
+    return Critic(
+        strategy,
+        strategy.prepare(cast(PreTrainedModel, model), optim),
+        aggregation=aggregation(args, estimator),
+        clip=args.algorithm.value_clip,
+        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        sharing=sharing,
+    )
+
+
+def make_updater(
+    args: Args, strategy: Strategy, policy: Handle, estimator: Estimator, kl: KLTerm, critic: Critic | None = None
+) -> Updater:
     settings = UpdateSettings(
         algorithm=args.algorithm,
         batch=args.batch,
-        aggregation=args.algorithm.loss_agg_mode or estimator.aggregation,
-        kl_coef=kl_in_loss(args, estimator),
+        aggregation=aggregation(args, estimator),
         max_epochs=args.training.max_epochs,
         max_new_tokens=args.model.max_new_tokens,
         seed=args.training.seed,
         sharing=share_prompts(args, policy.model),
+        frozen_steps=frozen_steps(args, estimator),
     )
-    return Updater(strategy, policy, estimator, settings)
+    return Updater(strategy, policy, estimator, kl, settings, critic)
 
 
 def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
@@ -156,23 +186,41 @@ def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
     return Cost.of(model) if possible and args.memory.share_prompts is not False else None
 
 
-def make_scorer(args: Args, strategy: Strategy, policy: Handle, reference: Handle | None) -> Scorer:
+def make_scorer(
+    args: Args,
+    strategy: Strategy,
+    policy: Handle,
+    reference: Handle | None,
+    kl: KLTerm,
+    critic: Critic | None = None,
+) -> Scorer:
     return Scorer(
         strategy,
         policy,
         reference,
-        temperature=args.sampling.temperature,
+        critic,
         rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
-        on_policy=optimizer_steps(args) == 1,
+        on_policy=not needs_old_logprobs(args, kl),
+        with_entropy=needs_entropy(args),
         sharing=share_prompts(args, policy.model),
     )
 
 
-def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, inputs: Inputs) -> Checkpointer:
+def make_checkpointer(
+    args: Args, strategy: Strategy, policy: Handle, critic: Critic | None, inputs: Inputs
+) -> Checkpointer:
     c = args.checkpoint
     folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
-    structure = {flag: args.value(flag) for flag in STRUCTURE}
-    return Checkpointer(folder, strategy, policy, inputs.tokenizer, with_hf=c.save_hf_ckpt, structure=structure)
+    structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
+    return Checkpointer(
+        folder,
+        strategy,
+        policy,
+        inputs.tokenizer,
+        critic=critic.handle if critic else None,
+        with_hf=c.save_hf_ckpt,
+        structure=structure,
+    )
 
 
 def seed_everything(seed: int) -> None:
@@ -190,26 +238,29 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     estimator = load_estimator(args.algorithm.advantage_estimator)
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     steps = total_steps(args, len(inputs.prompts))
-    policy = strategy.prepare(load_model(args.model, dtype, world.device), optim_args(args, steps))
+    learning = max(steps - frozen_steps(args, estimator), 0)
+    policy = strategy.prepare(load_model(args.model, dtype, world.device), optim_args(args, learning))
+    critic = make_critic(args, strategy, estimator, dtype, steps)
     reference = None
-    if kl_in_loss(args, estimator) > 0:
+    kl = kl_term(args, estimator)
+    if kl.needs_reference:
         reference = strategy.prepare(load_model(args.model, dtype, world.device), None)
-    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model)
+    schedule = temperature_schedule(args, steps)
+    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model, schedule)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     record = run_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
         collector=samplers.collector,
-        scorer=make_scorer(args, strategy, policy, reference),
-        estimator=estimator,
-        algorithm=args.algorithm,
-        updater=make_updater(args, strategy, policy, estimator),
+        scorer=make_scorer(args, strategy, policy, reference, kl, critic),
+        advantages=make_advantages(args, estimator, kl),
+        updater=make_updater(args, strategy, policy, estimator, kl, critic),
         sync=WeightSync(strategy, samplers.engines),
         policy=policy,
         evaluator=samplers.evaluator,
         eval_steps=args.evaluation.eval_steps,
-        checkpointer=make_checkpointer(args, strategy, policy, inputs),
+        checkpointer=make_checkpointer(args, strategy, policy, critic, inputs),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),

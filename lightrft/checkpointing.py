@@ -53,7 +53,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 class Checkpointer:
-    """Saves and restores the policy with its optimizer, and the loop's own state as JSON.
+    """Saves and restores the policy and the critic, each with its optimizer, and the loop's own state as JSON.
 
     structure: the flags (and their values) that a checkpoint must have been made with.
     """
@@ -65,23 +65,26 @@ class Checkpointer:
         policy: Handle,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        critic: Handle | None = None,
         with_hf: bool,
         structure: Mapping[str, Any],
     ) -> None:
         self.folder, self.strategy, self.policy, self.tokenizer = folder, strategy, policy, tokenizer
+        self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.with_hf, self.structure = with_hf, structure
 
     def save(self, step: int, state: Mapping[str, Any]) -> Path:
         return self.folder.save(step, lambda path: self._write(path, state))
 
     def _write(self, path: Path, state: Mapping[str, Any]) -> None:
-        (path / "policy").mkdir()
-        self.strategy.save(self.policy, path / "policy")
+        for name, handle in self.trained.items():
+            (path / name).mkdir()
+            self.strategy.save(handle, path / name)
         torch.save(random_state(), path / "random.pt")
         (path / "state.json").write_text(json.dumps(state, default=str))
         if self.with_hf:
             (path / "hf").mkdir()
-            self.export(path / "hf")
+            self._export(self.policy, path / "hf")
 
     def restore(self) -> tuple[Path, dict[str, Any]] | None:
         """Loads the newest whole checkpoint and returns its loop state, or None where there is none."""
@@ -91,7 +94,8 @@ class Checkpointer:
         _, path = newest
         state = json.loads((path / "state.json").read_text())
         self._check_fits(state["record"]["arguments"], path)
-        self.strategy.load(self.policy, path / "policy")
+        for name, handle in self.trained.items():
+            self.strategy.load(handle, path / name)
         set_random_state(torch.load(path / "random.pt", weights_only=True))
         return path, state
 
@@ -103,6 +107,16 @@ class Checkpointer:
                 raise Refused(
                     f"--{flag} {now}: the checkpoint {path} was made with {was}; go on with that, or start anew"
                 )
+        for name in self.trained:
+            if not (path / name).is_dir():
+                raise Refused(f"--advantage_estimator: the checkpoint {path} was made without a {name}; start anew")
 
     def export(self, path: Path) -> None:
-        save_hf(self.policy.model, self.strategy.full_params(self.policy), self.tokenizer, path)
+        """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
+        for name, handle in self.trained.items():
+            place = path if name == "policy" else path / name
+            place.mkdir(exist_ok=True)
+            self._export(handle, place)
+
+    def _export(self, handle: Handle, path: Path) -> None:
+        save_hf(handle.model, self.strategy.full_params(handle), self.tokenizer, path)

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
-from lightrft.algorithms.estimator import Estimator, load_estimator
+from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args.estimators import no_critic
 from lightrft.args.hardware import assumed_gpus
 from lightrft.errors import Refused
+from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
+from lightrft.recipe import kl_term
 from lightrft.strategy.base import Precision
 from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.memory import ModelStates, model_states
@@ -77,13 +80,6 @@ def total_steps(args: Args, n_prompts: int) -> int:
     return math.ceil(args.training.num_episodes * n_prompts / prompts_per_step(args))
 
 
-def kl_in_loss(args: Args, estimator: Estimator) -> float:
-    """The coefficient of the KL term in the loss; 0 where the estimator keeps KL elsewhere or it is off."""
-    placed = args.algorithm.use_kl_loss
-    in_loss = estimator.kl == "loss" if placed is None else placed
-    return args.algorithm.init_kl_coef if in_loss else 0.0
-
-
 def plan(args: Args, inputs: Inputs) -> list[str]:
     """What the run is going to do, in lines for a person; Refused where its weights cannot fit the assumed GPUs."""
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
@@ -96,6 +92,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         *([inputs.first_prompt()] if args.run.dry_run else []),
         f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
         f"estimator {args.algorithm.advantage_estimator}",
+        *_critic(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
     ]
@@ -103,6 +100,14 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
+
+
+def _critic(args: Args) -> Iterator[str]:
+    """Whether its value head was found matters, and is easily missed: a wrong name makes a new one."""
+    if no_critic(args) is None:
+        model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
+        frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
+        yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
 
 
 def _memory(args: Args) -> Iterator[str]:
@@ -124,8 +129,9 @@ def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -
         stage=None if fsdp else effective_stage(stage, found.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
-        reference=kl_in_loss(args, load_estimator(args.algorithm.advantage_estimator)) > 0,
+        reference=kl_term(args, load_estimator(args.algorithm.advantage_estimator)).needs_reference,
         on_cpu=on_cpu,
+        critic=count_parameters(critic_args(args.model)) if no_critic(args) is None else 0,
     )
 
 

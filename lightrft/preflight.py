@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrft.args import Args
+from lightrft.args.estimators import no_critic
 from lightrft.errors import Refused
+from lightrft.models.critic import check_critic
 from lightrft.models.load import check_positions, load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
@@ -48,6 +50,8 @@ def check_inputs(args: Args) -> Inputs:
     _check_strategy(args)
     tokenizer = load_tokenizer(args.model)
     check_positions(args.model)
+    if no_critic(args) is None:
+        check_critic(args.model, tokenizer)
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
     prompts = _training(args, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)

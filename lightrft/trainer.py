@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightrft.algorithms.estimator import Estimator
-from lightrft.args.groups.algorithm import AlgorithmArgs
 from lightrft.checkpointing import Checkpointer, Due
 from lightrft.evaluation import EvalResult, Evaluator
 from lightrft.prompts.sampler import PromptSampler
@@ -28,8 +26,9 @@ from lightrft.track.console import Console
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
 from lightrft.types import Batch, Rollout
+from lightrft.update.advantages import AdvantageStage
 from lightrft.update.score import Scorer
-from lightrft.update.step import Updater
+from lightrft.update.step import Updater, UpdateReport
 
 
 @dataclass
@@ -80,8 +79,7 @@ class Trainer:
     prompts: PromptSampler
     collector: Collector
     scorer: Scorer
-    estimator: Estimator
-    algorithm: AlgorithmArgs
+    advantages: AdvantageStage
     updater: Updater
     sync: WeightSync
     policy: Handle
@@ -119,19 +117,21 @@ class Trainer:
             rollouts = self.collector.collect(self.prompts, step)
         check_some_valid(rollouts, step)
         with self.clock("score"):
-            batch = self.scorer.to_batch(rollouts)
-        batch, advantage_metrics = self.estimator.fill_advantages(batch, self.algorithm)
+            batch = self.scorer.to_batch(rollouts, self.collector.temperature(step))
+        batch, shaped = self.advantages(batch)
         with self.clock("update"):
             for part in self.updater.partition(batch, step):
                 self.updater.step(batch, part)
+        learned = self.updater.report()
+        adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts))
         self.sync.push(self.policy, version=self.progress.advance())
         evaluated = self._evaluate_when_due()
-        self._track(rollouts, batch, {**advantage_metrics, **evaluated})
+        self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
         if self.due(step, episode, self.prompts.episode):
             self._save()
 
-    def _track(self, rollouts: Sequence[Rollout], batch: Batch, extra: dict[str, float]) -> None:
-        step, update = self.progress.step, self.updater.report()
+    def _track(self, rollouts: Sequence[Rollout], batch: Batch, update: UpdateReport, extra: dict[str, float]) -> None:
+        step = self.progress.step
         metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
         engines = {name: value for engine in self.sync.engines for name, value in engine.stats().items()}
         perf = {**self.clock.lap(), **update.perf, **engines, "perf/peak_memory_gib": _peak_memory()}
@@ -167,7 +167,12 @@ class Trainer:
 
     def _save(self) -> Path:
         self.console.phase("save")
-        state = {"progress": asdict(self.progress), "prompts": self.prompts.state(), "record": self.record}
+        state = {
+            "progress": asdict(self.progress),
+            "prompts": self.prompts.state(),
+            "advantages": self.advantages.state(),
+            "record": self.record,
+        }
         return self.checkpointer.save(self.progress.step, state)
 
     def resume(self) -> None:
@@ -179,6 +184,7 @@ class Trainer:
         path, state = restored
         self.progress.restore(state["progress"])
         self.prompts.load_state(state["prompts"])
+        self.advantages.load_state(state["advantages"])
         self.sync.push(self.policy, version=self.progress.step)
         self.console.say(f"resumed from step {self.progress.step} ({path})")
         finished = self.save_path / "summary.json"

@@ -95,9 +95,11 @@ UNFILLED: Any = None
 FILLED_BY = {
     "old_logprobs": "update/score.py, unless the on-policy short cut applies",
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
-    "values": "the critic (estimator gae)",
+    "entropy": "update/score.py, when --high_entropy_token_ratio is above 0",
+    "selected": "update/loss.py, when --high_entropy_token_ratio is above 0",
+    "values": "update/score.py, where there is a critic (estimator gae)",
     "advantages": "the estimator's advantage function",
-    "returns": "the critic's estimator (gae)",
+    "returns": "the advantage function of a critic's estimator (gae)",
 }
 
 
@@ -106,7 +108,8 @@ class Batch:
     """The rollout step as tensors; see the module's note for the alignment.
 
     input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
-    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long. Rows of a group have one prompt.
+    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long; truncated [B] bool. Rows of a group have
+    one prompt.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
@@ -117,9 +120,12 @@ class Batch:
     rewards: Tensor
     group: Tensor
     prompt_lengths: Tensor
+    truncated: Tensor
     temperature: float = 1.0
     old_logprobs: Tensor = UNFILLED
     ref_logprobs: Tensor = UNFILLED
+    entropy: Tensor = UNFILLED
+    selected: Tensor = UNFILLED
     values: Tensor = UNFILLED
     advantages: Tensor = UNFILLED
     returns: Tensor = UNFILLED

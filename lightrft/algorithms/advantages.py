@@ -1,4 +1,4 @@
-"""Rewards to advantages: group baselines, token rewards, returns, GAE, whitening.
+"""Rewards to advantages: group baselines, token rewards, returns, GAE.
 
 Shapes are `[B, T]` unless said otherwise; `mask` is 1 on trained tokens. Untrained positions inside a response (the
 output of a tool) are transparent: they neither earn a reward, nor cost a factor gamma, nor end a return. All sums are
@@ -7,24 +7,18 @@ float64 where rewards are; nothing here carries a gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lightrft.algorithms.estimator import AdvantageFunction, Advantages, AdvantageSettings
 from lightrft.algorithms.functional import Groups, group_statistics, kl_penalty, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightrft.types import Batch
+
 EPSILON = 1e-6  # of the group's standard deviation
-VARIANCE_FLOOR = 1e-8  # of whitening
 CLIP_FILTER_CAP = 3.0
-
-Sum = Callable[["Tensor"], "Tensor"]
-
-
-def alone(values: Tensor) -> Tensor:
-    """The sum over one rank."""
-    return values
 
 
 def group_baseline(rewards: Tensor, group: Tensor, kind: str) -> tuple[Tensor, Groups]:
@@ -103,20 +97,60 @@ def _columns(found: list[Tensor]) -> Tensor:
     return stacked
 
 
-def whitened(advantages: Tensor, mask: Tensor, total: Sum = alone) -> Tensor:
-    """(A - mean) / sqrt(max(var, 1e-8)) over all trained tokens of the rollout step; population variance; 0 elsewhere.
+def from_groups(kind: str) -> AdvantageFunction:
+    """One number a response, from its group alone: `group_baseline`. KL never enters it."""
 
-    total: sums a scalar over all ranks. Two passes, so that every rank gets the same numbers.
-    """
-    count = total(mask.double().sum()).clamp(min=1)
-    mean = total(masked(advantages, mask).double().sum()) / count
-    centred = masked(advantages.double() - mean, mask)
-    variance = total(centred.square().sum()) / count
-    return (centred / variance.clamp(min=VARIANCE_FLOOR).sqrt()).to(advantages.dtype)
+    def advantage(batch: Batch, settings: AdvantageSettings) -> Advantages:
+        per_response, groups = group_baseline(batch.rewards, batch.group, kind)
+        spread = per_response.float()[:, None].expand(batch.response_mask.shape)
+        return Advantages(masked(spread, batch.response_mask), batch.rewards.isfinite(), _group_metrics(groups))
+
+    return advantage
 
 
-def clipped_advantages(advantages: Tensor, mask: Tensor, limit: float, total: Sum = alone) -> tuple[Tensor, float]:
-    """Advantages within +-limit, and the share of trained tokens that were outside before."""
-    outside = masked((advantages.abs() > limit).double(), mask)
-    share = total(outside.sum()) / total(mask.double().sum()).clamp(min=1)
-    return advantages.clamp(-limit, limit), float(share)
+def from_returns(baseline: str | None, *, discounted: bool) -> AdvantageFunction:
+    """Returns of token rewards: the reward less its group's baseline on the last token, and KL on every token."""
+
+    def advantage(batch: Batch, settings: AdvantageSettings) -> Advantages:
+        rewards, metrics = batch.rewards, {}
+        if baseline is not None:
+            rewards, groups = group_baseline(rewards, batch.group, baseline)
+            metrics = _group_metrics(groups)
+        valid = batch.rewards.isfinite()
+        mask = batch.response_mask * valid[:, None]
+        each = step_rewards(batch, rewards, mask, settings)
+        found = discounted_returns(each, mask, settings.gamma if discounted else 1.0)
+        return Advantages(found.float(), valid, metrics)
+
+    return advantage
+
+
+def from_values(batch: Batch, settings: AdvantageSettings) -> Advantages:
+    """GAE of token rewards and the critic's values; the returns, which the critic learns, are never whitened."""
+    valid = batch.rewards.isfinite()
+    mask = batch.response_mask * valid[:, None]
+    each = step_rewards(batch, batch.rewards, mask, settings)
+    found, returns = generalized_advantages(each, batch.values.double(), mask, settings.gamma, settings.lambd)
+    metrics = {"critic/explained_variance": explained_variance(batch.values.double(), returns, mask)}
+    return Advantages(found.float(), valid, metrics, returns.float())
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """1 - var(R - V) / var(R) over trained tokens: 1 = perfect, 0 = as good as a constant; 0 where R is constant."""
+    trained = mask == 1
+    errors, returns = (returns - values)[trained], returns[trained]
+    if len(returns) < 2 or float(returns.max() - returns.min()) == 0:
+        return 0.0
+    return float(1 - errors.var() / returns.var())
+
+
+def step_rewards(batch: Batch, rewards: Tensor, mask: Tensor, settings: AdvantageSettings) -> Tensor:
+    """`token_rewards` of a batch; the reference is asked for only where its KL counts."""
+    if settings.kl_coef == 0:
+        return token_rewards(rewards, mask, rewards, None, 0.0, settings.kl_kind)
+    old, ref = batch.old_logprobs.double(), batch.ref_logprobs.double()
+    return token_rewards(rewards, mask, old, ref, settings.kl_coef, settings.kl_kind)
+
+
+def _group_metrics(groups: Groups) -> dict[str, float]:
+    return {"reward/constant_groups_frac": float(groups.constant.double().mean())}

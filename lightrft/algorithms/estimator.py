@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lightrft.algorithms.whitening import clipped_advantages, whitened
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,12 +21,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class AdvantageSettings:
+    """What advantages depend on besides the batch.
+
+    kl_coef: of the KL in the reward, 0 where it has no place there. whiten: zero mean and unit variance over the
+    rollout step's trained tokens. clip: the largest size afterwards, 0 = none.
+    """
+
+    kl_coef: float = 0.0
+    kl_kind: str = "k1"
+    gamma: float = 1.0
+    lambd: float = 1.0
+    whiten: bool = False
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
 class Advantages:
-    """advantages [B, T] float32, 0 where the mask is 0; valid [B] bool, False for samples that must not train."""
+    """advantages [B, T] float32, 0 where the mask is 0; valid [B] bool, False for samples that must not train.
+
+    returns [B, T]: what a critic learns, where there is one.
+    """
 
     advantages: Tensor
     valid: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+    returns: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,7 @@ class TokenLoss:
 
 
 class AdvantageFunction(Protocol):
-    def __call__(self, batch: Batch, args: AlgorithmArgs) -> Advantages: ...
+    def __call__(self, batch: Batch, settings: AdvantageSettings) -> Advantages: ...
 
 
 class PolicyLoss(Protocol):
@@ -47,15 +69,22 @@ class PolicyLoss(Protocol):
     ) -> TokenLoss: ...
 
 
+class Drift(Protocol):
+    def __call__(self, logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, args: AlgorithmArgs) -> TokenLoss: ...
+
+
 @dataclass(frozen=True)
 class Estimator:
     """An advantage function, a policy loss and the way the loss is reduced.
 
     aggregation: the `--loss_agg_mode` used when the flag is not given.
-    needs: "group" (at least two samples per prompt).
-    kl: where the KL term goes when its coefficient is above 0, "loss" or "reward".
+    per_row: the loss has one ratio per response, so its aggregation is fixed and importance weights are per row.
+    drift: a further term that holds the policy near the old one; its coefficient is the KL coefficient.
+    needs: "group" (at least two samples per prompt), "critic".
+    kl: where the KL to the reference goes when its coefficient is above 0: "loss", "reward", or "off".
+    whitening: of advantages: "part" of the estimator, "optional", or "never" since they are normalised already.
     idle_without_advantage: a row whose advantages are all 0 has no policy gradient, so it needs no forward pass.
-    defaults: flags whose defaults this estimator changes.
+    defaults: flags whose defaults this estimator changes. ignores: flags that can do nothing for it.
     """
 
     advantage: AdvantageFunction
@@ -63,15 +92,25 @@ class Estimator:
     aggregation: str
     paper: str
     kl: str = "loss"
+    whitening: str = "never"
+    per_row: bool = False
+    drift: Drift | None = None
     idle_without_advantage: bool = True
     needs: frozenset[str] | set[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    ignores: frozenset[str] | set[str] = frozenset()
 
-    def fill_advantages(self, batch: Batch, args: AlgorithmArgs) -> tuple[Batch, Mapping[str, float]]:
+    def fill_advantages(self, batch: Batch, settings: AdvantageSettings) -> tuple[Batch, Mapping[str, float]]:
         """The batch with its advantages, invalid samples masked out of every denominator, and metrics."""
-        found = self.advantage(batch, args)
+        found = self.advantage(batch, settings)
         mask = batch.response_mask * found.valid[:, None]
-        return batch.filled(advantages=found.advantages, response_mask=mask), found.metrics
+        advantages, metrics = found.advantages, dict(found.metrics)
+        if settings.whiten:
+            advantages = whitened(advantages, mask)
+        if settings.clip > 0:
+            advantages, metrics["policy/advantage_clip_frac"] = clipped_advantages(advantages, mask, settings.clip)
+        filled = {"advantages": advantages, "response_mask": mask}
+        return batch.filled(**filled, **({} if found.returns is None else {"returns": found.returns})), metrics
 
 
 def load_estimator(name: str) -> Estimator:

@@ -6,13 +6,16 @@ Inputs are `[B, T]`; only `logprobs` carries a gradient. d = logprobs - old_logp
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lightrft.algorithms.estimator import TokenLoss
+from lightrft.algorithms.estimator import PolicyLoss, TokenLoss
 from lightrft.algorithms.functional import log_ratio, masked, ppo_clip, row_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from lightrft.args.groups.algorithm import AlgorithmArgs
 
 
 def clipped_ratio_loss(
@@ -130,3 +133,29 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     # `where`, not `maximum`: on a tie the unclipped branch has the whole gradient.
     loss = clipped_error.where(clipped_error > error, error) / 2
     return TokenLoss(loss, {"critic/clip_frac": (clipped_error > error).to(error.dtype).detach()})
+
+
+# What an estimator declares as its `policy_loss`: the same with their bounds from the flags.
+
+
+def ppo_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, response_mask: Tensor, args: AlgorithmArgs
+) -> TokenLoss:
+    given = (logprobs, old_logprobs, advantages, response_mask)
+    return clipped_ratio_loss(*given, args.clip_range, args.clip_range_higher, args.dual_clip)
+
+
+def with_clip_flags(loss: Callable[..., TokenLoss]) -> PolicyLoss:
+    """`loss(logprobs, old_logprobs, advantages, mask, low, high)` between --clip_range and --clip_range_higher."""
+
+    def policy_loss(
+        logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, response_mask: Tensor, args: AlgorithmArgs
+    ) -> TokenLoss:
+        given = (logprobs, old_logprobs, advantages, response_mask)
+        return loss(*given, args.clip_range, args.clip_range_higher)
+
+    return policy_loss
+
+
+def cpgd_drift(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, args: AlgorithmArgs) -> TokenLoss:
+    return drift_loss(logprobs, old_logprobs, mask, args.cpgd_drift_cap)

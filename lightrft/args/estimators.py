@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightrft.args.surface import Args
 
 FOLDER = Path(__file__).parent.parent / "algorithms" / "estimators"
 
@@ -26,9 +29,33 @@ def estimator_needs(name: str, folder: Path | None = None) -> frozenset[str]:
     return frozenset(_declared(name, "needs", folder) or ())
 
 
+def no_critic(args: Args) -> str | None:
+    """Why a flag of the critic cannot matter."""
+    name = args.algorithm.advantage_estimator
+    return None if "critic" in estimator_needs(name) else f"--advantage_estimator {name} has no critic"
+
+
 def estimator_kl(name: str, folder: Path | None = None) -> str:
     """Where the estimator puts the KL term: "loss" or "reward"."""
     return _declared(name, "kl", folder) or "loss"
+
+
+def estimator_ignores(name: str, folder: Path | None = None) -> frozenset[str]:
+    return frozenset(_declared(name, "ignores", folder) or ())
+
+
+def estimator_whitening(name: str, folder: Path | None = None) -> str:
+    """Whether advantages are whitened: "part" of it, "optional", or "never"."""
+    return _declared(name, "whitening", folder) or "never"
+
+
+def estimator_per_row(name: str, folder: Path | None = None) -> bool:
+    return bool(_declared(name, "per_row", folder))
+
+
+def estimator_drifts(name: str, folder: Path | None = None) -> bool:
+    keywords = _declaration((folder or FOLDER) / f"{name}.py").keywords
+    return any(entry.arg == "drift" for entry in keywords)
 
 
 def _declared(name: str, keyword: str, folder: Path | None) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightrft.args.aliases import without_aliases
 from lightrft.args.command_line import read_command_line
 from lightrft.args.estimators import estimator_defaults, estimator_names
 from lightrft.args.presets import preset_file
@@ -34,7 +35,7 @@ def parse(
     Raises Refused with one line for each unknown flag, wrong type, broken bound and missing flag, and then also for
     each broken rule between the flags that are well; where all is well the rules are left to `check`.
     """
-    found = _typed(argv)
+    found = without_aliases(_typed(argv))
     typed = _settings(found)
     settings = [*_of_program(defaults), *_of_preset(_chosen("mode", typed)), *typed]
     problems = [entry for entry in found if isinstance(entry, Problem)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightrft.models.packing import Cost, padded_rows, shared_prompts, sharing_pays
+from lightrft.models.packing import Cost, lay_out
 
 if TYPE_CHECKING:
     from lightrft.types import Batch
@@ -24,7 +24,7 @@ ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's
 
 @dataclass(frozen=True)
 class Scores:
-    """logprobs and entropy [B, T] float32, both 0 where the response mask is 0; entropy carries no gradient.
+    """logprobs and entropy [B, T] float32, both 0 where the response mask is 0.
 
     tokens: positions that the model was run on, padding and prompts included.
     """
@@ -49,33 +49,36 @@ def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 
 def token_logprobs(
-    module: Any, model: Any, batch: Batch, *, with_entropy: bool = False, sharing: Cost | None = None
+    module: Any, model: Any, batch: Batch, *, entropy: str | None = None, sharing: Cost | None = None
 ) -> Scores:
     """log softmax(logits / temperature)[token] at every trained token, in float32.
 
     module: what the strategy wants called (an engine, a sharded module); model: the Hugging Face model inside it.
+    entropy: "value", "gradient" for one that can be trained on (it keeps a second [tokens, V] array), or None.
     sharing: lets the samples of a group share their prompt's computation where that pays.
     A batch with no trained token still runs the model (sharded models need every rank) and gives zeros with a graph.
     """
-    layout = shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
+    layout = lay_out(batch, sharing)
     trained = batch.response_mask.bool()
     empty = torch.zeros(trained.shape, device=trained.device)
     if not len(layout.predicts):
         logits = module(input_ids=batch.input_ids[:, :1], use_cache=False).logits
-        return Scores(empty + 0.0 * logits.float().sum(), empty if with_entropy else None)
+        return Scores(empty + 0.0 * logits.float().sum(), empty if entropy else None)
     with head_on(model, layout.select):
         logits = module(**layout.inputs, use_cache=False).logits.float()
     if batch.temperature != 1.0:
         logits = logits / batch.temperature
     logp = logits.log_softmax(-1)
     picked = logp.gather(-1, batch.input_ids[trained][:, None])[:, 0]
-    entropy = empty.masked_scatter(trained, entropy_of(logp)) if with_entropy else None
-    return Scores(empty.masked_scatter(trained, picked), entropy, layout.inputs["input_ids"].numel())
+    found = None
+    if entropy is not None:
+        found = empty.masked_scatter(trained, entropy_of(logp if entropy == "gradient" else logp.detach()))
+    return Scores(empty.masked_scatter(trained, picked), found, layout.inputs["input_ids"].numel())
 
 
 def entropy_of(logp: Tensor) -> Tensor:
-    """H = -sum p log p over the last axis of log-probabilities, [N, V] -> [N], in chunks, without a graph."""
-    return torch.cat([_entropy(chunk) for chunk in logp.detach().split(ENTROPY_CHUNK)])
+    """H = -sum p log p over the last axis of log-probabilities, [N, V] -> [N], in chunks."""
+    return torch.cat([_entropy(chunk) for chunk in logp.split(ENTROPY_CHUNK)])
 
 
 def _entropy(logp: Tensor) -> Tensor:

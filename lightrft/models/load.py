@@ -104,8 +104,26 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
 
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, args, dtype).to(device).eval()
+
+
+def load_backbone(args: ModelArgs, dtype: torch.dtype) -> PreTrainedModel:
+    """The same without a head; what the folder has beside it is left there."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it lists the heads that are left; what is missing is refused below
+    try:
+        return _load(AutoModel, args, dtype)
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _load(kind: Any, args: ModelArgs, dtype: torch.dtype) -> Any:
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of loading and saving weights: seconds, and the console has its own line
@@ -113,16 +131,23 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     if args.attn_implementation is not None:
         options["attn_implementation"] = args.attn_implementation
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        model, loaded = kind.from_pretrained(
             _place(args), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise _refusal(args, "model", error) from error
-    model, loaded = found
     if loaded["missing_keys"]:  # the library would make them up at random
         names = f"{len(loaded['missing_keys'])} weights are missing, such as {min(loaded['missing_keys'])}"
         raise Refused(f"--pretrain {args.pretrain}: {names}; give a whole causal language model")
-    return model.to(device).eval()
+    return model
+
+
+def weight_file(args: ModelArgs, name: str) -> str | None:
+    """A file of the model, from its folder or the hub; None where it has no such file."""
+    from transformers.utils.hub import cached_file
+
+    missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(_place(args), name, cache_dir=args.cache_dir, **missing_is_none)
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -31,6 +31,11 @@ class Layout:
         return hidden.flatten(0, 1).index_select(0, self.predicts)
 
 
+def lay_out(batch: Batch, sharing: Cost | None) -> Layout:
+    """Shared prompts where they are allowed, at these costs, and pay."""
+    return shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
+
+
 def padded_rows(batch: Batch) -> Layout:
     """Right padding needs no mask in a causal model: no real token sees it."""
     row, column = batch.response_mask.nonzero(as_tuple=True)

@@ -13,7 +13,10 @@ from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.rules import RULES, RuleReward
 from lightrft.types import Prompt, Reward, Rollout
 
-RESERVED = {"mean", "std", "invalid_frac", "constant_groups_frac"}  # reward/<name> in metrics.jsonl
+# reward/<name> in metrics.jsonl
+RESERVED = set(
+    ["mean", "std", "invalid_frac", "constant_groups_frac", "overlong", "running_std", "clip_frac", "sampled_mean"]
+)
 
 
 class CombinedReward:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+from lightrft.algorithms.control import TemperatureSchedule
+from lightrft.algorithms.shaping import varied_groups
 from lightrft.prompts.encoding import decode_response
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import RewardSource
@@ -55,18 +59,81 @@ class RolloutMaker:
         )
 
 
+@dataclass(frozen=True)
+class CollectSettings:
+    """`prompts_per_step` groups of `n_samples`, sent to the engine `rollout_batch_size` prompts at a time.
+
+    most_batches: with it, groups whose rewards are all equal are replaced by new prompts (DAPO's dynamic sampling),
+    until the step is full or so many batches were sent; None = every group is kept.
+    """
+
+    n_samples: int
+    rollout_batch_size: int
+    prompts_per_step: int
+    most_batches: int | None = None
+
+
 class Collector:
-    """Collects a rollout step: `prompts_per_step` groups, sent to the engine `rollout_batch_size` prompts at a time."""
+    """Collects a rollout step at the temperature that the schedule has for it."""
 
     def __init__(
-        self, maker: RolloutMaker, sampling: Sampling, *, n_samples: int, rollout_batch_size: int, prompts_per_step: int
+        self, maker: RolloutMaker, sampling: Sampling, schedule: TemperatureSchedule, settings: CollectSettings
     ) -> None:
-        self.maker, self.sampling, self.n_samples = maker, sampling, n_samples
-        self.rollout_batch_size, self.prompts_per_step = rollout_batch_size, prompts_per_step
+        self.maker, self.sampling, self.schedule, self.settings = maker, sampling, schedule, settings
+        self.seen: dict[str, float] = {}
 
     def collect(self, prompts: PromptSampler, step: int) -> list[Rollout]:
+        """Rows in the order of their groups. Where no group at all varies, the last ones with nothing to train on."""
+        sampling = replace(self.sampling, temperature=self.temperature(step))
+        if self.settings.most_batches is None:
+            return self._all(prompts, step, sampling)
+        return self._varied(prompts, step, sampling, self.settings.most_batches)
+
+    def temperature(self, step: int) -> float:
+        return self.schedule.at(step - 1)
+
+    def stats(self) -> dict[str, float]:
+        """Of the last step: what dynamic sampling did."""
+        return self.seen
+
+    def _all(self, prompts: PromptSampler, step: int, sampling: Sampling) -> list[Rollout]:
         found: list[Rollout] = []
-        for start in range(0, self.prompts_per_step, self.rollout_batch_size):
-            wanted = min(self.rollout_batch_size, self.prompts_per_step - start)
-            found += self.maker.make(prompts.take(wanted), step, self.n_samples, self.sampling)
+        for start in range(0, self.settings.prompts_per_step, self.settings.rollout_batch_size):
+            wanted = min(self.settings.rollout_batch_size, self.settings.prompts_per_step - start)
+            found += self.maker.make(prompts.take(wanted), step, self.settings.n_samples, sampling)
         return found
+
+    def _varied(self, prompts: PromptSampler, step: int, sampling: Sampling, most: int) -> list[Rollout]:
+        s, kept, batches, everything = self.settings, [], 0, []
+        while len(kept) < s.prompts_per_step and batches < most:
+            latest = self.maker.make(prompts.take(s.rollout_batch_size), step, s.n_samples, sampling)
+            everything, batches = everything + latest, batches + 1
+            kept += groups_that_vary(latest)
+        surplus = kept[s.prompts_per_step :]
+        prompts.give_back([group[0].prompt for group in surplus])
+        self.seen = {
+            "rollout/batches": float(batches),
+            "rollout/varied_groups_frac": len(kept) * s.n_samples / len(everything),
+            "reward/sampled_mean": _mean_reward(everything),
+        }
+        if not kept:
+            return [replace(rollout, response_mask=(0,) * len(rollout.response_mask)) for rollout in latest]
+        return [rollout for group in kept[: s.prompts_per_step] for rollout in group]
+
+
+def groups_that_vary(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
+    """Whole groups, in their order, whose rewards are all valid and not all equal."""
+    found: dict[int, list[Rollout]] = {}
+    for rollout in rollouts:
+        found.setdefault(rollout.group, []).append(rollout)
+    kept = varied_groups((r.group, _reward(r)) for r in rollouts)
+    return [group for name, group in found.items() if name in kept]
+
+
+def _mean_reward(rollouts: Sequence[Rollout]) -> float:
+    valid = [reward for reward in map(_reward, rollouts) if not math.isnan(reward)]
+    return fmean(valid) if valid else math.nan
+
+
+def _reward(rollout: Rollout) -> float:
+    return math.nan if rollout.reward is None or rollout.reward.error else rollout.reward.total

@@ -114,5 +114,9 @@ class FSDP2Strategy(Collectives):
 
     def _state(self, handle: Handle) -> dict[str, Any]:
         self._reshard(handle)
+        unused = not handle.optimizer.state
         model, optimizer = get_state_dict(handle.model, handle.optimizer)
+        if unused:  # it was filled by a step without gradients, which must not count
+            for state in handle.optimizer.state.values():
+                state.get("step", torch.zeros(())).zero_()
         return {"model": model, "optimizer": optimizer}

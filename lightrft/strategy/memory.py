@@ -26,23 +26,33 @@ class ModelStates:
 
 
 def model_states(
-    parameters: int, *, ranks: int, stage: int | None, half: bool, adam: bool, reference: bool, on_cpu: bool
+    parameters: int,
+    *,
+    ranks: int,
+    stage: int | None,
+    half: bool,
+    adam: bool,
+    reference: bool,
+    on_cpu: bool,
+    critic: int = 0,
 ) -> ModelStates:
-    """The states of a model, all of whose parameters are trained.
+    """The states of a model, all of whose parameters are trained, and of a critic with so many parameters.
 
     stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
     FSDP2, whose shards are float32. half: computed in 16 bits, over a float32 master copy that the optimizer holds
     (DeepSpeed) or the shards are (FSDP2). on_cpu: FSDP2's shards, gradients and optimizer in host memory.
+    Policy and critic take turns, so their gradients are never there together.
     """
     compute = 2 if half else 4
     held = 4 if stage is None else compute
     master = 4 if half and stage is not None else 0
     kept = 0 if on_cpu else 1
     sharded = stage is None or stage == 3
+    trained = parameters + critic
     return ModelStates(
-        weights=kept * parameters * held / (ranks if sharded else 1),
-        gradients=kept * parameters * held / (ranks if sharded or stage == 2 else 1),
-        optimizer=kept * parameters * (master + 8 * adam) / ranks,
+        weights=kept * trained * held / (ranks if sharded else 1),
+        gradients=kept * max(parameters, critic) * held / (ranks if sharded or stage == 2 else 1),
+        optimizer=kept * trained * (master + 8 * adam) / ranks,
         reference=kept * reference * parameters * held / (ranks if stage is None else 1),
         gathered=parameters * compute if sharded and (ranks > 1 or on_cpu) else 0,
     )

@@ -10,13 +10,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of the rollout step that one optimizer step learns from."""
+    """The rows of the rollout step that one optimizer step learns from.
+
+    critic_alone: the policy is frozen (`--freezing_actor_steps`).
+    """
 
     rows: tuple[int, ...]
     epoch: int
+    critic_alone: bool = False
 
 
-def draw_parts(n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int, step: int) -> Iterator[Part]:
+def draw_parts(
+    n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int, step: int, critic_alone: bool = False
+) -> Iterator[Part]:
     """`max_epochs` passes over the rollout step, each cut into n_rows / train_batch_size parts.
 
     A step with fewer rows than asked for (samples dropped, groups missing) gives its last part what is left.
@@ -24,7 +30,7 @@ def draw_parts(n_rows: int, train_batch_size: int, max_epochs: int, *, seed: int
     for epoch in range(max_epochs):
         order = np.random.default_rng((seed, step, epoch)).permutation(n_rows).tolist()
         for start in range(0, n_rows, train_batch_size):
-            yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch)
+            yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch, critic_alone)
 
 
 def micro_batches(rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.types import Batch, Rollout
+
+if TYPE_CHECKING:
+    from lightrft.update.critic import Critic
 
 
 def _padded(rows: Sequence[Sequence[Any]], dtype: torch.dtype, fill: float = 0) -> Tensor:
@@ -34,44 +37,58 @@ def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.devic
         rewards=torch.tensor(totals, dtype=torch.float64),
         group=torch.tensor([r.group for r in rollouts]),
         prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
+        truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
         temperature=temperature,
     )
     return batch.to(device)
 
 
+def slices(batch: Batch, rows: int) -> Iterator[tuple[slice, Batch]]:
+    """The batch, `rows` rows at a time, each trimmed to its longest row."""
+    for start in range(0, len(batch), rows):
+        stop = min(start + rows, len(batch))
+        yield slice(start, stop), batch.select(range(start, stop))
+
+
 class Scorer:
     """old_logprobs unless `on_policy` (one optimizer step per rollout step: the current ones are the old ones);
-    ref_logprobs when a reference is given."""
+    with them the entropy where it is asked for; ref_logprobs when a reference is given; values when a critic is."""
 
     def __init__(
         self,
         strategy: Strategy,
         policy: Handle,
         reference: Handle | None,
+        critic: Critic | None = None,
         *,
-        temperature: float,
         rows: int,
         on_policy: bool,
+        with_entropy: bool = False,
         sharing: Cost | None = None,
     ) -> None:
-        self.strategy, self.policy, self.reference = strategy, policy, reference
-        self.temperature, self.rows, self.on_policy, self.sharing = temperature, rows, on_policy, sharing
+        self.strategy, self.policy, self.reference, self.critic = strategy, policy, reference, critic
+        self.rows, self.on_policy, self.with_entropy, self.sharing = rows, on_policy, with_entropy, sharing
 
-    def to_batch(self, rollouts: Sequence[Rollout]) -> Batch:
-        batch = collate(rollouts, self.temperature, self.strategy.world.device)
+    def to_batch(self, rollouts: Sequence[Rollout], temperature: float) -> Batch:
+        """`temperature` is the one that the rollouts were sampled at."""
+        batch = collate(rollouts, temperature, self.strategy.world.device)
         if not self.on_policy:
-            batch = batch.filled(old_logprobs=self._score(self.policy, batch))
+            batch = batch.filled(**self._score(self.policy, batch, "old_logprobs", with_entropy=self.with_entropy))
         if self.reference is not None:
-            batch = batch.filled(ref_logprobs=self._score(self.reference, batch))
+            batch = batch.filled(**self._score(self.reference, batch, "ref_logprobs"))
+        if self.critic is not None:
+            batch = batch.filled(values=self.critic.values(batch))
         return batch
 
     @torch.no_grad()
-    def _score(self, handle: Handle, batch: Batch) -> Tensor:
-        """[B, T], computed `rows` rows at a time."""
-        found = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
-        for start in range(0, len(batch), self.rows):
-            part = range(start, min(start + self.rows, len(batch)))
-            rows = batch.select(part)
-            scores = token_logprobs(handle.module, handle.model, rows, sharing=self.sharing).logprobs
-            found[start : part.stop, : scores.shape[1]] = scores
-        return found
+    def _score(self, handle: Handle, batch: Batch, name: str, *, with_entropy: bool = False) -> dict[str, Tensor]:
+        """[B, T] under `name`, and "entropy" where asked for; computed `rows` rows at a time."""
+        found = {key: torch.zeros(batch.input_ids.shape, device=batch.input_ids.device) for key in (name, "entropy")}
+        for place, rows in slices(batch, self.rows):
+            scores = token_logprobs(
+                handle.module, handle.model, rows, entropy="value" if with_entropy else None, sharing=self.sharing
+            )
+            found[name][place, : scores.logprobs.shape[1]] = scores.logprobs
+            if scores.entropy is not None:
+                found["entropy"][place, : scores.logprobs.shape[1]] = scores.entropy
+        return found if with_entropy else {name: found[name]}

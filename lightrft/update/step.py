@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from lightrft.algorithms.estimator import Estimator
-from lightrft.algorithms.functional import Counts, aggregate, kl_penalty
-from lightrft.models.forward import Scores, token_logprobs
+from lightrft.algorithms.functional import Counts, aggregate
+from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, StepReport, Strategy
 from lightrft.types import Batch
+from lightrft.update.critic import Critic
+from lightrft.update.kl import KLTerm
+from lightrft.update.loss import LossTerms
 from lightrft.update.partition import Part, draw_parts, micro_batches
 
 if TYPE_CHECKING:
@@ -32,41 +35,60 @@ class UpdateReport:
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """The flags that the update reads, and what follows from them. kl_coef 0: no KL term in the loss.
+    """The flags that the update reads, and what follows from them.
 
     sharing: the model's costs where samples may share their prompt's computation, else None.
+    frozen_steps: turns of the loop at the start in which the critic learns alone.
     """
 
     algorithm: AlgorithmArgs
     batch: BatchArgs
     aggregation: str
-    kl_coef: float
     max_epochs: int
     max_new_tokens: int
     seed: int
     sharing: Cost | None = None
+    frozen_steps: int = 0
 
 
 class Updater:
-    """Turns a batch with advantages into optimizer steps on `policy`."""
+    """Turns a batch with advantages into optimizer steps on `policy`, each with one on `critic` where there is one."""
 
-    def __init__(self, strategy: Strategy, policy: Handle, estimator: Estimator, settings: UpdateSettings) -> None:
+    def __init__(
+        self,
+        strategy: Strategy,
+        policy: Handle,
+        estimator: Estimator,
+        kl: KLTerm,
+        settings: UpdateSettings,
+        critic: Critic | None = None,
+    ) -> None:
         self.strategy, self.policy, self.estimator, self.settings = strategy, policy, estimator, settings
+        self.critic = critic
+        self.loss = LossTerms(estimator, kl, settings.algorithm)
         self.sums = MetricSums()
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
-        s = self.settings
-        return draw_parts(len(batch), s.batch.train_batch_size, s.max_epochs, seed=s.seed, step=step)
+        s, alone = self.settings, step <= self.settings.frozen_steps
+        size = s.batch.train_batch_size
+        return draw_parts(len(batch), size, s.max_epochs, seed=s.seed, step=step, critic_alone=alone)
 
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches, then one update."""
         batch = batch.select(part.rows)
         counts, group_tokens = self._count(batch)
         self.sums.count("perf/optimizer_steps", 1.0)
+        self.sums.restart("kl/drift")  # it is the last step's alone
         if counts.tokens == 0:
             self.sums.count("perf/skipped_steps", 1.0)
             return
         groups = self._micro_batches(batch)
+        if not part.critic_alone:
+            self._learn(self.loss.select_tokens(batch, self.strategy.gather), groups, counts, group_tokens)
+        if self.critic is not None:
+            self.critic.step(batch, groups, counts, group_tokens, self.sums)
+
+    def _learn(self, batch: Batch, groups: Sequence[list[int]], counts: Counts, group_tokens: Tensor) -> None:
         for number, rows in enumerate(groups):
             loss = self._loss(batch.select(rows), counts, group_tokens[rows])
             self.strategy.backward(self.policy, loss, last=number == len(groups) - 1)
@@ -76,7 +98,11 @@ class Updater:
     def report(self) -> UpdateReport:
         """The metrics since the last call."""
         sums, self.sums = self.sums, MetricSums()
-        return sums.finish(self.strategy)
+        found = sums.finish(self.strategy)
+        square = found.metrics.pop("mismatch/weight_square", 0.0)
+        if square:
+            found.metrics["mismatch/ess"] = found.metrics["mismatch/weight_mean"] ** 2 / square
+        return found
 
     def _count(self, batch: Batch) -> tuple[Counts, Tensor]:
         """Denominators over all ranks, and for each local row the trained tokens of its whole group [B]."""
@@ -101,7 +127,7 @@ class Updater:
         token (entropy, clip fractions, mismatch) are over the rows that are run.
         """
         rows = list(range(len(batch)))
-        if self.estimator.idle_without_advantage and self.settings.kl_coef == 0:
+        if self.loss.policy_alone:
             moving = (batch.advantages != 0).any(-1).nonzero()[:, 0].tolist()
             self.sums.count("perf/idle_rows", len(rows) - len(moving))
             rows = moving or batch.response_mask.any(-1).nonzero()[:1, 0].tolist()
@@ -111,31 +137,22 @@ class Updater:
 
     def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
-        s, mask = self.settings, batch.response_mask
-        scores = token_logprobs(self.policy.module, self.policy.model, batch, with_entropy=True, sharing=s.sharing)
+        scores = token_logprobs(
+            self.policy.module, self.policy.model, batch, entropy=self.loss.entropy, sharing=self.settings.sharing
+        )
         self.sums.count("perf/train_tokens", scores.tokens)
-        old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
-        policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, s.algorithm)
-        loss = aggregate(policy.loss, mask, s.aggregation, counts, group_tokens)
-        self.sums.add("loss/policy", loss)
-        self._token_metrics(batch, scores, old, dict(policy.metrics))
-        if s.kl_coef > 0:
-            kl = kl_penalty(scores.logprobs, batch.ref_logprobs, mask, s.algorithm.kl_estimator)
-            kl_loss = s.kl_coef * aggregate(kl, mask, s.aggregation, counts, group_tokens)
-            self.sums.add("loss/kl", kl_loss)
-            self.sums.mean("kl/ref", kl, mask)
-            loss = loss + kl_loss
-        return loss
-
-    def _token_metrics(self, batch: Batch, scores: Scores, old: Tensor, extra: dict[str, Tensor]) -> None:
-        mask = batch.response_mask
-        assert scores.entropy is not None
-        gap = (old - batch.rollout_logprobs).abs() * mask
-        w = (old - batch.rollout_logprobs).clamp(-20, 20)
-        found = {"policy/entropy": scores.entropy, "mismatch/gap_mean": gap, "mismatch/kl": w.exp() - 1 - w, **extra}
-        for name, value in found.items():
-            self.sums.mean(name, value, mask)
-        self.sums.largest("mismatch/gap_max", gap.max())
+        terms = self.loss(batch, scores)
+        total = scores.logprobs.new_zeros(())
+        for name, (coefficient, tokens) in terms.weighted.items():
+            term = coefficient * aggregate(tokens, batch.response_mask, self.settings.aggregation, counts, group_tokens)
+            self.sums.add(name, term)
+            total = total + term
+        for name, values in terms.token_metrics.items():
+            self.sums.mean(name, values, batch.response_mask)
+        for name, values in terms.row_metrics.items():
+            self.sums.mean(name, values, batch.response_mask.any(-1))
+        self.sums.largest("mismatch/gap_max", terms.token_metrics["mismatch/gap_mean"].max())
+        return total
 
     def _report(self, report: StepReport) -> None:
         self.sums.average("policy/grad_norm", report.grad_norm)
@@ -160,6 +177,10 @@ class MetricSums:
     def mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         self.add(name, (values.detach() * mask).sum())
         self.denominator[name] = self.denominator.get(name, 0.0) + mask.sum().double()
+
+    def restart(self, name: str) -> None:
+        self.numerator.pop(name, None)
+        self.denominator.pop(name, None)
 
     def largest(self, name: str, value: Tensor) -> None:
         value = value.detach().double()

@@ -23,6 +23,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"build"},
     {"trainer"},
     {"plan"},
+    {"recipe"},
     {"evaluation", "checkpointing", "preflight"},
     {"rollouts", "rewards", "update", "sync", "track"},
     {"models", "strategy"},

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
-from lightrft.build import make_scorer, make_strategy, make_updater, optim_args
+from lightrft.build import make_advantages, make_critic, make_scorer, make_strategy, make_updater, optim_args
 from lightrft.plan import choose_precision
+from lightrft.recipe import kl_term
 from lightrft.strategy.base import Handle, Strategy, World
 from lightrft.types import Batch, Prompt, Reward, Rollout
 from lightrft.update.step import Updater
@@ -25,7 +26,7 @@ from tiny_addition import make_model  # noqa: E402
 
 BASE = """--pretrain none --prompt_data none.jsonl --reward_fn exact --save_path none --prompt_max_len 8 --max_len 16
  --rollout_batch_size 3 --n_samples_per_prompt 4 --train_batch_size 12 --temperature 0.8 --init_kl_coef 0
- --optimizer sgd --actor_learning_rate 1 --lr_scheduler constant --lr_warmup_steps 0 --max_norm 0"""
+ --is_correction off --optimizer sgd --actor_learning_rate 1 --lr_scheduler constant --lr_warmup_steps 0 --max_norm 0"""
 STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp")
 VOCABULARY = range(4, 16)
 
@@ -46,8 +47,10 @@ class Trained:
 
     def batch(self, rollouts: Sequence[Rollout], **changes: Tensor) -> Batch:
         """Scored by the real scorer; `changes` replace what it filled, before advantages are computed."""
-        batch = make_scorer(self.args, self.strategy, self.policy, self.reference).to_batch(rollouts)
-        return self.updater.estimator.fill_advantages(batch.filled(**changes), self.args.algorithm)[0]
+        kl = self.updater.loss.kl
+        scorer = make_scorer(self.args, self.strategy, self.policy, self.reference, kl, self.updater.critic)
+        batch = scorer.to_batch(rollouts, self.args.sampling.temperature)
+        return make_advantages(self.args, self.updater.estimator, kl)(batch.filled(**changes))[0]
 
     def learn(self, batch: Batch, step: int = 1) -> dict[str, float]:
         """All optimizer steps of one turn of the loop; metrics and counters."""
@@ -61,7 +64,7 @@ class Trained:
 
 
 def prepare(world: World, flags: str = "", *, seed: int = 0, reference_seed: int | None = None) -> Trained:
-    """A policy, and a frozen reference where one is asked for, under the strategy that the flags name."""
+    """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say."""
     args = arguments(flags)
     precision, _ = choose_precision(args)
     strategy = make_strategy(args, world, precision)
@@ -70,7 +73,9 @@ def prepare(world: World, flags: str = "", *, seed: int = 0, reference_seed: int
     reference = None
     if reference_seed is not None:
         reference = strategy.prepare(small_model(reference_seed).to(world.device, dtype), None)
-    updater = make_updater(args, strategy, policy, load_estimator("group_norm"))
+    estimator = load_estimator(args.algorithm.advantage_estimator)
+    critic = make_critic(args, strategy, estimator, dtype, 100)
+    updater = make_updater(args, strategy, policy, estimator, kl_term(args, estimator), critic)
     return Trained(args, strategy, policy, updater, reference)
 
 

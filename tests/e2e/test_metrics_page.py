@@ -10,11 +10,17 @@ import pytest
 from runs import ROOT, all_rows, read_json, train
 
 TRACKED = "--fsdp --max_steps 4 --eval_steps 2 --save_trajectories --reward_fn shaped.py:nan_for_some --quiet"
-# What a key depends on: KL in the loss, rows without an advantage, several optimizer steps per rollout.
+# What a key depends on: KL in the loss, rows without an advantage, several optimizer steps per rollout,
+# a critic, a drift, one ratio per row, shaped rewards, further terms.
 RUNS = {
     "kl": "--init_kl_coef 0.01 --use_kl_loss",
     "idle": "--init_kl_coef 0 --reward_fn last_number",
     "several": "--train_batch_size 8",
+    "critic": "--advantage_estimator gae",
+    "drift": "--advantage_estimator cpgd --train_batch_size 8",
+    "rows": "--advantage_estimator gspo --train_batch_size 8",
+    "shaped": "--overlong_buffer --overlong_buffer_len 4 --reward_running_norm --reward_clip 1 --advantage_clip 1",
+    "terms": "--dynamic_sampling --entropy_coef 0.01 --dual_clip 3 --train_batch_size 8 --reward_fn shaped.py:length",
 }
 
 
@@ -34,7 +40,7 @@ def documented(title: str) -> set[str]:
 
 def test_every_metric_is_explained_and_every_explained_metric_is_written(written):
     keys = {key for run in written for row in all_rows(run) for key in row}
-    parts = {"reward/nan_for_some", "reward/last_number"}
+    parts = {"reward/nan_for_some", "reward/last_number", "reward/length"}
     assert parts <= keys
     assert keys - parts | {"reward/<part>"} == documented("metrics.jsonl")
 

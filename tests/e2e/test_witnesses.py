@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
 from wandb_files import wandb_run
@@ -110,7 +111,7 @@ def base_flags(witness: Witness) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workshop(tiny_folder: Path, tmp_path_factory):
-    """What the witnesses name: data, rewards, and four models."""
+    """What the witnesses name: data, rewards, and five models, one of them with a value head."""
     folder = tmp_path_factory.mktemp("witnesses")
     for source, name, count in (("train", "add", PROMPTS), ("eval", "eval", None)):
         lines = (tiny_folder / f"{source}.jsonl").read_text().splitlines()[:count]
@@ -120,9 +121,12 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     (folder / "both.jsonl").write_text("".join(_with_other_columns(line) for line in good.splitlines()))
     (folder / "other.yaml").write_text("seed: 7\n")
     (folder / "shaped.py").write_text(REWARDS)
-    for name in ("tiny", "tiny_other", "tiny_chat", "tiny_remote", "hub/models--tests--tiny/snapshots/0123"):
+    names = ("tiny", "tiny_other", "tiny_chat", "tiny_critic", "tiny_remote", "hub/models--tests--tiny/snapshots/0123")
+    for name in names:
         shutil.copytree(tiny_folder / "model", folder / name)
     _reseed(folder / "tiny_other")
+    whole = folder / "tiny_critic/model.safetensors"
+    save_file({**load_file(whole), "score.weight": torch.linspace(-1, 1, 128)[None]}, whole, {"format": "pt"})
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}

@@ -95,6 +95,7 @@ def batch_of():
             "rollout_logprobs": torch.zeros(len(rows), width),
             "rewards": torch.zeros(len(rows), dtype=torch.float64),
             "group": torch.arange(len(rows)),
+            "truncated": torch.zeros(len(rows), dtype=torch.bool),
             "prompt_lengths": torch.tensor([[*mask, 1].index(1) for _, mask in rows]),
             **columns,
         }

@@ -1,31 +1,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lightrft.args.batching import optimizer_steps
-from lightrft.args.estimators import estimator_names
-from lightrft.args.field import Witness, arg, unbuilt
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
+from lightrft.args.estimators import estimator_names, no_critic
+from lightrft.args.field import Witness, arg
+from lightrft.args.idle import (
+    exactly_on_policy,
+    no_correction,
+    no_drift,
+    no_dynamic_sampling,
+    no_kl_to_place,
+    no_later_step,
+    no_overlong_buffer,
+    no_reference,
+    no_returns,
+    no_target,
+    not_adapted,
+)
 
 FROM_STEP_ONE = "--actor_learning_rate 1e-2 --lr_warmup_steps 0"  # with a warm-up the first step has rate 0
 OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2 --reward_fn shaped.py:length"
-
-
-def _exactly_on_policy(args: Args) -> str | None:
-    if optimizer_steps(args) > 1:
-        return None
-    return "there is one optimizer step per rollout step, so the ratio is exactly 1"
-
-
-def _no_kl(args: Args) -> str | None:
-    return "--init_kl_coef is 0, so no KL is computed" if args.algorithm.init_kl_coef == 0 else None
-
-
-def _no_kl_to_place(args: Args) -> str | None:
-    return _no_kl(args) if args.algorithm.use_kl_loss else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +42,7 @@ class AlgorithmArgs:
         "k3",
         "Estimator of the KL to the reference model: k1 for the reward, k2 or k3 for the loss.",
         choices=("k1", "k2", "k3"),
-        matters=_no_kl,
+        matters=no_reference,
         witness=Witness("--kl_estimator k2", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5"),
     )
     init_kl_coef: float = arg(
@@ -62,7 +56,7 @@ class AlgorithmArgs:
         None,
         "KL in the loss (and then not in the reward).",
         unset="the estimator's own placement",
-        matters=_no_kl_to_place,
+        matters=no_kl_to_place,
         witness=Witness("--no-use_kl_loss", "refused"),
     )
     clip_range: float = arg(
@@ -71,14 +65,15 @@ class AlgorithmArgs:
         gt=0,
         lt=1,
         recommended=(0.1, 0.3),
-        matters=_exactly_on_policy,
+        aliases=("clip_range_lower",),
+        matters=exactly_on_policy,
         witness=Witness("--clip_range 0.01", "metrics", given=OFF_POLICY),
     )
     clip_range_higher: float = arg(
         0.3,
         "Upper clip: the ratio counts up to 1 + clip_range_higher.",
         gt=0,
-        matters=_exactly_on_policy,
+        matters=exactly_on_policy,
         witness=Witness("--clip_range_higher 0.01", "metrics", given=OFF_POLICY),
     )
     loss_agg_mode: str | None = arg(
@@ -94,93 +89,163 @@ class AlgorithmArgs:
         unset="the estimator's own",
         witness=Witness("--loss_agg_mode seq-mean-token-sum", "metrics"),
     )
-    kl_target: float | None = unbuilt(
-        "estimators",
+    kl_target: float | None = arg(
         None,
         "KL that the coefficient is adapted to reach.",
-        "--kl_target 0.01",
         gt=0,
         recommended=(0.001, 0.01),
         unset="0.01 for cpgd, else a fixed coefficient",
+        matters=not_adapted,
+        witness=Witness("--kl_target 1.0", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_horizon 16"),
     )
-    kl_horizon: int = unbuilt(
-        "estimators", 10000, "Samples over which the KL coefficient adapts.", "--kl_horizon 1000", ge=1
+    kl_horizon: int = arg(
+        10000,
+        "Samples over which the KL coefficient adapts.",
+        ge=1,
+        matters=no_target,
+        witness=Witness("--kl_horizon 16", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_target 1.0"),
     )
-    dual_clip: float | None = unbuilt(
-        "estimators",
+    dual_clip: float | None = arg(
         None,
         "Bound of the ratio where the advantage is negative; 3 is usual.",
-        "--dual_clip 3",
         gt=1,
         unset="no dual clip",
+        matters=exactly_on_policy,
+        witness=Witness("--dual_clip 1.01", "metrics", given=OFF_POLICY),
     )
-    entropy_coef: float = unbuilt("estimators", 0.0, "Weight of the entropy bonus.", "--entropy_coef 0.01", ge=0)
-    gamma: float = unbuilt("estimators", 1.0, "Discount of later rewards.", "--gamma 0.99", ge=0, le=1)
-    lambd: float = unbuilt("estimators", 0.95, "Lambda of GAE.", "--lambd 1", ge=0, le=1)
-    value_clip: float = unbuilt("estimators", 0.2, "Clip of the critic's change.", "--value_clip 0.1", gt=0)
-    cpgd_drift_cap: float = unbuilt("estimators", 2.0, "Largest ratio in CPGD's drift.", "--cpgd_drift_cap 3", gt=1)
-    high_entropy_token_ratio: float = unbuilt(
-        "estimators",
+    entropy_coef: float = arg(
         0.0,
-        "Train on this share of tokens, those of highest entropy; 0 = on all.",
-        "--high_entropy_token_ratio 0.2",
+        "Weight of the entropy bonus.",
+        ge=0,
+        witness=Witness("--entropy_coef 0.5", "model", given=FROM_STEP_ONE),
+    )
+    gamma: float = arg(
+        1.0,
+        "Discount of later rewards.",
         ge=0,
         le=1,
+        matters=no_returns,
+        witness=Witness("--gamma 0.5", "model", given=f"{FROM_STEP_ONE} --advantage_estimator reinforce"),
     )
-    dynamic_sampling: bool = unbuilt(
-        "estimators", False, "Replace groups whose rewards are all equal by new prompts.", "--dynamic_sampling"
+    lambd: float = arg(
+        0.95,
+        "Lambda of GAE: 1 = whole returns, 0 = one step and the critic's value of the next token.",
+        ge=0,
+        le=1,
+        matters=no_critic,
+        witness=Witness("--lambd 0.5", "model", given=f"{FROM_STEP_ONE} --advantage_estimator gae"),
     )
-    max_gen_batches: int = unbuilt(
-        "estimators", 10, "Rollout batches that dynamic sampling may take for one step.", "--max_gen_batches 5", ge=1
+    value_clip: float = arg(
+        0.2,
+        "Clip of the critic's change within one rollout step.",
+        gt=0,
+        matters=no_later_step,
+        witness=Witness(
+            "--value_clip 0.001",
+            "metrics",
+            given=f"{OFF_POLICY} --advantage_estimator gae --critic_learning_rate 1e-2 --lr_warmup_steps 0",
+        ),
     )
-    overlong_buffer: bool = unbuilt(
-        "estimators", False, "Punish responses that come near the response budget.", "--overlong_buffer"
+    cpgd_drift_cap: float = arg(
+        2.0,
+        "Largest excess of the ratio over 1 that CPGD's drift counts.",
+        gt=0,
+        matters=no_drift,
+        witness=Witness(
+            "--cpgd_drift_cap 1.001",
+            "metrics",
+            given=f"{OFF_POLICY} --advantage_estimator cpgd --max_epochs 4 --init_kl_coef 1",
+        ),
     )
-    overlong_buffer_len: int = unbuilt(
-        "estimators", 1024, "Tokens before the budget in which the punishment grows.", "--overlong_buffer_len 512", ge=1
+    high_entropy_token_ratio: float = arg(
+        0.0,
+        "Train on this share of tokens, those of highest entropy; 0 = on all.",
+        ge=0,
+        le=1,
+        witness=Witness("--high_entropy_token_ratio 0.2", "model", given=FROM_STEP_ONE),
     )
-    overlong_buffer_penalty_factor: float = unbuilt(
-        "estimators",
+    dynamic_sampling: bool = arg(
+        False,
+        "Replace groups whose rewards are all equal by new prompts.",
+        witness=Witness("--dynamic_sampling", "metrics"),
+    )
+    max_gen_batches: int = arg(
+        10,
+        "Rollout batches that dynamic sampling may take for one step.",
+        ge=1,
+        matters=no_dynamic_sampling,
+        witness=Witness("--max_gen_batches 1", "metrics", given="--dynamic_sampling"),
+    )
+    overlong_buffer: bool = arg(
+        False,
+        "Punish responses that come near the response budget.",
+        witness=Witness("--overlong_buffer", "metrics", given="--overlong_buffer_len 8"),
+    )
+    overlong_buffer_len: int = arg(
+        1024,
+        "Tokens before the budget in which the punishment grows.",
+        ge=1,
+        matters=no_overlong_buffer,
+        witness=Witness("--overlong_buffer_len 2", "metrics", given="--overlong_buffer --overlong_buffer_len 8"),
+    )
+    overlong_buffer_penalty_factor: float = arg(
         1.0,
         "Punishment of a response that fills the budget.",
-        "--overlong_buffer_penalty_factor 0.5",
         gt=0,
+        matters=no_overlong_buffer,
+        witness=Witness(
+            "--overlong_buffer_penalty_factor 3", "metrics", given="--overlong_buffer --overlong_buffer_len 8"
+        ),
     )
-    overlong_filter: bool = unbuilt(
-        "estimators", False, "Do not train on responses that were cut off.", "--overlong_filter"
+    overlong_filter: bool = arg(
+        False,
+        "Do not train on responses that were cut off.",
+        witness=Witness("--overlong_filter", "metrics", given="--max_new_tokens 2 --reward_fn shaped.py:length"),
     )
-    is_correction: str = unbuilt(
-        "estimators",
+    is_correction: str = arg(
         "token_truncate",
         "Importance weights between engine and trainer.",
-        "--is_correction off",
         choices=("off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric"),
+        witness=Witness("--is_correction off", "metrics", given="--is_cap 0.5"),
     )
-    is_cap: float = unbuilt("estimators", 2.0, "Upper bound of these weights.", "--is_cap 3", gt=0)
-    is_low: float | None = unbuilt(
-        "estimators", None, "Lower bound of these weights.", "--is_low 0.5", gt=0, unset="none"
+    is_cap: float = arg(
+        2.0,
+        "Upper bound of these weights.",
+        gt=0,
+        matters=no_correction,
+        witness=Witness("--is_cap 0.5", "metrics"),
     )
-    eps_clip: float | None = unbuilt(
-        "estimators",
+    is_low: float | None = arg(
         None,
-        "Both clips in one.",
-        "--eps_clip 0.2",
+        "Lower bound of these weights.",
+        gt=0,
+        unset="none",
+        matters=no_correction,
+        witness=Witness("--is_low 1.5", "metrics"),
+    )
+    eps_clip: float | None = arg(
+        None,
+        "Older name of both clips in one.",
         gt=0,
         lt=1,
-        unset="--clip_range, --clip_range_higher",
+        unset="--clip_range and --clip_range_higher",
+        matters=exactly_on_policy,
+        witness=Witness("--eps_clip 0.01", "metrics", given=OFF_POLICY),
     )
-    clip_range_lower: float | None = unbuilt(
-        "estimators", None, "Older name of --clip_range.", "--clip_range_lower 0.2", gt=0, lt=1, unset="--clip_range"
-    )
-    use_clip_higher: bool | None = unbuilt(
-        "estimators",
+    use_clip_higher: bool | None = arg(
         None,
-        "Older switch of --clip_range_higher.",
-        "--use_clip_higher",
+        "Older switch: off makes the upper clip equal to --clip_range.",
         unset="--clip_range_higher decides",
+        matters=exactly_on_policy,
+        witness=Witness("--no-use_clip_higher", "metrics", given=f"{OFF_POLICY} --clip_range 0.01"),
     )
-    use_gspo: bool = unbuilt("estimators", False, "Older switch of --advantage_estimator gspo.", "--use_gspo")
-    use_cpg_loss: bool = unbuilt("estimators", False, "Older switch of --advantage_estimator cpgd.", "--use_cpg_loss")
-    normalize_advantages: bool | None = unbuilt(
-        "estimators", None, "Older name of --advantages_norm.", "--normalize_advantages", unset="--advantages_norm"
+    use_gspo: bool = arg(
+        False,
+        "Older switch of --advantage_estimator gspo.",
+        witness=Witness("--use_gspo", "metrics", given=OFF_POLICY),
+    )
+    use_cpg_loss: bool = arg(
+        False,
+        "Older switch of --advantage_estimator cpgd.",
+        witness=Witness("--use_cpg_loss", "metrics", given=OFF_POLICY),
     )

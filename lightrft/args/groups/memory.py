@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightrft.args.batching import optimizer_steps
+from lightrft.args.estimators import estimator_drifts
 from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def _single_rows(args: Args) -> str | None:
-    scored = args.algorithm.init_kl_coef > 0 or optimizer_steps(args) > 1
+    a = args.algorithm
+    referred = a.init_kl_coef > 0 and (a.use_kl_loss or not estimator_drifts(a.advantage_estimator))
+    scored = referred or optimizer_steps(args) > 1 or 0 < a.high_entropy_token_ratio < 1
     alone = args.batch.micro_train_batch_size == 1 and not scored
     return "--micro_train_batch_size 1 has no two samples of a prompt together" if alone else None
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightrft.args.estimators import no_critic
 from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
+
+WITH_CRITIC = "--advantage_estimator gae"
 
 
 def _rest_of_length(args: Args) -> int:
@@ -33,14 +36,27 @@ class ModelArgs:
         "--remote_rm_url http://localhost:5000",
         unset="no reward server",
     )
-    critic_pretrain: str | None = unbuilt(
-        "estimators", None, "Model that the critic starts from.", "--critic_pretrain folder", unset="--pretrain"
+    critic_pretrain: str | None = arg(
+        None,
+        "Model that the critic starts from, with its value head where it has one.",
+        unset="--pretrain",
+        matters=no_critic,
+        witness=Witness("--critic_pretrain tiny_critic", "metrics", given=WITH_CRITIC),
     )
-    freezing_actor_steps: int = unbuilt(
-        "estimators", 0, "Steps at the start in which only the critic learns.", "--freezing_actor_steps 2", ge=0
+    freezing_actor_steps: int = arg(
+        0,
+        "Steps at the start in which only the critic learns.",
+        ge=0,
+        matters=no_critic,
+        witness=Witness("--freezing_actor_steps 1", "model", given=f"{WITH_CRITIC} --lr_warmup_steps 0"),
     )
-    value_head_prefix: str = unbuilt(
-        "estimators", "score", "Name of the value head in the critic's weights.", "--value_head_prefix value_head"
+    value_head_prefix: str = arg(
+        "score",
+        "Name of the value head in the critic's weights; one that is not there is new and starts at 0.",
+        matters=no_critic,
+        witness=Witness(
+            "--value_head_prefix value_head", "metrics", given=f"{WITH_CRITIC} --critic_pretrain tiny_critic"
+        ),
     )
     max_len: int = arg(
         4096, "Tokens of prompt and response together.", ge=2, witness=Witness("--max_len 18", "metrics")

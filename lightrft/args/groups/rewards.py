@@ -2,8 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg, unbuilt
+
+if TYPE_CHECKING:
+    from lightrft.args.surface import Args
+
+
+LONG = "--reward_fn shaped.py:length"  # a reward that varies, of a few hundred
+
+
+def _no_running_norm(args: Args) -> str | None:
+    return None if args.rewards.reward_running_norm else "there is no --reward_running_norm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,24 +31,41 @@ class RewardArgs:
         "Weight of any part of the reward, as name=weight; a part without one weighs 1.",
         witness=Witness("--reward_weights length=2", "metrics", given="--reward_fn shaped.py:length"),
     )
-    reward_running_norm: bool = unbuilt(
-        "estimators", False, "Divide rewards by their running standard deviation.", "--reward_running_norm"
+    reward_running_norm: bool = arg(
+        False,
+        "Divide rewards by their running standard deviation.",
+        witness=Witness("--reward_running_norm", "metrics"),
     )
-    reward_running_norm_minus_mean: bool = unbuilt(
-        "estimators", False, "Subtract their running mean as well.", "--reward_running_norm_minus_mean"
+    reward_running_norm_minus_mean: bool = arg(
+        False,
+        "Subtract their running mean as well.",
+        matters=_no_running_norm,
+        witness=Witness(
+            "--reward_running_norm_minus_mean", "metrics", given=f"--reward_running_norm --reward_clip 0.5 {LONG}"
+        ),
     )
-    advantages_norm: bool | None = unbuilt(
-        "estimators",
+    advantages_norm: bool | None = arg(
         None,
         "Whiten the advantages of the rollout step.",
-        "--advantages_norm",
         unset="where it is part of the estimator",
+        aliases=("normalize_advantages",),
+        witness=Witness(
+            "--no-advantages_norm",
+            "model",
+            given=f"--advantage_estimator reinforce --actor_learning_rate 1e-2 --lr_warmup_steps 0 {LONG}",
+        ),
     )
-    advantage_clip: float = unbuilt(
-        "estimators", 0.0, "Clip advantages to this size; 0 = no clipping.", "--advantage_clip 5", ge=0
+    advantage_clip: float = arg(
+        0.0,
+        "Clip advantages to this size; 0 = no clipping.",
+        ge=0,
+        witness=Witness("--advantage_clip 0.1", "metrics", given=LONG),
     )
-    reward_clip: float = unbuilt(
-        "estimators", 0.0, "Clip rewards to this size; 0 = no clipping.", "--reward_clip 5", ge=0
+    reward_clip: float = arg(
+        0.0,
+        "Clip rewards to this size; 0 = no clipping.",
+        ge=0,
+        witness=Witness("--reward_clip 1.0", "metrics", given=LONG),
     )
     reward_timeout: float = unbuilt(
         "rewards", 60.0, "Seconds after which a reward is given up.", "--reward_timeout 10", gt=0

@@ -1,8 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
+
+if TYPE_CHECKING:
+    from lightrft.args.surface import Args
+
+
+def _no_schedule(args: Args) -> str | None:
+    return "--temperature_schedule is constant" if args.sampling.temperature_schedule == "constant" else None
+
+
+def _no_fire(args: Args) -> str | None:
+    return None if args.sampling.use_fire else "there is no --use_fire"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +50,41 @@ class SamplingArgs:
         witness=Witness("--min_p 0.9", "metrics"),
     )
     stop: tuple[str, ...] = arg((), "Texts that end a response.", witness=Witness("--stop 0 1 2 3 4", "metrics"))
-    temperature_schedule: str = unbuilt(
-        "estimators",
+    temperature_schedule: str = arg(
         "constant",
         "Course of the temperature from --temperature to --temperature_final.",
-        "--temperature_schedule linear",
         choices=("constant", "linear", "cosine", "exponential"),
+        witness=Witness("--temperature_schedule linear", "metrics", given="--temperature_final 0.2"),
     )
-    temperature_final: float | None = unbuilt(
-        "estimators",
+    temperature_final: float | None = arg(
         None,
         "Temperature at the end of the schedule.",
-        "--temperature_final 0.6",
         gt=0,
         unset="--temperature",
+        matters=_no_schedule,
+        witness=Witness(
+            "--temperature_final 0.2", "metrics", given="--temperature_schedule linear --temperature_final 0.9"
+        ),
     )
-    temperature_schedule_steps: int | None = unbuilt(
-        "estimators", None, "Steps of the schedule.", "--temperature_schedule_steps 100", ge=0, unset="all steps"
+    temperature_schedule_steps: int | None = arg(
+        None,
+        "Steps of the schedule.",
+        ge=0,
+        unset="all steps",
+        matters=_no_schedule,
+        witness=Witness(
+            "--temperature_schedule_steps 50", "metrics", given="--temperature_schedule linear --temperature_final 0.2"
+        ),
     )
-    use_fire: bool = unbuilt("estimators", False, "FIRE: sample the first token hot.", "--use_fire")
-    first_token_temperature: float = unbuilt(
-        "estimators", 10.0, "Temperature of that first token.", "--first_token_temperature 5", gt=0
+    use_fire: bool = arg(
+        False,
+        "FIRE: sample the first token hot.",
+        witness=Witness("--use_fire", "metrics"),
+    )
+    first_token_temperature: float = arg(
+        10.0,
+        "Temperature of that first token.",
+        gt=0,
+        matters=_no_fire,
+        witness=Witness("--first_token_temperature 1.5", "metrics", given="--use_fire"),
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightrft.args.estimators import no_critic
 from lightrft.args.field import Witness, arg, unbuilt
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ class TrainingArgs:
         recommended=(1e-7, 5e-6),
         witness=Witness("--actor_learning_rate 2e-3", "metrics"),
     )
-    critic_learning_rate: float = unbuilt(
-        "estimators",
+    critic_learning_rate: float = arg(
         9e-6,
         "Peak learning rate of the critic.",
-        "--critic_learning_rate 1e-6",
         gt=0,
         recommended=(1e-6, 1e-5),
+        matters=no_critic,
+        witness=Witness("--critic_learning_rate 1e-3", "metrics", given="--advantage_estimator gae"),
     )
     lr_warmup_ratio: float = arg(
         0.03,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.estimators import estimator_kl, estimator_needs
+from lightrft.args.batching import prompts_per_step
+from lightrft.args.estimators import (
+    estimator_defaults,
+    estimator_ignores,
+    estimator_kl,
+    estimator_needs,
+    estimator_per_row,
+    estimator_whitening,
+    no_critic,
+)
 from lightrft.args.field import as_text
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
+
+LARGE_FOR_GSPO = 0.05
 
 
 def group_is_large_enough(args: Args, world_size: int) -> Iterator[Finding]:
@@ -23,7 +34,7 @@ def group_is_large_enough(args: Args, world_size: int) -> Iterator[Finding]:
 
 def kl_has_a_place(args: Args, world_size: int) -> Iterator[Finding]:
     name, coefficient = args.algorithm.advantage_estimator, args.algorithm.init_kl_coef
-    if coefficient > 0 and args.algorithm.use_kl_loss is False and estimator_kl(name) != "reward":
+    if coefficient > 0 and args.algorithm.use_kl_loss is False and estimator_kl(name) == "loss":
         yield Problem(
             ("use_kl_loss", "init_kl_coef", "advantage_estimator"),
             f"--no-use_kl_loss with --init_kl_coef {as_text(coefficient)}: --advantage_estimator {name} puts no KL "
@@ -31,16 +42,106 @@ def kl_has_a_place(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-def kl_in_loss_has_a_gradient(args: Args, world_size: int) -> Iterator[Finding]:
-    algorithm = args.algorithm
-    in_loss = algorithm.use_kl_loss is True or (
-        algorithm.use_kl_loss is None and estimator_kl(algorithm.advantage_estimator) == "loss"
-    )
-    if algorithm.kl_estimator == "k1" and algorithm.init_kl_coef > 0 and in_loss:
+def kl_estimator_suits_its_place(args: Args, world_size: int) -> Iterator[Finding]:
+    """As a loss k1 has no gradient in expectation; in the reward k2 and k3 have a biased one (algorithms S6.2)."""
+    a = args.algorithm
+    place = "loss" if a.use_kl_loss is True else estimator_kl(a.advantage_estimator)
+    flags = ("kl_estimator", "use_kl_loss", "init_kl_coef", "advantage_estimator")
+    if a.init_kl_coef > 0 and place == "loss" and a.kl_estimator == "k1":
         yield Notice(
-            ("kl_estimator", "use_kl_loss", "init_kl_coef", "advantage_estimator"),
+            flags,
             "--kl_estimator k1 in the loss has an expected gradient of zero, so it is noise and no penalty; "
             "use --kl_estimator k3 or k2",
+        )
+    if a.init_kl_coef > 0 and place == "reward" and a.kl_estimator != "k1":
+        yield Notice(
+            flags, f"--kl_estimator {a.kl_estimator} in the reward gives a biased gradient; use --kl_estimator k1"
+        )
+
+
+def the_estimator_heeds_it(args: Args, world_size: int) -> Iterator[Finding]:
+    name = args.algorithm.advantage_estimator
+    for flag in sorted(estimator_ignores(name)):
+        if args.typed(flag):
+            shown = as_text(args.value(flag))
+            yield Notice(
+                (flag, "advantage_estimator"), f"--{flag} {shown} cannot matter to --advantage_estimator {name}"
+            )
+    if args.rewards.advantages_norm and estimator_whitening(name) == "never":
+        yield Notice(
+            ("advantages_norm", "advantage_estimator"),
+            f"--advantages_norm cannot matter: the advantages of {name} are normalised already",
+        )
+
+
+def rows_are_weighed_whole(args: Args, world_size: int) -> Iterator[Finding]:
+    name, ratio = args.algorithm.advantage_estimator, args.algorithm.high_entropy_token_ratio
+    if 0 < ratio < 1 and estimator_per_row(name):
+        yield Problem(
+            ("high_entropy_token_ratio", "advantage_estimator"),
+            f"--high_entropy_token_ratio {as_text(ratio)}: --advantage_estimator {name} has one ratio for all tokens "
+            "of a response; use --high_entropy_token_ratio 0 or --advantage_estimator group_norm",
+        )
+
+
+def clips_have_the_estimators_scale(args: Args, world_size: int) -> Iterator[Finding]:
+    name = args.algorithm.advantage_estimator
+    own = estimator_defaults(name)
+    for flag in ("clip_range", "clip_range_higher"):
+        if name.startswith("gspo") and flag in own and args.value(flag) > LARGE_FOR_GSPO:
+            yield Notice(
+                (flag, "advantage_estimator"),
+                f"--{flag} {as_text(args.value(flag))} hardly ever clips a response of --advantage_estimator {name}; "
+                f"its own is {as_text(own[flag])}",
+            )
+
+
+def temperature_goes_somewhere(args: Args, world_size: int) -> Iterator[Finding]:
+    s = args.sampling
+    if s.temperature_schedule != "constant" and s.temperature_final is None:
+        yield Problem(
+            ("temperature_schedule", "temperature_final"),
+            f"--temperature_schedule {s.temperature_schedule} needs --temperature_final, the temperature at its end",
+        )
+
+
+def overlong_buffer_fits(args: Args, world_size: int) -> Iterator[Finding]:
+    a, budget = args.algorithm, args.model.max_new_tokens
+    if a.overlong_buffer and 0 < budget < a.overlong_buffer_len:
+        yield Problem(
+            ("overlong_buffer_len", "overlong_buffer", "max_new_tokens", "max_len", "prompt_max_len"),
+            f"--overlong_buffer_len {a.overlong_buffer_len} is longer than the response budget of {budget} tokens; use "
+            f"--overlong_buffer_len {max(1, budget // 4)}",
+        )
+
+
+def kl_adapts_slowly(args: Args, world_size: int) -> Iterator[Finding]:
+    a = args.algorithm
+    samples = prompts_per_step(args) * a.n_samples_per_prompt
+    if a.kl_target and args.typed("kl_target") and a.init_kl_coef > 0 and samples > a.kl_horizon:
+        yield Notice(
+            ("kl_horizon", "kl_target"),
+            f"--kl_horizon {a.kl_horizon} is shorter than a step of {samples} samples, which counts as one horizon",
+        )
+
+
+def weights_have_a_band(args: Args, world_size: int) -> Iterator[Finding]:
+    a = args.algorithm
+    if a.is_correction != "off" and a.is_low is not None and a.is_low > a.is_cap:
+        yield Problem(
+            ("is_low", "is_cap", "is_correction"),
+            f"--is_low {as_text(a.is_low)} is above --is_cap {as_text(a.is_cap)}, so no weight lies between them; "
+            f"use --is_cap {as_text(a.is_low)} or more",
+        )
+
+
+def groups_can_vary(args: Args, world_size: int) -> Iterator[Finding]:
+    a = args.algorithm
+    if a.dynamic_sampling and a.n_samples_per_prompt < 2 and "group" not in estimator_needs(a.advantage_estimator):
+        yield Problem(
+            ("dynamic_sampling", "n_samples_per_prompt", "advantage_estimator"),
+            f"--dynamic_sampling keeps prompts whose rewards differ, and with --n_samples_per_prompt "
+            f"{a.n_samples_per_prompt} none can; use --n_samples_per_prompt 2 or --no-dynamic_sampling",
         )
 
 
@@ -57,8 +158,7 @@ def sampling_samples(args: Args, world_size: int) -> Iterator[Finding]:
 
 def actor_learns_more_slowly(args: Args, world_size: int) -> Iterator[Finding]:
     actor, critic = args.training.actor_learning_rate, args.training.critic_learning_rate
-    has_critic = "critic" in estimator_needs(args.algorithm.advantage_estimator) or args.typed("critic_learning_rate")
-    if has_critic and actor >= critic:
+    if no_critic(args) is None and actor >= critic:
         yield Notice(
             ("actor_learning_rate", "critic_learning_rate"),
             f"--actor_learning_rate {as_text(actor)} is not below --critic_learning_rate {as_text(critic)}; the critic "
@@ -66,10 +166,28 @@ def actor_learns_more_slowly(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def policy_learns_at_all(args: Args, world_size: int) -> Iterator[Finding]:
+    frozen, steps = args.model.freezing_actor_steps, args.training.max_steps
+    if no_critic(args) is None and steps is not None and frozen >= steps:
+        yield Notice(
+            ("freezing_actor_steps", "max_steps"),
+            f"--freezing_actor_steps {frozen} leaves the policy none of --max_steps {steps} to learn in",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     group_is_large_enough,
     kl_has_a_place,
-    kl_in_loss_has_a_gradient,
+    kl_estimator_suits_its_place,
+    the_estimator_heeds_it,
+    rows_are_weighed_whole,
+    clips_have_the_estimators_scale,
+    temperature_goes_somewhere,
+    overlong_buffer_fits,
+    kl_adapts_slowly,
+    weights_have_a_band,
+    groups_can_vary,
     sampling_samples,
     actor_learns_more_slowly,
+    policy_learns_at_all,
 )

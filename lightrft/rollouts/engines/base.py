@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Sampling:
     """How tokens are drawn. temperature 0 is greedy; top_k -1, top_p 1 and min_p 0 are off.
 
+    first_temperature: of the first token alone (FIRE, arXiv:2410.21236); its log-probability is reported at
+    `temperature` all the same, since that is the policy which is trained.
+
     Filters apply in the order temperature, top_k, top_p, min_p, each on what the one before kept.
     """
 
@@ -26,6 +29,7 @@ class Sampling:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    first_temperature: float | None = None
 
     @property
     def filtered(self) -> bool:

@@ -18,7 +18,7 @@ from lightrft.models.forward import head_on
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import make_cache
 from lightrft.rollouts.engines.noise import uniforms
-from lightrft.rollouts.engines.sampling import draw
+from lightrft.rollouts.engines.sampling import draw, draw_hot
 from lightrft.types import Generation, Request
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class _Decoding:
 
     def _take(self, logits: Tensor, t: int) -> Tensor:
         """Draws token t of every row in the batch, and books it for those that have not stopped before."""
-        token, logprob = draw(logits, self.noise[self.rows, t], self.sampling)
+        hot = t == 0 and self.sampling.first_temperature is not None
+        token, logprob = (draw_hot if hot else draw)(logits, self.noise[self.rows, t], self.sampling)
         self.tokens[self.rows, t], self.logprobs[self.rows, t] = token, logprob
         self.length[self.rows] += (~self.stopped[self.rows]).long()
         self.stopped[self.rows] |= torch.isin(token, self.ends)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,14 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     tokens = greedy if sampling.temperature == 0.0 else inverse_cdf(keep(weights, total, sampling), uniform)
     picked = z.gather(1, tokens[:, None])[:, 0]
     return tokens, picked - top - total.log()
+
+
+def draw_hot(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """As `draw`, at `first_temperature`; the log-probabilities are those of `temperature`."""
+    assert sampling.first_temperature is not None
+    tokens, _ = draw(logits, uniform, replace(sampling, temperature=sampling.first_temperature))
+    scaled = logits.float() / (sampling.temperature or 1.0)
+    return tokens, scaled.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
 
 
 def keep(weights: Tensor, total: Tensor, sampling: Sampling) -> Tensor:

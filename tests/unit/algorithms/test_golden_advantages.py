@@ -8,15 +8,14 @@ import torch
 from golden import BOTH, FIXTURE, cases, column, expect, mask
 
 from lightrft.algorithms.advantages import (
-    clipped_advantages,
     discounted_returns,
     generalized_advantages,
     group_baseline,
     token_rewards,
-    whitened,
 )
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty, varied_groups
+from lightrft.algorithms.whitening import clipped_advantages, whitened
 
 KINDS = {
     "group_norm": "scaled",

@@ -5,13 +5,11 @@ import math
 import pytest
 import torch
 
-from lightrft.algorithms.estimator import load_estimator
-from lightrft.algorithms.estimators.group_norm import group_norm_advantages
+from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import group_statistics
-from lightrft.args.groups.algorithm import AlgorithmArgs
 
 NAN, INF = float("nan"), float("inf")
-ARGS = AlgorithmArgs()
+SETTINGS = AdvantageSettings()
 
 
 @pytest.fixture
@@ -21,7 +19,7 @@ def advantages_of(batch_of):
     def compute(rewards, groups, dtype=torch.float64):
         rows = [((1, 5), (0, 1))] * len(rewards)
         batch = batch_of(rows, rewards=torch.tensor(rewards, dtype=dtype), group=torch.tensor(groups))
-        return group_norm_advantages(batch, ARGS).advantages[:, 1]
+        return load_estimator("group_norm").advantage(batch, SETTINGS).advantages[:, 1]
 
     return compute
 
@@ -93,7 +91,7 @@ def test_an_invalid_sample_leaves_statistics_and_every_denominator(batch_of, bad
     rows = [((1, 5, 6), (0, 1, 1)), ((1, 5), (0, 1)), ((1, 5, 6), (0, 1, 1)), ((1, 5), (0, 1))]
     rewards = torch.tensor([1.0, bad, 0.0, 2.0], dtype=torch.float64)
     batch = batch_of(rows, rewards=rewards, group=torch.tensor([7, 7, 7, 7]))
-    filled, metrics = load_estimator("group_norm").fill_advantages(batch, ARGS)
+    filled, metrics = load_estimator("group_norm").fill_advantages(batch, SETTINGS)
     one = 1 / (1 + 1e-6)  # mean 1, std 1 of (1, 0, 2)
     wanted = torch.tensor([[0, 0, 0], [0, 0, 0], [0, -one, -one], [0, one, 0]])
     torch.testing.assert_close(filled.advantages, wanted, rtol=1e-7, atol=0)  # one rounding to float32
@@ -105,7 +103,7 @@ def test_an_invalid_sample_leaves_statistics_and_every_denominator(batch_of, bad
 def test_the_share_of_constant_groups_is_reported(batch_of):
     rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, NAN, 1.0, 0.0, 0.0])
     batch = batch_of([((1, 5), (0, 1))] * 8, rewards=rewards, group=torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
-    assert load_estimator("group_norm").fill_advantages(batch, ARGS)[1]["reward/constant_groups_frac"] == 0.75
+    assert load_estimator("group_norm").fill_advantages(batch, SETTINGS)[1]["reward/constant_groups_frac"] == 0.75
 
 
 def test_what_group_norm_declares():

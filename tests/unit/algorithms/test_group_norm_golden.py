@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightrft.algorithms.estimators.group_norm import clipped_policy_loss, group_norm_advantages
+from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate, kl_penalty
+from lightrft.algorithms.losses import ppo_loss
 from lightrft.args.groups.algorithm import AlgorithmArgs
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_ragged8.json").read_text())
@@ -53,7 +54,7 @@ def policy_loss(case, dtype, logp, rows=None, junk=None):
     if junk is not None:
         inputs = [torch.where(mask == 1, value, junk) for value in inputs]
     args = AlgorithmArgs(clip_range=case["params"]["eps_low"], clip_range_higher=case["params"]["eps_high"])
-    found = clipped_policy_loss(*inputs, mask, args)
+    found = ppo_loss(*inputs, mask, args)
     step, group_tokens = counts(case["params"].get("const_len", 16))
     return aggregate(found.loss, mask, case["params"]["agg"], step, group_tokens.to(dtype)[rows]), found.metrics
 
@@ -137,7 +138,7 @@ def test_group_norm_has_the_golden_advantages(case, dtype, batch_of):
     rewards = torch.tensor(case["params"]["rewards"], dtype=dtype)
     groups = torch.tensor(case["params"]["groups"])
     batch = batch_of([((1, 5, 6), (0, 1, 1))] * 8, rewards=rewards, group=groups)
-    found = group_norm_advantages(batch, AlgorithmArgs()).advantages
+    found = load_estimator("group_norm").advantage(batch, AdvantageSettings()).advantages
     assert found.dtype == torch.float32
     wanted = torch.tensor(case["outputs"]["advantages"], dtype=torch.float64)
     # Statistics in float64, then one rounding to float32 (6e-8): tighter than the fixture's tolerance.

@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightrft.algorithms.advantages import (
-    clipped_advantages,
     discounted_returns,
     generalized_advantages,
     group_baseline,
     token_rewards,
-    whitened,
 )
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
@@ -31,6 +29,7 @@ from lightrft.algorithms.losses import (
     token_sequence_ratio_loss,
 )
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards
+from lightrft.algorithms.whitening import clipped_advantages, whitened
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, sums of a few dozen terms in another order
 SEQUENCE = "seq-mean-token-mean"

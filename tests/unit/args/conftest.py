@@ -13,10 +13,18 @@ ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="seq-mean-token-me
 """
 GSPO = """
 ESTIMATOR: Estimator = Estimator(
-    advantage=a, policy_loss=b, needs={"group"}, defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
+    advantage=a, policy_loss=b, needs={"group"}, per_row=True, ignores={"loss_agg_mode"},
+    defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
+"""
+CPGD = """
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x")
 """
 REINFORCE = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward", defaults={"kl_estimator": "k1"})
+"""
+
+GAE = """
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"critic"}, kl="reward", defaults={"kl_estimator": "k1"})
 """
 
 
@@ -24,7 +32,14 @@ ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward", defaults={"kl_est
 def estimator_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "estimators"
     folder.mkdir()
-    for name, text in {"group_norm": GROUP_NORM, "gspo": GSPO, "reinforce": REINFORCE, "_shared": ""}.items():
+    for name, text in {
+        "group_norm": GROUP_NORM,
+        "gspo": GSPO,
+        "reinforce": REINFORCE,
+        "cpgd": CPGD,
+        "gae": GAE,
+        "_shared": "",
+    }.items():
         (folder / f"{name}.py").write_text(text)
     monkeypatch.setattr(estimators, "FOLDER", folder)
     return folder

@@ -9,8 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fuzz_oracle import Expected, Fault, Good, expect
+from fuzz_oracle import Expected, expect
 from fuzz_surface import Bad, Field, Node, Scalar, fields, from_node, from_words
+from fuzz_truth import Fault, Good
 
 BAD = object()
 MUTATIONS: dict[str, Callable[[Case], None]] = {}

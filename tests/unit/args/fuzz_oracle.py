@@ -7,44 +7,21 @@ train_batch_size samples; one of the two products divides the other; and so on.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from fuzz_aliases import aliases
+from fuzz_notices import Notice, due
 from fuzz_surface import Field, fields
+from fuzz_truth import ESTIMATORS, Fault, Good
 
 from lightrft.args import presets
 
-ESTIMATORS = {  # those of conftest.py: what they need, where their KL stands, their own defaults
-    "group_norm": (True, "loss", {}),
-    "gspo": (True, "loss", {"clip_range": 3e-4, "clip_range_higher": 4e-4}),
-    "reinforce": (False, "reward", {"kl_estimator": "k1"}),
-}
 GPUS = re.compile(r"([1-9]\d*)x(\d+)GB", re.ASCII | re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Good:
-    """A setting that must be taken, if nothing else is wrong."""
-
-    flag: str
-    value: Any
-    where: str
-    typed: bool = True
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A line of the refusal must begin with `mark`; `flags` are out of play for the rules between flags."""
-
-    mark: str
-    flags: tuple[str, ...] = ()
-    sure: bool = True  # False: it may go unmentioned beside other faults
-
-    def is_named_by(self, line: str) -> bool:
-        return re.match(rf"{self.mark}(?![\w-])", line) is not None
 
 
 @dataclass
@@ -53,14 +30,20 @@ class Expected:
     faults: list[Fault]
     values: dict[str, Any] = field(default_factory=dict)
 
+    def notices(self) -> Counter[Notice]:
+        """For a command line that is accepted."""
+        typed = {name for name, layers in self.layers.items() if layers and layers[-1].typed}
+        return due(fields(), self.values, typed)
+
 
 def expect(settings: list[Good], faults: list[Fault]) -> Expected:
     """`settings` that stand in files and on the command line, weaker ones first."""
     known = fields()
     mode = _last("mode", settings, None)
-    settings = [*(_preset(mode) if mode else []), *settings]
+    meant, contradictions = aliases(settings, faults)
+    settings, faults = [*(_preset(mode) if mode else []), *settings, *meant], [*faults, *contradictions]
     estimator = _last("advantage_estimator", settings, "group_norm")
-    own = [Good(name, value, f"default:{estimator}", typed=False) for name, value in ESTIMATORS[estimator][2].items()]
+    own = [Good(name, value, f"default:{estimator}", typed=False) for name, value in ESTIMATORS[estimator].own.items()]
     layers: dict[str, list[Good]] = {name: [] for name in known}
     for setting in (*own, *settings):
         layers[setting.flag].append(setting)
@@ -116,6 +99,7 @@ def _rules(known: dict[str, Field], expected: Expected) -> Iterator[Rule]:
     yield from _about_unbuilt(known, expected)
     yield from _about_batches(values, world)
     yield from _about_algorithm(values)
+    yield from _about_sampling(values)
     yield from _about_the_rest(values)
 
 
@@ -145,13 +129,28 @@ def _about_batches(values: dict[str, Any], world: int) -> Iterator[Rule]:
 
 
 def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
-    needs_group, kl, _ = ESTIMATORS[values["advantage_estimator"]]
-    if needs_group and values["n_samples_per_prompt"] == 1:
+    estimator, alone = ESTIMATORS[values["advantage_estimator"]], values["n_samples_per_prompt"] == 1
+    if alone and estimator.group:
         yield "--n_samples_per_prompt", ("n_samples_per_prompt", "advantage_estimator")
-    if values["use_kl_loss"] is False and values["init_kl_coef"] and kl == "loss":
+    if alone and not estimator.group and values["dynamic_sampling"]:  # a group of one never varies
+        yield "--dynamic_sampling", ("dynamic_sampling", "n_samples_per_prompt", "advantage_estimator")
+    if values["use_kl_loss"] is False and values["init_kl_coef"] and estimator.kl == "loss":
         yield "--no-use_kl_loss", ("use_kl_loss", "init_kl_coef", "advantage_estimator")
+    if 0 < values["high_entropy_token_ratio"] < 1 and estimator.per_row:
+        yield "--high_entropy_token_ratio", ("high_entropy_token_ratio", "advantage_estimator")
+    if values["is_correction"] != "off" and values["is_low"] and values["is_low"] > values["is_cap"]:
+        yield "--is_low", ("is_low", "is_cap", "is_correction")
+
+
+def _about_sampling(values: dict[str, Any]) -> Iterator[Rule]:
     if values["top_k"] == 0:
         yield "--top_k", ("top_k",)
+    if values["temperature_schedule"] != "constant" and values["temperature_final"] is None:
+        yield "--temperature_schedule", ("temperature_schedule", "temperature_final")
+    budget = values["max_new_tokens"]
+    if values["overlong_buffer"] and 0 < budget < values["overlong_buffer_len"]:
+        lengths = ("max_new_tokens", "max_len", "prompt_max_len")
+        yield "--overlong_buffer_len", ("overlong_buffer_len", "overlong_buffer", *lengths)
 
 
 def _about_the_rest(values: dict[str, Any]) -> Iterator[Rule]:

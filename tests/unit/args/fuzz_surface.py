@@ -48,6 +48,7 @@ class Field:
     unbuilt: bool
     aliases: tuple[str, ...]
     opposites: tuple[str, ...]
+    recommended: tuple[float, float] | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def _field(group: str, entry: dataclasses.Field, hint: Any) -> Field:
         low=_limit(record.ge, record.gt, -math.inf), high=_limit(record.le, record.lt, math.inf),
         choices=tuple(choices or ()),
         required=record.required, default=record.default, unbuilt=bool(record.unbuilt),
-        aliases=record.aliases, opposites=record.opposites,
+        aliases=record.aliases, opposites=record.opposites, recommended=record.recommended,
     )  # fmt: skip
 
 

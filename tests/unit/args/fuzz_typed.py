@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 from fuzz_case import Case, mutation
-from fuzz_oracle import Fault, Good
-from fuzz_surface import Field, Scalar
+from fuzz_surface import Field
 from fuzz_texts import NASTY, bound_text, misspelt, right_node, right_text, right_words
+from fuzz_truth import Fault, Good
 
 SEVERAL = 3  # faults in one case: each has its own line
 DOTTED = ("worker.actor.optim.lr=1e-5", "trainer.seed=1", "a.b.c=value", "+x.y=2", "++algorithm.use_kl_loss=False")
 STRAYS = ("stray", "3", "a b", "-5", "-1e-3", "data.jsonl", "seed=3")
 UNKNOWN = ("--qqqq", "-x", "-seed", "--", "--no-such-flag", "--sееd", "--_", "--seed.x", "---seed")
-UNBUILT_CHOICES = {"engine_type": ("vllm", "sglang"), "advantage_estimator": ("cpgd", "gae", "rloo")}
+UNBUILT_CHOICES = {"engine_type": ("vllm", "sglang"), "advantage_estimator": ("gae", "rloo", "gmpo")}
 
 
 # Flags with values
@@ -64,19 +64,6 @@ def _last_word(case: Case, entry: Field, text: str) -> None:
 
 
 @mutation
-def estimator(case: Case) -> None:
-    """With a flag that it may have a default of its own for."""
-    entry = case.fields["advantage_estimator"]
-    name = case.random.choice(("group_norm", "gspo", "reinforce"))
-    if case.random.random() < 0.5:
-        case.type(entry, [name])
-    else:
-        case.write_in_yaml(entry, Scalar(name))
-    other = case.fields[case.random.choice(("clip_range", "clip_range_higher", "kl_estimator"))]
-    case.type(other, right_words(case.random, other))
-
-
-@mutation
 def sizes_together(case: Case) -> None:
     """Batch sizes, some of which fit each other."""
     numbers = ("1", "2", "3", "4", "6", "8", "12", "16", "24", "48", "64")
@@ -110,7 +97,7 @@ def precision_together(case: Case) -> None:
 def kl_together(case: Case) -> None:
     case.type(case.fields["init_kl_coef"], [case.random.choice(("0", "0.0", "1e-3"))])
     case.switch(case.fields["use_kl_loss"])
-    case.type(case.fields["advantage_estimator"], [case.random.choice(("group_norm", "reinforce"))])
+    case.type(case.fields["advantage_estimator"], [case.random.choice(("group_norm", "reinforce", "cpgd"))])
 
 
 @mutation

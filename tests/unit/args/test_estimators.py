@@ -10,7 +10,7 @@ from lightrft.args.estimators import estimator_defaults, estimator_kl, estimator
 
 
 def test_read_without_importing(estimator_folder: Path):
-    assert estimator_names() == ("group_norm", "gspo", "reinforce")
+    assert estimator_names() == ("cpgd", "gae", "group_norm", "gspo", "reinforce")
     assert estimator_defaults("gspo", estimator_folder) == {"clip_range": 3e-4, "clip_range_higher": 4e-4}
     assert (estimator_needs("gspo"), estimator_needs("reinforce")) == (frozenset({"group"}), frozenset())
     assert (estimator_kl("group_norm"), estimator_kl("reinforce")) == ("loss", "reward")
@@ -19,7 +19,7 @@ def test_read_without_importing(estimator_folder: Path):
 
 def test_the_choices_are_the_files():
     assert refused("--advantage_estimator gspoo") == [
-        "--advantage_estimator gspoo is not one of its choices: group_norm, gspo, reinforce; nearest: gspo"
+        "--advantage_estimator gspoo is not one of its choices: cpgd, gae, group_norm, gspo, reinforce; nearest: gspo"
     ]
 
 
@@ -49,5 +49,7 @@ def test_the_projects_own_estimators_can_be_read():
     real = Path(estimators.__file__).parent.parent / "algorithms" / "estimators"
     assert "group_norm" in estimator_names(real)
     for name in estimator_names(real):
-        assert estimator_kl(name, real) in ("loss", "reward") and isinstance(estimator_defaults(name, real), dict)
+        assert estimator_kl(name, real) in ("loss", "reward", "off") and isinstance(
+            estimator_defaults(name, real), dict
+        )
     assert "group" in estimator_needs("group_norm", real)

@@ -92,7 +92,14 @@ WORLD = "training on {} processes is not built yet (distributed); start one proc
         ("--fp16 --fsdp", "--fp16 needs loss scaling, which --fsdp has not; use --bf16 with --fsdp, or --no-fsdp"),
         ("--lora_rank 16", "--lora_rank is not built yet (distributed); remove it"),
         ("--no-adam_offload", "--adam_offload is not built yet (distributed); remove it"),
-        ("--use_gspo", "--use_gspo is not built yet (estimators); remove it"),
+        (
+            "--temperature_schedule linear",
+            "--temperature_schedule linear needs --temperature_final, the temperature at its end",
+        ),
+        (
+            "--overlong_buffer --max_new_tokens 100",
+            "--overlong_buffer_len 1024 is longer than the response budget of 100 tokens; use --overlong_buffer_len 25",
+        ),
         (
             "--prompt_data_probs 0.5 0.5",
             "--prompt_data_probs has 2 values for 1 source of --prompt_data; it has nothing to mix in one source; "
@@ -196,22 +203,83 @@ def test_assumed_gpus_take_the_place_of_this_machine():
 
 
 def test_the_critic_learns_faster():
-    slow = "--actor_learning_rate 1e-6 --critic_learning_rate 1e-6"
+    slow = "--advantage_estimator gae --actor_learning_rate 1e-6 --critic_learning_rate 1e-6"
     line = (
         "--actor_learning_rate 1e-06 is not below --critic_learning_rate 1e-06; the critic usually learns faster, as "
         "with --critic_learning_rate 1e-05"
     )
     assert f"{line} (refused under --strict_args; remove it, or --strict_args)" in broken_rules(f"{slow} --strict_args")
-    assert len(broken_rules("--actor_learning_rate 9e-7 --critic_learning_rate 1e-6 --strict_args")) == 1
+    assert notices("--advantage_estimator gae --actor_learning_rate 9e-7 --critic_learning_rate 1e-6") == []
     assert notices("--actor_learning_rate 5e-6") == []
 
 
+CRITIC = ("lambd 1", "critic_pretrain x", "value_head_prefix v", "freezing_actor_steps 1", "critic_learning_rate 1e-5")
+
+
+@pytest.mark.parametrize("flag", CRITIC)
+def test_flags_of_the_critic_need_one(flag: str):
+    (line,) = notices(f"--{flag} --max_steps 3")
+    assert line.endswith(" cannot matter: --advantage_estimator group_norm has no critic")
+    assert notices(f"--{flag} --max_steps 3 --advantage_estimator gae") == []
+
+
+def test_values_are_clipped_from_the_second_optimizer_step_on():
+    one = "--value_clip 0.1 cannot matter: there is one optimizer step per rollout step, so values are the old ones"
+    assert notices("--value_clip 0.1 --advantage_estimator gae") == [one]
+    assert notices("--value_clip 0.1 --advantage_estimator gae --max_epochs 2") == []
+    (line,) = notices("--value_clip 0.1 --max_epochs 2")
+    assert line == "--value_clip 0.1 cannot matter: --advantage_estimator group_norm has no critic"
+
+
+def test_the_policy_has_steps_to_learn_in():
+    frozen = "--advantage_estimator gae --freezing_actor_steps 3"
+    assert notices(f"{frozen} --max_steps 3") == [
+        "--freezing_actor_steps 3 leaves the policy none of --max_steps 3 to learn in"
+    ]
+    assert notices(f"{frozen} --max_steps 4") == [] == notices(frozen)
+
+
+def test_a_critic_needs_no_group():
+    assert notices("--advantage_estimator gae --n_samples_per_prompt 1 --train_batch_size 4") == []
+
+
 def test_a_small_kl_target():
-    assert len(broken_rules("--kl_target 0.01 --strict_args")) == 1
-    assert broken_rules("--kl_target 0.05 --strict_args")[1] == (
-        "--kl_target 0.05 is outside the recommended range 0.001 to 0.01 "
-        "(refused under --strict_args; remove it, or --strict_args)"
+    assert notices("--kl_target 0.01") == []
+    assert notices("--kl_target 0.05") == ["--kl_target 0.05 is outside the recommended range 0.001 to 0.01"]
+
+
+def test_what_an_estimator_does_not_heed():
+    assert notices("--advantages_norm") == [
+        "--advantages_norm cannot matter: the advantages of group_norm are normalised already"
+    ]
+    assert notices("--gamma 0.9") == [
+        "--gamma 0.9 cannot matter: --advantage_estimator group_norm has one advantage a response"
+    ]
+    assert notices("--gamma 0.9 --advantage_estimator reinforce") == []
+    loss = "--advantage_estimator gspo --loss_agg_mode token-mean"
+    assert notices(loss) == ["--loss_agg_mode token-mean cannot matter to --advantage_estimator gspo"]
+    assert broken_rules("--advantage_estimator gspo --high_entropy_token_ratio 0.2")[0].startswith(
+        "--high_entropy_token_ratio 0.2: --advantage_estimator gspo has one ratio for all tokens"
     )
+    off_policy = "--advantage_estimator gspo --max_epochs 2 --clip_range"
+    assert notices(f"{off_policy} 0.2") == [
+        "--clip_range 0.2 hardly ever clips a response of --advantage_estimator gspo; its own is 0.0003"
+    ]
+    assert notices(f"{off_policy} 0.001") == []
+
+
+def test_kl_in_the_reward_wants_k1():
+    assert notices("--advantage_estimator reinforce --kl_estimator k3") == [
+        "--kl_estimator k3 in the reward gives a biased gradient; use --kl_estimator k1"
+    ]
+    assert notices("--advantage_estimator reinforce") == []
+
+
+def test_a_short_horizon():
+    assert notices("--kl_target 0.01 --kl_horizon 15") == [
+        "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon"
+    ]
+    assert notices("--kl_target 0.01 --kl_horizon 16") == []
 
 
 def test_the_programs_know_what_they_can_do():
@@ -221,7 +289,7 @@ def test_the_programs_know_what_they_can_do():
 
 
 def test_all_broken_rules_together():
-    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --use_gspo")) == 4
+    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --lora_rank 1")) == 4
 
 
 @pytest.mark.parametrize(

@@ -13,32 +13,31 @@ from lightrft.args.surface import FLAGS, GROUPS, NAMES
 from lightrft.args.unbuilt import UNBUILT
 
 BUILT = """
-pretrain max_len prompt_max_len max_new_tokens attn_implementation trust_remote_code cache_dir
-disable_fast_tokenizer num_episodes max_epochs max_steps actor_learning_rate lr_warmup_ratio lr_warmup_steps
-lr_scheduler optimizer max_norm l2 adam_betas adam_epsilon seed train_batch_size micro_train_batch_size
-rollout_batch_size micro_rollout_batch_size advantage_estimator n_samples_per_prompt kl_estimator init_kl_coef
-use_kl_loss clip_range clip_range_higher loss_agg_mode temperature top_p top_k min_p stop reward_fn reward_weights
-zero_stage fsdp fsdp_cpu_offload bf16 fp16 engine_type prompt_data prompt_split input_key label_key
-apply_chat_template system_prompt eval_data eval_split eval_steps max_eval_samples eval_temperature eval_batch_size
-log_dir plot_every use_tensorboard logging_steps quiet save_path ckpt_path load_checkpoint save_interval save_steps
-max_ckpt_num max_ckpt_mem save_hf_ckpt config print_args dry_run strict_args share_prompts
-prompt_data_probs max_samples reference_key source_key input_template on_bad_row
-use_wandb wandb_org wandb_run_name save_trajectories num_trajectories_to_save profile_steps mode assume_gpus
+pretrain max_len prompt_max_len max_new_tokens attn_implementation trust_remote_code cache_dir disable_fast_tokenizer
+num_episodes max_epochs max_steps actor_learning_rate lr_warmup_ratio lr_warmup_steps lr_scheduler optimizer max_norm
+l2 adam_betas adam_epsilon seed train_batch_size micro_train_batch_size rollout_batch_size micro_rollout_batch_size
+advantage_estimator n_samples_per_prompt kl_estimator init_kl_coef use_kl_loss clip_range clip_range_higher
+loss_agg_mode temperature top_p top_k min_p stop reward_fn reward_weights zero_stage fsdp fsdp_cpu_offload bf16 fp16
+engine_type prompt_data prompt_split input_key label_key apply_chat_template system_prompt eval_data eval_split
+eval_steps max_eval_samples eval_temperature eval_batch_size log_dir plot_every use_tensorboard logging_steps quiet
+save_path ckpt_path load_checkpoint save_interval save_steps max_ckpt_num max_ckpt_mem save_hf_ckpt config print_args
+dry_run strict_args share_prompts prompt_data_probs max_samples reference_key source_key input_template on_bad_row
+use_wandb wandb_org wandb_run_name save_trajectories num_trajectories_to_save profile_steps mode assume_gpus kl_target
+kl_horizon dual_clip entropy_coef gamma cpgd_drift_cap high_entropy_token_ratio dynamic_sampling max_gen_batches
+overlong_buffer overlong_buffer_len overlong_buffer_penalty_factor overlong_filter is_correction is_cap is_low
+eps_clip use_clip_higher use_gspo use_cpg_loss temperature_schedule temperature_final temperature_schedule_steps
+use_fire first_token_temperature reward_running_norm reward_running_norm_minus_mean advantages_norm advantage_clip
+reward_clip critic_pretrain freezing_actor_steps value_head_prefix critic_learning_rate lambd value_clip
 """
 OTHERS = """
-reward_pretrain remote_rm_url critic_pretrain freezing_actor_steps value_head_prefix lora_rank lora_alpha
-lora_dropout target_modules lora_bias lora_learning_rate lora_path load_in_4bit bits double_quant quant_type
-freeze_prefix freeze_backbone tune_projector critic_learning_rate enable_ema ema_beta max_tokens_per_micro_batch
-kl_target kl_horizon dual_clip entropy_coef gamma lambd value_clip cpgd_drift_cap high_entropy_token_ratio
-dynamic_sampling max_gen_batches overlong_buffer overlong_buffer_len overlong_buffer_penalty_factor overlong_filter
-is_correction is_cap is_low eps_clip clip_range_lower use_clip_higher use_gspo use_cpg_loss normalize_advantages
-temperature_schedule temperature_final temperature_schedule_steps use_fire first_token_temperature
-reward_running_norm reward_running_norm_minus_mean advantages_norm advantage_clip reward_clip reward_timeout
-reward_workers judge_template judge_url sp_size zpg hybrid_shard_size overlap_comm ref_shard_size meta_init
-dist_timeout_s gradient_checkpointing adam_offload packing_samples fused_linear_logprob chunk_size
-use_mp_opt engine_tp_size engine_mem_util enable_engine_sleep engine_dtype engine_kwargs
-max_logprob_gap on_logprob_gap oversample_ratio rm_use_engine limit_mm_image_per_prompt images_key
-dataloader_num_workers eval_n_samples mixed_mm_data processor max_pixels fps watchdog_s
+reward_pretrain remote_rm_url lora_rank lora_alpha lora_dropout
+target_modules lora_bias lora_learning_rate lora_path load_in_4bit bits double_quant quant_type freeze_prefix
+freeze_backbone tune_projector enable_ema ema_beta max_tokens_per_micro_batch
+reward_timeout reward_workers judge_template judge_url sp_size zpg hybrid_shard_size overlap_comm ref_shard_size
+meta_init dist_timeout_s gradient_checkpointing adam_offload packing_samples fused_linear_logprob chunk_size
+use_mp_opt engine_tp_size engine_mem_util enable_engine_sleep engine_dtype engine_kwargs max_logprob_gap
+on_logprob_gap oversample_ratio rm_use_engine limit_mm_image_per_prompt images_key dataloader_num_workers
+eval_n_samples mixed_mm_data processor max_pixels fps watchdog_s
 """
 SEEN = {"metrics", "model", "files", "output", "summary", "trajectories", "wandb", "refused", "run", "gpu"}
 
@@ -46,6 +45,7 @@ SEEN = {"metrics", "model", "files", "output", "summary", "trajectories", "wandb
 def test_every_flag_of_the_contract_is_built_or_refused():
     assert set(FLAGS) == {*BUILT.split(), *OTHERS.split()}
     assert set(UNBUILT) == set(OTHERS.split())
+    assert NAMES["clip_range_lower"] == "clip_range" and NAMES["normalize_advantages"] == "advantages_norm"
     assert NAMES["generate_max_len"] == "max_new_tokens" and NAMES["disable_engine_sleep"] == "enable_engine_sleep"
 
 

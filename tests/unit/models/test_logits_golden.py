@@ -35,7 +35,7 @@ def test_logprobs_entropy_and_gradient_of_given_logits(batch_of):
     logits = torch.cat([given, last], 1).requires_grad_()
     rows = [((0, *labels), (0, 1, 1, 1)) for labels in CASE["params"]["labels"]]
     model = GivenLogits(logits)
-    scores = token_logprobs(model, model, batch_of(rows, temperature=0.7), with_entropy=True)
+    scores = token_logprobs(model, model, batch_of(rows, temperature=0.7), entropy="value")
     scores.logprobs.sum().backward()
     torch.testing.assert_close(scores.logprobs[:, 1:].detach(), torch.tensor(CASE["outputs"]["logp"]), **FLOAT32)
     torch.testing.assert_close(scores.entropy[:, 1:], torch.tensor(CASE["outputs"]["entropy"]), **FLOAT32)

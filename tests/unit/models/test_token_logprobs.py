@@ -55,7 +55,7 @@ def distance(found, wanted):
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_and_entropy_equal_a_full_log_softmax(causal_model, batch_of, kind, temperature):
     model, batch = causal_model(kind), batch_of(ROWS, temperature=temperature, **GROUPED)
-    scores, trained = token_logprobs(model, model, batch, with_entropy=True), batch.response_mask.bool()
+    scores, trained = token_logprobs(model, model, batch, entropy="value"), batch.response_mask.bool()
     logprobs, entropy = naive(model, ROWS, temperature)
     # float32 logits of size 10 from matmuls of another shape: 1e-6 of the logit
     torch.testing.assert_close(scores.logprobs[trained], logprobs, rtol=1e-5, atol=1e-5)
@@ -111,8 +111,8 @@ def test_samples_that_share_their_prompt_have_the_same_values_and_gradients(caus
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, temperature=0.7, **GROUPED)
     assert can_share_prompts(model)
     trained = batch.response_mask.bool()
-    padded = token_logprobs(model, model, batch, with_entropy=True)
-    shared = token_logprobs(model, model, batch, with_entropy=True, sharing=FREE)
+    padded = token_logprobs(model, model, batch, entropy="value")
+    shared = token_logprobs(model, model, batch, entropy="value", sharing=FREE)
     torch.testing.assert_close(shared.logprobs, padded.logprobs, rtol=1e-6, atol=1e-6)  # float32 logits of size 10
     torch.testing.assert_close(shared.entropy, padded.entropy, rtol=1e-6, atol=1e-6)
     found, wanted = (gradient(model, scores.logprobs[trained]) for scores in (shared, padded))
@@ -143,7 +143,7 @@ def test_only_full_attention_with_rotary_positions_shares_prompts(causal_model, 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
 def test_a_batch_without_trained_tokens_gives_zeros_with_a_graph(causal_model, batch_of, kind, sharing):
     model, batch = causal_model(kind), batch_of([(ids, (0,) * len(ids)) for ids, _ in ROWS], **GROUPED)
-    scores = token_logprobs(model, model, batch, with_entropy=True, sharing=sharing)
+    scores = token_logprobs(model, model, batch, entropy="value", sharing=sharing)
     assert bool(scores.logprobs.eq(0).all()) and bool(scores.entropy.eq(0).all())
     found = torch.autograd.grad(scores.logprobs.sum(), list(model.parameters()), allow_unused=True)
     assert all(g is None or bool(g.eq(0).all()) for g in found) and any(g is not None for g in found)
@@ -176,5 +176,5 @@ def test_extreme_logits_are_finite(causal_model, batch_of):
             return output
 
     model = causal_model("llama")
-    scores = token_logprobs(Steep(), model, batch_of(ROWS), with_entropy=True)
+    scores = token_logprobs(Steep(), model, batch_of(ROWS), entropy="value")
     assert bool(scores.logprobs.isfinite().all()) and bool(scores.entropy.isfinite().all())

@@ -4,14 +4,16 @@ import math
 
 import pytest
 
+from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.prompts.sampler import PromptSampler
-from lightrft.rollouts.collector import Collector, RolloutMaker
+from lightrft.rollouts.collector import Collector, CollectSettings, RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.noise import response_seed
 from lightrft.rollouts.statistics import rollout_metrics
 from lightrft.types import Generation, Prompt, Reward
 
 SAMPLING = Sampling(4)
+CONSTANT = TemperatureSchedule("constant", 1.0, 1.0, 0)
 
 
 class Engine:
@@ -67,7 +69,7 @@ def test_seeds_name_run_step_position_prompt_and_sample(parts):
 
 def test_a_step_goes_to_the_engine_in_batches_of_prompts_and_loses_none(parts):
     engine, maker, prompts = parts
-    collector = Collector(maker, SAMPLING, n_samples=2, rollout_batch_size=3, prompts_per_step=8)
+    collector = Collector(maker, SAMPLING, CONSTANT, CollectSettings(2, 3, 8))
     sampler = PromptSampler(prompts, seed=0)
     found = collector.collect(sampler, step=1)
     assert [len(requests) for requests, _ in engine.calls] == [3, 3, 2]
@@ -78,7 +80,7 @@ def test_a_step_goes_to_the_engine_in_batches_of_prompts_and_loses_none(parts):
 def test_a_prompt_that_comes_twice_in_a_step_makes_two_groups_with_other_seeds(parts):
     engine, maker, prompts = parts
     sampler = PromptSampler(prompts[:1], seed=0)
-    found = Collector(maker, SAMPLING, n_samples=2, rollout_batch_size=2, prompts_per_step=2).collect(sampler, 1)
+    found = Collector(maker, SAMPLING, CONSTANT, CollectSettings(2, 2, 2)).collect(sampler, 1)
     assert {r.prompt.id for r in found} == {"p0"} and [r.group for r in found] == [0, 0, 1, 1]
     assert len({seed for request in engine.calls[0][0] for seed in request.seeds}) == 4
 
@@ -103,3 +105,69 @@ def test_statistics_by_hand(make_rollout):
     }
     assert found.keys() == wanted.keys()
     assert found == pytest.approx(wanted, rel=1e-14)  # float64
+
+
+class SomeVary:
+    """Prompts at even positions get equal rewards, those at position 1 mod 4 an invalid one; only 3 mod 4 is kept."""
+
+    def score(self, rollouts):
+        found = []
+        for index, rollout in enumerate(rollouts):
+            broken = rollout.group % 4 == 1 and index % 2 == 0
+            total = 1.0 if rollout.group % 2 == 0 else float(index % 2)
+            found.append(Reward(math.nan if broken else total, error="broken" if broken else None))
+        return found
+
+
+def collector_of(parts, settings, rewards=None):
+    engine, maker, prompts = parts
+    maker.rewards = rewards or SomeVary()
+    return Collector(maker, SAMPLING, CONSTANT, settings), PromptSampler(prompts, seed=0)
+
+
+def test_groups_without_a_difference_are_replaced(parts):
+    """Kept are 3, 7, 11, 15 ...: for 3 groups in batches of 4 prompts, positions 0 to 11 are drawn."""
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=9))
+    found = collector.collect(sampler, 1)
+    assert [r.group for r in found] == [3, 3, 7, 7, 11, 11]
+    assert [len(requests) for requests, _ in parts[0].calls] == [4, 4, 4]
+    stats = collector.stats()
+    assert stats["rollout/batches"] == 3 and stats["rollout/varied_groups_frac"] == 0.25
+    # each four prompts: two of reward 1 twice, one with 1.0 valid of two, one of 0 and 1
+    assert stats["reward/sampled_mean"] == pytest.approx((4 + 1 + 1) / 7)
+    assert sampler.take(1)[0].position == 12
+
+
+def test_surplus_groups_are_dropped_and_their_prompts_come_again(parts):
+    class AllVary:
+        def score(self, rollouts):
+            return [Reward(float(index % 2)) for index in range(len(rollouts))]
+
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 6, most_batches=9), AllVary())
+    assert [r.group for r in collector.collect(sampler, 1)][::2] == [0, 1, 2, 3, 4, 5]
+    assert [r.group for r in collector.collect(sampler, 2)][::2] == [6, 7, 8, 9, 10, 11]
+
+
+def test_retries_are_bounded(parts):
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=2))
+    assert [r.group for r in collector.collect(sampler, 1)] == [3, 3, 7, 7]
+
+
+def test_where_nothing_varies_there_is_nothing_to_train_on(parts):
+    class Equal:
+        def score(self, rollouts):
+            return [Reward(1.0) for _ in rollouts]
+
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=2), Equal())
+    found = collector.collect(sampler, 1)
+    assert [r.group for r in found][::2] == [4, 5, 6, 7] and {sum(r.response_mask) for r in found} == {0}
+
+
+def test_the_schedule_gives_each_step_its_temperature(parts):
+    engine, maker, prompts = parts
+    schedule = TemperatureSchedule("linear", 1.0, 0.5, 2)
+    collector, sampler = Collector(maker, SAMPLING, schedule, CollectSettings(2, 2, 2)), PromptSampler(prompts, seed=0)
+    for step in (1, 2, 3, 4):
+        collector.collect(sampler, step)
+    assert [sampling.temperature for _, sampling in engine.calls] == [1.0, 0.75, 0.5, 0.5]
+    assert collector.temperature(2) == 0.75

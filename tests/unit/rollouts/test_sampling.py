@@ -6,7 +6,7 @@ import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.rollouts.engines.sampling import draw, inverse_cdf, keep
+from lightrft.rollouts.engines.sampling import draw, draw_hot, inverse_cdf, keep
 
 LARGEST = 1 - 2**-53  # of the numbers that noise.uniforms can give
 
@@ -168,3 +168,21 @@ def test_extreme_and_bfloat16_logits_give_finite_logprobs():
     tokens, logprobs = draw(logits, torch.tensor([LARGEST, LARGEST], dtype=torch.float64), Sampling(8))
     assert tokens.tolist() == [0, 2] and bool(logprobs.isfinite().all())
     assert logprobs[1].item() == pytest.approx(-np.log(3), rel=1e-6)
+
+
+def test_a_hot_first_token_is_reported_at_the_trained_temperature():
+    """FIRE: drawn from softmax(z / 10), which is nearly flat; its log-probability is that of softmax(z / 0.5)."""
+    logits = torch.tensor([[0.0, 3.0, 1.0]]).expand(20000, -1)
+    uniform = torch.rand(20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens, logprobs = draw_hot(logits, uniform, Sampling(8, temperature=0.5, first_temperature=10.0))
+    hot, trained = (logits[0] / 10).softmax(-1), (logits[0] / 0.5).log_softmax(-1)
+    shares = torch.bincount(tokens, minlength=3) / 20000
+    torch.testing.assert_close(shares, hot, rtol=0, atol=0.011)  # three standard errors of a share of 20,000
+    torch.testing.assert_close(logprobs, trained[tokens], rtol=1e-6, atol=1e-6)
+
+
+def test_a_hot_first_token_keeps_the_filters():
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.9]]).expand(1000, -1)
+    uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens, _ = draw_hot(logits, uniform, Sampling(8, top_k=2, first_temperature=10.0))
+    assert set(tokens.tolist()) == {1, 3}

@@ -47,3 +47,9 @@ def test_offloaded_shards_leave_the_gathered_copy():
     found = model_states(10, ranks=1, stage=None, half=True, adam=True, reference=True, on_cpu=True)
     assert found.total == 10 * 2
     assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == ("16 GB (weights 2, gradients 2, optimizer 12)")
+
+
+def test_a_critic_is_a_second_model_that_learns_in_turn():
+    """16 bytes a parameter for each of them, less the gradients of the smaller one."""
+    assert model_states(10, ranks=1, stage=1, critic=4, **MIXED).total == 10 * 16 + 4 * 14
+    assert model_states(10, ranks=1, stage=1, critic=40, **MIXED).total == 10 * 14 + 40 * 16

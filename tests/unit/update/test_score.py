@@ -44,8 +44,8 @@ def test_collate_by_hand(rollouts):
 @pytest.mark.parametrize("sharing", [None, Cost(per_token=1e9, per_pair=0.0)])
 def test_old_and_reference_logprobs_are_the_models_own(causal_model, alone, rollouts, rows, sharing):
     policy, reference = (Handle(model, model) for model in (causal_model("llama"), causal_model("qwen2")))
-    scorer = Scorer(alone, policy, reference, temperature=0.7, rows=rows, on_policy=False, sharing=sharing)
-    batch = scorer.to_batch(rollouts)
+    scorer = Scorer(alone, policy, reference, rows=rows, on_policy=False, sharing=sharing)
+    batch = scorer.to_batch(rollouts, 0.7)
     plain = collate(rollouts, 0.7, CPU)
     with torch.no_grad():
         old = token_logprobs(policy.model, policy.model, plain).logprobs
@@ -61,5 +61,18 @@ def test_on_policy_and_without_reference_nothing_is_scored(causal_model, alone, 
         raise AssertionError("the model was called")
 
     policy = Handle(never, causal_model("llama"))
-    batch = Scorer(alone, policy, None, temperature=1.0, rows=2, on_policy=True).to_batch(rollouts)
+    batch = Scorer(alone, policy, None, rows=2, on_policy=True).to_batch(rollouts, 1.0)
     assert not batch.has("old_logprobs") and not batch.has("ref_logprobs")
+
+
+def test_the_entropy_is_scored_where_it_chooses_tokens(causal_model, alone, rollouts):
+    policy = Handle(model := causal_model("llama"), model)
+    batch = Scorer(alone, policy, None, rows=2, on_policy=False, with_entropy=True).to_batch(rollouts, 0.7)
+    wanted = token_logprobs(model, model, collate(rollouts, 0.7, CPU), entropy="value").entropy
+    torch.testing.assert_close(batch.entropy, wanted, rtol=1e-5, atol=1e-5)  # float32 matmuls of another shape
+    assert not Scorer(alone, policy, None, rows=2, on_policy=False).to_batch(rollouts, 0.7).has("entropy")
+
+
+def test_truncated_responses_are_marked(make_rollout):
+    made = [make_rollout([1], [5]), make_rollout([1], [5, 6], finish="length")]
+    assert collate(made, 1.0, CPU).truncated.tolist() == [False, True]

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args.groups.algorithm import AlgorithmArgs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle
+from lightrft.update.kl import KLTerm
 from lightrft.update.partition import Part
 from lightrft.update.step import MetricSums, Updater, UpdateSettings
 
@@ -84,10 +86,11 @@ def gradient(model):
 
 def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8):
     settings = UpdateSettings(
-        algorithm=AlgorithmArgs(), aggregation=mode, kl_coef=kl_coef, max_epochs=1, max_new_tokens=16, seed=0,
+        algorithm=AlgorithmArgs(is_correction="off"), aggregation=mode, max_epochs=1, max_new_tokens=16, seed=0,
         batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
     )  # fmt: skip
-    return Updater(strategy, Handle(model, model), load_estimator("group_norm"), settings)
+    kl = KLTerm("loss", KLController(kl_coef))
+    return Updater(strategy, Handle(model, model), load_estimator("group_norm"), kl, settings)
 
 
 @pytest.mark.parametrize("micro", [1, 3, 8])

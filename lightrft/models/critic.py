@@ -1,0 +1,146 @@
+"""A value model: the backbone of a language model and a scalar head, in the names of a Hugging Face classifier."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightrft.errors import Refused
+from lightrft.models.load import check_positions, check_pretrain, load_backbone, load_tokenizer, weight_file
+from lightrft.models.packing import Cost, lay_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lightrft.args.groups.model import ModelArgs
+    from lightrft.types import Batch
+
+
+class ValueHead(nn.Linear):
+    """One number a position, computed in float32 whatever its weight is held in."""
+
+    def forward(self, hidden: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        bias = None if self.bias is None else self.bias.float()
+        return nn.functional.linear(hidden.float(), self.weight.float(), bias)
+
+
+class ValueModel(nn.Module):
+    """Parameters are `<backbone's prefix>.*` and `<value_head_prefix>.weight`, as in `...ForTokenClassification`."""
+
+    def __init__(self, backbone: PreTrainedModel, head: ValueHead, name: str) -> None:
+        super().__init__()
+        self.config, self._no_split_modules = backbone.config, backbone._no_split_modules
+        self._backbone_name, self._head_name = backbone.base_model_prefix or "model", name
+        self.add_module(self._backbone_name, backbone)
+        if hasattr(self, name):
+            raise Refused(f"--value_head_prefix {name} is the name of another part of the critic; use another name")
+        self.add_module(name, head)
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        return getattr(self, self._backbone_name)
+
+    def forward(self, predicts: Tensor, **inputs: Tensor) -> Tensor:
+        """[N, 1] values at the flat positions `predicts` [N] of the [S, L] inputs."""
+        hidden = self.backbone(**inputs, use_cache=False).last_hidden_state
+        return getattr(self, self._head_name)(hidden.flatten(0, 1).index_select(0, predicts))
+
+    def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor]) -> None:
+        self.backbone.save_pretrained(folder, state_dict=state_dict)
+
+
+def token_values(module: Any, batch: Batch, *, sharing: Cost | None = None) -> Tensor:
+    """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked.
+
+    module: what the strategy wants called. A batch with no trained token still runs the model (sharded models need
+    every rank) and gives zeros with a graph.
+    """
+    layout, trained = lay_out(batch, sharing), batch.response_mask.bool()
+    empty = torch.zeros(trained.shape, device=trained.device)
+    if not len(layout.predicts):
+        first = layout.predicts.new_zeros(1)
+        return empty + 0.0 * module(predicts=first, input_ids=batch.input_ids[:, :1]).sum()
+    return empty.masked_scatter(trained, module(predicts=layout.predicts, **layout.inputs)[:, 0])
+
+
+def critic_args(args: ModelArgs) -> ModelArgs:
+    """`args` with the critic's model in the place of the policy's."""
+    return replace(args, pretrain=args.critic_pretrain or args.pretrain)
+
+
+def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuses a critic that does not read the policy's tokens, or not so many of them."""
+    if args.critic_pretrain is None:
+        return
+    own = critic_args(args)
+    with _named_critic():
+        check_pretrain(own)
+        check_positions(own)
+        vocabulary = load_tokenizer(own).get_vocab()
+    if vocabulary != tokenizer.get_vocab():
+        raise Refused(
+            f"--critic_pretrain {args.critic_pretrain}: its tokenizer is not that of --pretrain {args.pretrain}; "
+            "give a model with the same one"
+        )
+
+
+@contextmanager
+def _named_critic() -> Iterator[None]:
+    """What is said of --pretrain is said of the critic's."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(str(refused).replace("--pretrain", "--critic_pretrain", 1)) from refused
+
+
+def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> ValueModel:
+    """The backbone of `--critic_pretrain` (or `--pretrain`) with the head that stands in its weights, else a new one.
+
+    A new head is 0, so that the first values are 0 and the first advantages those of the bare returns.
+    """
+    own = critic_args(args)
+    with _named_critic():
+        backbone = load_backbone(own, dtype)
+    backbone.config.num_labels = 1  # so that classes for tokens and sequences open what is exported
+    saved, width = saved_head(args), backbone.config.get_text_config().hidden_size
+    head = ValueHead(width, 1, bias="bias" in saved, dtype=dtype)
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        for name, value in saved.items():
+            _fill(getattr(head, name), value, f"{args.value_head_prefix}.{name} of {own.pretrain}")
+    return ValueModel(backbone, head, args.value_head_prefix).to(device).eval()
+
+
+def _fill(parameter: Tensor, value: Tensor, what: str) -> None:
+    if parameter.shape != value.shape:
+        shapes = (" x ".join(map(str, tensor.shape)) for tensor in (value, parameter))
+        raise Refused("--value_head_prefix: {} is {}, a critic's is {}; use another name".format(what, *shapes))
+    parameter.copy_(value)
+
+
+def saved_head(args: ModelArgs) -> dict[str, Tensor]:
+    """weight, and bias where there is one, under `--value_head_prefix` in the critic's model; {} without."""
+    names = {f"{args.value_head_prefix}.{part}": part for part in ("weight", "bias")}
+    found = {names[name]: value for name, value in _tensors(critic_args(args), names)}
+    return found if "weight" in found else {}
+
+
+def _tensors(args: ModelArgs, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Those of `names` that the model's safetensors hold, in one file or several."""
+    from safetensors import safe_open
+
+    index = weight_file(args, "model.safetensors.index.json")
+    places = json.loads(Path(index).read_text())["weight_map"] if index else dict.fromkeys(names, "model.safetensors")
+    for name in names:
+        path = weight_file(args, places[name]) if name in places else None
+        if path is not None:
+            with safe_open(path, "pt") as weights:
+                if name in weights.keys():  # noqa: SIM118  (safe_open is no dict)
+                    yield name, weights.get_tensor(name)

@@ -1,0 +1,112 @@
+"""The algorithm that the flags describe: where KL stands, what is done to rewards, how a rollout step is collected."""
+
+from __future__ import annotations
+
+import math
+
+from lightrft.algorithms.control import KLController, TemperatureSchedule
+from lightrft.algorithms.estimator import AdvantageSettings, Estimator
+from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.rollouts.collector import CollectSettings
+from lightrft.strategy.base import OptimArgs
+from lightrft.update.advantages import ShapingSettings
+from lightrft.update.kl import KLTerm
+
+LEAST_DRIFT = 0.1  # of its first coefficient: the controller must not let the drift term die out
+
+
+def kl_term(args: Args, estimator: Estimator) -> KLTerm:
+    """A drift's coefficient stays as it is where one optimizer step follows each rollout: its KL is always 0 there."""
+    a, place = args.algorithm, _place(args, estimator)
+    fixed = place == "drift" and optimizer_steps(args) == 1
+    floor = LEAST_DRIFT * a.init_kl_coef if place == "drift" else 0.0
+    controller = KLController(a.init_kl_coef, None if fixed else a.kl_target, a.kl_horizon, floor)
+    return KLTerm(place, controller, beside=a.init_kl_coef if place == "drift" and a.use_kl_loss else 0.0)
+
+
+def _place(args: Args, estimator: Estimator) -> str:
+    if estimator.drift is not None:
+        return "drift"
+    if args.algorithm.use_kl_loss is None:
+        return estimator.kl
+    return "loss" if args.algorithm.use_kl_loss else ("reward" if estimator.kl == "reward" else "off")
+
+
+def needs_old_logprobs(args: Args, kl: KLTerm) -> bool:
+    """Whether the policy has to be scored before it learns; else its current log-probabilities are the old ones."""
+    off_policy = optimizer_steps(args) > 1
+    return off_policy or kl.at("reward") > 0 or needs_entropy(args)
+
+
+def needs_entropy(args: Args) -> bool:
+    return 0 < args.algorithm.high_entropy_token_ratio < 1
+
+
+def frozen_steps(args: Args, estimator: Estimator) -> int:
+    """Turns of the loop at the start in which the critic learns alone."""
+    return args.model.freezing_actor_steps if "critic" in estimator.needs else 0
+
+
+def aggregation(args: Args, estimator: Estimator) -> str:
+    """A loss with one ratio per response is a mean over responses, whatever the flag says."""
+    asked = None if estimator.per_row else args.algorithm.loss_agg_mode
+    return asked or estimator.aggregation
+
+
+def shaping_settings(args: Args) -> ShapingSettings:
+    a, r = args.algorithm, args.rewards
+    return ShapingSettings(
+        max_new_tokens=args.model.max_new_tokens,
+        overlong_buffer=a.overlong_buffer_len if a.overlong_buffer else 0,
+        overlong_factor=a.overlong_buffer_penalty_factor,
+        overlong_filter=a.overlong_filter,
+        running_norm=r.reward_running_norm,
+        minus_mean=r.reward_running_norm_minus_mean,
+        reward_clip=r.reward_clip,
+    )
+
+
+def advantage_settings(args: Args, estimator: Estimator) -> AdvantageSettings:
+    asked = args.rewards.advantages_norm
+    whiten = estimator.whitening == "part" if asked is None else asked and estimator.whitening != "never"
+    return AdvantageSettings(
+        kl_kind=args.algorithm.kl_estimator,
+        gamma=args.algorithm.gamma,
+        lambd=args.algorithm.lambd,
+        whiten=whiten,
+        clip=args.rewards.advantage_clip,
+    )
+
+
+def collect_settings(args: Args) -> CollectSettings:
+    a = args.algorithm
+    return CollectSettings(
+        n_samples=a.n_samples_per_prompt,
+        rollout_batch_size=args.batch.rollout_batch_size,
+        prompts_per_step=prompts_per_step(args),
+        most_batches=a.max_gen_batches if a.dynamic_sampling else None,
+    )
+
+
+def optim_args(args: Args, steps: int) -> OptimArgs:
+    """Of a model that learns in `steps` turns of the loop; the critic's differ in their learning rate."""
+    training, total = args.training, steps * optimizer_steps(args)
+    warmup = training.lr_warmup_steps
+    return OptimArgs(
+        name=training.optimizer,
+        learning_rate=training.actor_learning_rate,
+        betas=training.adam_betas,
+        epsilon=training.adam_epsilon,
+        weight_decay=training.l2,
+        max_norm=training.max_norm,
+        scheduler=training.lr_scheduler,
+        warmup_steps=math.ceil(training.lr_warmup_ratio * total) if warmup is None else warmup,
+        total_steps=total,
+    )
+
+
+def temperature_schedule(args: Args, steps: int) -> TemperatureSchedule:
+    s = args.sampling
+    final = s.temperature if s.temperature_final is None else s.temperature_final
+    over = steps if s.temperature_schedule_steps is None else s.temperature_schedule_steps
+    return TemperatureSchedule(s.temperature_schedule, s.temperature, final, over)

@@ -1,0 +1,70 @@
+"""Rewards of a rollout step, shaped and turned into advantages: the whole of algorithms S7.1, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from lightrft.algorithms.estimator import AdvantageSettings, Estimator
+from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
+from lightrft.types import Batch
+from lightrft.update.kl import KLTerm
+
+
+@dataclass(frozen=True)
+class ShapingSettings:
+    """What is done to raw rewards. overlong_buffer 0, reward_clip 0: not done."""
+
+    max_new_tokens: int
+    overlong_buffer: int = 0
+    overlong_factor: float = 1.0
+    overlong_filter: bool = False
+    running_norm: bool = False
+    minus_mean: bool = False
+    reward_clip: float = 0.0
+
+
+@dataclass
+class AdvantageStage:
+    estimator: Estimator
+    kl: KLTerm
+    shaping: ShapingSettings
+    settings: AdvantageSettings
+    moments: RunningMoments = field(default_factory=RunningMoments)
+
+    def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
+        """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
+        rewards, shaped = self._shaped(batch)
+        settings = replace(self.settings, kl_coef=self.kl.at("reward"))
+        batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings)
+        return self._filtered(batch), {**shaped, **metrics}
+
+    def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        s, rewards, metrics = self.shaping, batch.rewards, {}
+        if s.overlong_buffer:
+            lengths = (batch.attention_mask.sum(-1) - batch.prompt_lengths).to(rewards.dtype)
+            penalty = overlong_penalty(lengths, s.max_new_tokens, s.overlong_buffer, s.overlong_factor)
+            rewards, metrics["reward/overlong"] = rewards + penalty, float(penalty.mean())
+        if s.running_norm:
+            self.moments.update(rewards.tolist())
+            rewards = self.moments.normalised(rewards, minus_mean=s.minus_mean)
+            metrics["reward/running_std"] = self.moments.std
+        if s.reward_clip:
+            rewards, metrics["reward/clip_frac"] = clipped_rewards(rewards, s.reward_clip)
+        return rewards, metrics
+
+    def _filtered(self, batch: Batch) -> Batch:
+        if not self.shaping.overlong_filter:
+            return batch
+        return batch.filled(response_mask=batch.response_mask * ~batch.truncated[:, None])
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint: the reward's moments and the KL coefficient."""
+        return {"moments": asdict(self.moments), "kl": self.kl.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.moments = RunningMoments(**state["moments"])
+        self.kl.load_state(state["kl"])

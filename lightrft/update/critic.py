@@ -1,0 +1,66 @@
+"""The critic's part of a step: values of a rollout step before anything learns, then its own optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightrft.algorithms.functional import Counts, aggregate
+from lightrft.algorithms.losses import value_loss
+from lightrft.models.critic import token_values
+from lightrft.models.packing import Cost
+from lightrft.strategy.base import Handle, Strategy
+from lightrft.types import Batch
+from lightrft.update.score import slices
+
+if TYPE_CHECKING:
+    from lightrft.update.step import MetricSums
+
+
+class Critic:
+    """Learns the returns beside the policy: the same rows, micro-batches and denominators, a model of its own.
+
+    rows: scored at a time. sharing: the model's costs where samples may share their prompt's computation.
+    """
+
+    def __init__(
+        self, strategy: Strategy, handle: Handle, *, aggregation: str, clip: float, rows: int, sharing: Cost | None
+    ) -> None:
+        self.strategy, self.handle = strategy, handle
+        self.aggregation, self.clip, self.rows, self.sharing = aggregation, clip, rows, sharing
+
+    @torch.no_grad()
+    def values(self, batch: Batch) -> Tensor:
+        """[B, T] float32, as the critic is now; 0 where the response mask is 0."""
+        found = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
+        for place, rows in slices(batch, self.rows):
+            values = self._values(rows)
+            found[place, : values.shape[1]] = values
+        return found
+
+    def step(
+        self, batch: Batch, groups: Sequence[list[int]], counts: Counts, group_tokens: Tensor, sums: MetricSums
+    ) -> None:
+        """One optimizer step on the rows of `batch`, in micro-batches of the rows of `groups`."""
+        for number, rows in enumerate(groups):
+            loss = self._loss(batch.select(rows), counts, group_tokens[rows], sums)
+            self.strategy.backward(self.handle, loss, last=number == len(groups) - 1)
+        report = self.strategy.step(self.handle)
+        sums.average("critic/grad_norm", report.grad_norm)
+        sums.average("critic/lr", report.lr)
+        sums.count("perf/critic_skipped_steps", float(report.skipped))
+
+    def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor, sums: MetricSums) -> Tensor:
+        mask = batch.response_mask
+        found = value_loss(self._values(batch), batch.values, batch.returns, mask, self.clip)
+        loss = aggregate(found.loss, mask, self.aggregation, counts, group_tokens)
+        sums.add("critic/loss", loss)
+        for name, values in found.metrics.items():
+            sums.mean(name, values, mask)
+        return loss
+
+    def _values(self, batch: Batch) -> Tensor:
+        return token_values(self.handle.module, batch, sharing=self.sharing)

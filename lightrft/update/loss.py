@@ -1,0 +1,109 @@
+"""The terms of the actor's loss, per token and not yet reduced (algorithms S11):
+
+    weight * selected * policy  +  kl coefficient * kl  +  drift coefficient * drift  -  entropy coefficient * entropy
+
+All of them are reduced by one aggregation over one set of denominators, those of the whole response mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
+from lightrft.algorithms.estimator import Estimator
+from lightrft.algorithms.functional import kl_penalty, log_ratio
+from lightrft.algorithms.importance import importance_weights, row_weights
+from lightrft.models.forward import Scores
+from lightrft.types import Batch
+from lightrft.update.kl import KLTerm
+
+if TYPE_CHECKING:
+    from lightrft.args.groups.algorithm import AlgorithmArgs
+
+
+@dataclass
+class Terms:
+    """weighted: name -> (coefficient, [B, T]); token_metrics [B, T]; row_metrics [B]."""
+
+    weighted: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
+    token_metrics: dict[str, Tensor] = field(default_factory=dict)
+    row_metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class LossTerms:
+    """The terms for one micro-batch. Per-token numbers only: what a micro-batch is cannot matter here."""
+
+    def __init__(self, estimator: Estimator, kl: KLTerm, algorithm: AlgorithmArgs) -> None:
+        self.estimator, self.kl, self.algorithm = estimator, kl, algorithm
+
+    @property
+    def entropy(self) -> str:
+        """What the forward pass has to find: an entropy to watch, or one to train on."""
+        return "gradient" if self.algorithm.entropy_coef > 0 else "value"
+
+    @property
+    def policy_alone(self) -> bool:
+        """Whether a row without advantage has no gradient at all."""
+        other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0
+        return self.estimator.idle_without_advantage and not other
+
+    def select_tokens(self, batch: Batch, gather: Callable[[list], list]) -> Batch:
+        """With `selected`, the tokens of high entropy among all of the optimizer step, where only these are trained."""
+        ratio = self.algorithm.high_entropy_token_ratio
+        if not 0 < ratio < 1:
+            return batch
+        mask = batch.response_mask
+        everywhere = batch.entropy.new_tensor(gather(batch.entropy[mask == 1].tolist()))
+        return batch.filled(selected=high_entropy_mask(batch.entropy, mask, entropy_threshold(everywhere, ratio)))
+
+    def __call__(self, batch: Batch, scores: Scores) -> Terms:
+        mask, args = batch.response_mask, self.algorithm
+        old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
+        policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, args)
+        weights = self._weights(batch, old)
+        chosen = batch.selected if batch.has("selected") else mask
+        terms = Terms(
+            {"loss/policy": (1.0, weights * chosen * policy.loss)}, dict(policy.metrics), dict(policy.row_metrics)
+        )
+        self._add_kl(terms, batch, scores, old)
+        self._add_entropy(terms, scores)
+        terms.token_metrics |= _mismatch(old, batch.rollout_logprobs, mask, weights)
+        return terms
+
+    def _weights(self, batch: Batch, old: Tensor) -> Tensor:
+        a, weights = self.algorithm, row_weights if self.estimator.per_row else importance_weights
+        return weights(old, batch.rollout_logprobs, batch.response_mask, a.is_correction, a.is_low, a.is_cap)
+
+    def _add_kl(self, terms: Terms, batch: Batch, scores: Scores, old: Tensor) -> None:
+        mask = batch.response_mask
+        if self.kl.in_loss > 0:
+            kl = kl_penalty(scores.logprobs, batch.ref_logprobs, mask, self.algorithm.kl_estimator)
+            terms.weighted["loss/kl"] = (self.kl.in_loss, kl)
+            terms.token_metrics["kl/ref"] = kl
+        elif batch.has("ref_logprobs"):
+            terms.token_metrics["kl/ref"] = kl_penalty(old, batch.ref_logprobs, mask, self.algorithm.kl_estimator)
+        if self.estimator.drift is not None and self.kl.at("drift") > 0:
+            drift = self.estimator.drift(scores.logprobs, old, mask, self.algorithm)
+            terms.weighted["loss/drift"] = (self.kl.at("drift"), drift.loss)
+            terms.token_metrics |= {**drift.metrics, "kl/drift": terms.token_metrics["policy/approx_kl"]}
+
+    def _add_entropy(self, terms: Terms, scores: Scores) -> None:
+        assert scores.entropy is not None
+        terms.token_metrics["policy/entropy"] = scores.entropy
+        if self.algorithm.entropy_coef > 0:
+            terms.weighted["loss/entropy"] = (-self.algorithm.entropy_coef, scores.entropy)
+
+
+def _mismatch(old: Tensor, rollout: Tensor, mask: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """How far engine and trainer are apart on the sampled tokens, and what is done about it."""
+    w = log_ratio(old, rollout, mask)
+    return {
+        "mismatch/gap_mean": w.abs(),
+        "mismatch/kl": w.exp() - 1 - w,
+        "mismatch/weight_mean": weights,
+        "mismatch/weight_square": weights.square(),
+    }

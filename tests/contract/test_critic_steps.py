@@ -1,0 +1,177 @@
+"""The critic's steps beside the policy's, under real strategies, against a plain PyTorch loop: SGD, no clipping."""
+
+from __future__ import annotations
+
+import plain
+import pytest
+import torch
+from policies import largest_difference, named, small_model
+from safetensors.torch import load_file, save_file
+
+STRATEGIES = ("--zero_stage 1", "--zero_stage 3", "--fsdp")
+each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+GAE = "--advantage_estimator gae --lambd 0.9 --gamma 0.97 --value_clip 0.1"
+SLOW = "--actor_learning_rate 0.02 --critic_learning_rate 0.02"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A critic of its own weights with a lively head, named as flags name it."""
+    path = tmp_path_factory.mktemp("critic")
+    model = small_model(7)
+    model.save_pretrained(path)
+    head = torch.randn(1, 64, generator=torch.Generator().manual_seed(3)) * 0.1
+    save_file(
+        {**load_file(path / "model.safetensors"), "score.weight": head}, path / "model.safetensors", {"format": "pt"}
+    )
+    return path
+
+
+class PlainCritic(torch.nn.Module):
+    def __init__(self, folder):
+        super().__init__()
+        self.model, self.score = small_model(7).model, torch.nn.Linear(64, 1, bias=False)
+        self.score.weight.data = load_file(folder / "model.safetensors")["score.weight"]
+
+    def values(self, sample) -> torch.Tensor:
+        """[response length]; the first is read at the last token of the prompt."""
+        hidden = self.model(input_ids=torch.tensor([[*sample.prompt, *sample.response]])).last_hidden_state[0]
+        return self.score(hidden[len(sample.prompt) - 1 : -1])[:, 0]
+
+
+def valid(samples, rows):
+    return [row for row in rows if samples[row].reward == samples[row].reward]
+
+
+def plain_gae(samples, values, kl, gamma, lambd):
+    """Whitened advantages and returns of every valid sample, token by token; `kl` is taken from each token's reward."""
+    raw, returns = {}, {}
+    for row in valid(samples, range(len(samples))):
+        v, advantage, found = values[row].double().tolist(), 0.0, []
+        for t in reversed(range(len(v))):
+            reward = (samples[row].reward if t == len(v) - 1 else 0.0) - float(kl[row][t])
+            after = v[t + 1] if t + 1 < len(v) else 0.0
+            advantage = reward + gamma * after - v[t] + gamma * lambd * advantage
+            found.insert(0, advantage)
+        raw[row] = torch.tensor(found, dtype=torch.float64)
+        returns[row] = (raw[row] + torch.tensor(v, dtype=torch.float64)).float()
+    everything = torch.cat(list(raw.values()))
+    mean, std = everything.mean(), everything.std(correction=0)
+    return {row: ((found - mean) / std).float() for row, found in raw.items()}, returns
+
+
+def plain_value_loss(critic, samples, rows, old, returns, clip):
+    total, count = 0.0, sum(len(samples[row].response) for row in valid(samples, rows))
+    for row in valid(samples, rows):
+        v = critic.values(samples[row])
+        bounded = old[row] + (v - old[row]).clamp(-clip, clip)
+        worst = torch.maximum((v - returns[row]) ** 2, (bounded - returns[row]) ** 2)
+        total = total + worst.sum() / (2 * count)
+    return total
+
+
+def plain_turn(policy, critic, reference, samples, parts, *, beta, rates, frozen=False):
+    """One turn of the loop; the losses of the critic's steps."""
+    with torch.no_grad():
+        old_values = [critic.values(sample) for sample in samples]
+        old, fixed = ([plain.logprobs(model, sample, 0.8) for sample in samples] for model in (policy, reference))
+    kl = [beta * (a - b).double() for a, b in zip(old, fixed, strict=True)]
+    advantages, returns = plain_gae(samples, old_values, kl, 0.97, 0.9)
+    scale = [advantages.get(row) for row in range(len(samples))]
+    loss, seen = plain.Loss("token-mean", 0.8, 8, old=old), []
+    for part in parts:
+        if not frozen:
+            plain.sgd_step(policy, loss(policy, samples, scale, part.rows), rates[0])
+        step = plain_value_loss(critic, samples, part.rows, old_values, returns, 0.1)
+        seen.append((step.item(), plain.sgd_step(critic, step, rates[1])))
+    return seen
+
+
+def critic_parameters(run):
+    return {name: value.detach().clone() for name, value in run.strategy.full_params(run.updater.critic.handle)}
+
+
+@each_strategy
+@pytest.mark.parametrize("micro", (1, 4))
+def test_policy_and_critic_take_the_plain_steps(trained, rollouts, samples, strategy, micro, folder):
+    """Two epochs of three optimizer steps in two turns, KL in the reward, values that are clipped."""
+    flags = f"{GAE} {SLOW} --train_batch_size 4 --micro_train_batch_size {micro} --max_epochs 2 --init_kl_coef 0.1"
+    run = trained(f"{strategy} {flags} --critic_pretrain {folder}", reference_seed=5)
+    policy, critic, reference = small_model(), PlainCritic(folder), small_model(5)
+    for turn in (1, 2):
+        batch = run.batch(rollouts)
+        parts = list(run.updater.partition(batch, turn))
+        seen = plain_turn(policy, critic, reference, samples, parts, beta=0.1, rates=(0.02, 0.02))
+        metrics = run.learn(batch, turn)
+        assert metrics["perf/optimizer_steps"] == 6 and metrics["critic/lr"] == 0.02
+        assert metrics["critic/loss"] == pytest.approx(sum(loss for loss, _ in seen) / 6, rel=1e-5)
+        assert metrics["critic/grad_norm"] == pytest.approx(sum(norm for _, norm in seen) / 6, rel=1e-5)
+        assert metrics["critic/clip_frac"] > 0.05
+    assert largest_difference(run.parameters(), named(policy)) < 1e-6
+    assert largest_difference(critic_parameters(run), named(critic)) < 1e-6
+    assert largest_difference(critic_parameters(run), named(PlainCritic(folder))) > 1e-2
+    assert largest_difference(run.parameters(), named(small_model())) > 1e-2
+
+
+@each_strategy
+def test_one_step_has_the_plain_gradient(trained, rollouts, samples, strategy, folder):
+    """At rate 1 the difference of parameters is the gradient; prompts shared or not, and in any micro-batches."""
+    found = {}
+    for flags in ("--no-share_prompts --micro_train_batch_size 12", "--share_prompts --micro_train_batch_size 3"):
+        run = trained(f"{strategy} {GAE} --critic_learning_rate 1 {flags} --critic_pretrain {folder}")
+        run.learn(run.batch(rollouts))
+        found[flags] = critic_parameters(run)
+    critic = PlainCritic(folder)
+    parts = run.updater.partition(run.batch(rollouts), 1)
+    plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, rates=(1.0, 1.0))
+    for parameters in found.values():
+        assert largest_difference(parameters, named(critic)) < 1e-6
+    assert largest_difference(named(critic), named(PlainCritic(folder))) > 1e-2
+
+
+@each_strategy
+def test_a_frozen_policy_keeps_its_bits_and_its_schedule(trained, rollouts, samples, strategy, folder):
+    """The critic learns as if the policy did, too."""
+    flags = (
+        f"{GAE} --critic_learning_rate 0.02 --freezing_actor_steps 2 --lr_scheduler linear --micro_train_batch_size 4"
+    )
+    run, critic = trained(f"{strategy} {flags} --critic_pretrain {folder}"), PlainCritic(folder)
+    before, seen = run.parameters(), []
+    for turn in (1, 2, 3):
+        batch = run.batch(rollouts)
+        if turn == 1:
+            parts = run.updater.partition(batch, turn)
+            plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, rates=(0, 0.0198), frozen=True)
+        seen.append(run.learn(batch, turn))
+        if turn == 1:
+            assert largest_difference(critic_parameters(run), named(critic)) < 1e-6
+        assert (largest_difference(run.parameters(), before) == 0) == (turn < 3)
+    assert "policy/lr" not in seen[1] and "loss/policy" not in seen[1]
+    assert seen[2]["policy/lr"] == pytest.approx(0.99) and seen[2]["critic/lr"] == pytest.approx(0.02 * 0.97)
+
+
+ADAM = "--optimizer adamw --actor_learning_rate 1e-2 --critic_learning_rate 1e-2 --max_norm 1"
+
+
+@each_strategy
+def test_a_checkpoint_before_the_first_step_changes_nothing(trained, rollouts, strategy, folder, tmp_path):
+    """A frozen policy is saved with an optimizer that has not stepped; the run that saved and the one that loaded go on
+    as the one that did neither."""
+    flags = f"{strategy} {GAE} {ADAM} --freezing_actor_steps 1 --critic_pretrain {folder}"
+    plainly, saved = (trained(flags) for _ in range(2))
+    batch = plainly.batch(rollouts)
+    for run in (plainly, saved):
+        run.learn(batch, 1)
+    loaded = trained(flags, seed=9)
+    for name in ("policy", "critic"):
+        (tmp_path / name).mkdir()
+        handles = [run.policy if name == "policy" else run.updater.critic.handle for run in (saved, loaded)]
+        saved.strategy.save(handles[0], tmp_path / name)
+        loaded.strategy.load(handles[1], tmp_path / name)
+    for step in (2, 3):
+        seen = [run.learn(batch, step) for run in (plainly, saved, loaded)]
+        assert seen[0] == seen[1] == seen[2]
+    for other in (saved, loaded):
+        assert largest_difference(plainly.parameters(), other.parameters()) == 0
+        assert largest_difference(critic_parameters(plainly), critic_parameters(other)) == 0
+    assert largest_difference(plainly.parameters(), named(small_model())) > 1e-3
