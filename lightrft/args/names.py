@@ -61,7 +61,7 @@ FOREIGN = {
 }
 
 
-VALUES = {
+VALUES = {  # names of others for our choices
     ("advantage_estimator", "grpo"): "group_norm",
     ("advantage_estimator", "reinforce_plus_plus"): "reinforce",
     ("advantage_estimator", "reinforce_plus_plus_baseline"): "reinforce_baseline",

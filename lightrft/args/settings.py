@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightrft.args.convert import Wrong
+from lightrft.args.names import VALUES
 from lightrft.args.surface import Flag
 from lightrft.args.unbuilt import about_choice
 
@@ -47,6 +48,7 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
         value = read()
     except Wrong as wrong:
         return Problem((flag.name,), f"{shown} {wrong}")
+    value = VALUES.get((flag.name, value), value) if isinstance(value, str) else value
     violation = None if value is None else about_choice(flag.name, value) or flag.record.violation(value)
     if violation:
         return Problem((flag.name,), f"{shown} {violation}")

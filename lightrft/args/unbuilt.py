@@ -11,7 +11,6 @@ from lightrft.args.surface import FLAGS
 
 UNBUILT: dict[str, str] = {flag.name: flag.record.unbuilt for flag in FLAGS.values() if flag.record.unbuilt}
 _CHOICES = {
-    "estimators": ("advantage_estimator", "cpgd dr_grpo gmpo grpo gspo reinforce reinforce_baseline rloo"),
     "engines": ("engine_type", "vllm sglang"),
 }
 UNBUILT_CHOICES = {(flag, name): part for part, (flag, names) in _CHOICES.items() for name in names.split()}

@@ -115,6 +115,16 @@ def overlong_buffer_fits(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def fire_keeps_a_filter(args: Args, world_size: int) -> Iterator[Finding]:
+    s = args.sampling
+    if s.use_fire and s.top_k == -1 and s.top_p == 1.0 and s.min_p == 0:
+        yield Notice(
+            ("use_fire", "top_k", "top_p", "min_p", "first_token_temperature"),
+            f"--use_fire at --first_token_temperature {as_text(s.first_token_temperature)} without a filter draws "
+            "first tokens that are nearly noise; use --top_k 50, say",
+        )
+
+
 def kl_adapts_slowly(args: Args, world_size: int) -> Iterator[Finding]:
     a = args.algorithm
     samples = prompts_per_step(args) * a.n_samples_per_prompt
@@ -184,6 +194,7 @@ RULES: tuple[Rule, ...] = (
     clips_have_the_estimators_scale,
     temperature_goes_somewhere,
     overlong_buffer_fits,
+    fire_keeps_a_filter,
     kl_adapts_slowly,
     weights_have_a_band,
     groups_can_vary,

@@ -13,7 +13,7 @@ SEVERAL = 3  # faults in one case: each has its own line
 DOTTED = ("worker.actor.optim.lr=1e-5", "trainer.seed=1", "a.b.c=value", "+x.y=2", "++algorithm.use_kl_loss=False")
 STRAYS = ("stray", "3", "a b", "-5", "-1e-3", "data.jsonl", "seed=3")
 UNKNOWN = ("--qqqq", "-x", "-seed", "--", "--no-such-flag", "--sееd", "--_", "--seed.x", "---seed")
-UNBUILT_CHOICES = {"engine_type": ("vllm", "sglang"), "advantage_estimator": ("gae", "rloo", "gmpo")}
+UNBUILT_CHOICES = {"engine_type": ("vllm", "sglang")}
 
 
 # Flags with values

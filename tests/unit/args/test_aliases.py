@@ -27,6 +27,12 @@ def test_without_clip_higher_both_sides_are_equal():
     assert parsed("--use_clip_higher").algorithm.clip_range_higher == 0.3
 
 
+def test_names_of_others_for_our_estimators():
+    assert parsed("--advantage_estimator grpo").algorithm.advantage_estimator == "group_norm"
+    assert parsed("--advantage_estimator reinforce_plus_plus").algorithm.advantage_estimator == "reinforce"
+    assert parsed("--kl_estimator low_var_kl").algorithm.kl_estimator == "k3"
+
+
 def test_switches_of_estimators(tmp_path: Path):
     args = parsed("--use_gspo")
     assert args.algorithm.advantage_estimator == "gspo" and args.algorithm.clip_range == 3e-4

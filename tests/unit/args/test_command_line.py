@@ -102,11 +102,6 @@ DASHED = "; one that begins with a dash is written --flag=-value"
         ("--bits 5", "--bits 5 is not one of its choices: 4, 8, 16"),
         ("--engine_type vllm", "--engine_type vllm is not built yet (engines); use auto or local"),
         ("--engine_type sglang", "--engine_type sglang is not built yet (engines); use auto or local"),
-        (
-            "--advantage_estimator gmpo",
-            "--advantage_estimator gmpo is not built yet (estimators); use cpgd or gae or group_norm or gspo or "
-            "reinforce",
-        ),
     ],
 )
 def test_one_line_for_one_mistake(text: str, line: str):

@@ -275,6 +275,12 @@ def test_kl_in_the_reward_wants_k1():
     assert notices("--advantage_estimator reinforce") == []
 
 
+def test_fire_without_a_filter():
+    assert notices("--use_fire") == [] == notices("--use_fire --top_p 1 --top_k 50")
+    (line,) = notices("--use_fire --top_p 1")
+    assert line.startswith("--use_fire at --first_token_temperature 10.0 without a filter")
+
+
 def test_a_short_horizon():
     assert notices("--kl_target 0.01 --kl_horizon 15") == [
         "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon"
