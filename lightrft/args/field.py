@@ -129,6 +129,11 @@ def unbuilt(part: str, default: Any, help: str, example: str, **facts: Any) -> A
     return arg(default, help, witness=Witness(example, "refused"), part=part, **facts)
 
 
+def older(default: Any, help: str, **facts: Any) -> Any:
+    """An older switch: args/aliases.py reads it into what it means today, and nothing else looks at it."""
+    return arg(default, help, **facts)
+
+
 def items_of(value: Any) -> Iterable[Any]:
     if isinstance(value, Mapping):
         return tuple(value.values())

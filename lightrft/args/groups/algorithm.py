@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightrft.args.estimators import estimator_names, no_critic
-from lightrft.args.field import Witness, arg
+from lightrft.args.field import Witness, arg, older
 from lightrft.args.idle import (
     exactly_on_policy,
     no_correction,
@@ -223,7 +223,7 @@ class AlgorithmArgs:
         matters=no_correction,
         witness=Witness("--is_low 1.5", "metrics"),
     )
-    eps_clip: float | None = arg(
+    eps_clip: float | None = older(
         None,
         "Older name of both clips in one.",
         gt=0,
@@ -232,19 +232,19 @@ class AlgorithmArgs:
         matters=exactly_on_policy,
         witness=Witness("--eps_clip 0.01", "metrics", given=OFF_POLICY),
     )
-    use_clip_higher: bool | None = arg(
+    use_clip_higher: bool | None = older(
         None,
         "Older switch: off makes the upper clip equal to --clip_range.",
         unset="--clip_range_higher decides",
         matters=exactly_on_policy,
         witness=Witness("--no-use_clip_higher", "metrics", given=f"{OFF_POLICY} --clip_range 0.01"),
     )
-    use_gspo: bool = arg(
+    use_gspo: bool = older(
         False,
         "Older switch of --advantage_estimator gspo.",
         witness=Witness("--use_gspo", "metrics", given=OFF_POLICY),
     )
-    use_cpg_loss: bool = arg(
+    use_cpg_loss: bool = older(
         False,
         "Older switch of --advantage_estimator cpgd.",
         witness=Witness("--use_cpg_loss", "metrics", given=OFF_POLICY),
