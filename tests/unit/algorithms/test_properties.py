@@ -28,7 +28,7 @@ from lightrft.algorithms.losses import (
     sequence_ratio_loss,
     token_sequence_ratio_loss,
 )
-from lightrft.algorithms.shaping import RunningMoments, clipped_rewards
+from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, varied_groups
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}  # float64, sums of a few dozen terms in another order
@@ -287,6 +287,13 @@ def test_clips_count_before_they_clip():
     mask = torch.tensor([[1, 1, 0]])
     found, share = clipped_advantages(torch.tensor([[3.0, 1.0, 9.0]]), mask, 2.0)
     assert found.tolist() == [[2.0, 1.0, 2.0]] and share == 0.5
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_group_with_an_invalid_sample_is_not_kept(place):
+    rewards = [1.0, 0.0]
+    rewards.insert(place, math.nan)
+    assert varied_groups([(7, reward) for reward in rewards] + [(8, 1.0), (8, 0.0)]) == {8}
 
 
 @pytest.mark.parametrize("kind", KINDS)
