@@ -58,7 +58,7 @@ def messages(count: int) -> list[list[dict[str, str]]]:
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:
-    """A hash of each response's text in [0, 1); TRL gives chat messages, we give texts."""
+    """A hash of each response's text in [0, 1). For chats both trainers give chat messages."""
     texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
     return [int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") / 2**32 for text in texts]
 
@@ -115,18 +115,18 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     from lightrft.args import check, parse
     from lightrft.build import build_trainer
     from lightrft.preflight import check_inputs
-    from lightrft.track.base import Loggers
+    from lightrft.track.base import Logger, Loggers
 
     args = parse(our_flags(options))
     check(args, 1)
     trainer = build_trainer(args, check_inputs(args))
     trainer.collector.sampling = replace(trainer.collector.sampling, ignore_eos=not options.natural)
 
-    class Last:
+    class Last(Logger):
         def metrics(self, values: dict[str, float], step: int) -> None:
             self.phases = {name: values[f"perf/{name}_s"] for name in ("generate", "score", "update")}
 
-        def rollouts(self, rollouts: list[Any], step: int) -> None:
+        def rollouts(self, rollouts: list[Any], batch: Any, step: int) -> None:
             pacer.answer(sum(len(rollout.response_ids) for rollout in rollouts), self.phases)
             pacer.wait()
 
