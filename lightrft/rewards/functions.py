@@ -113,9 +113,12 @@ def _import(file: str, label: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise Refused(f"{label}: {file} is not a Python file; file.py:function works")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a refused run leaves nothing beside the file
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise Refused(f"{label}: importing the file failed: {one_line(error)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
     return module
