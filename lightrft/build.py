@@ -282,7 +282,9 @@ def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     rewards = (entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)
     preset = [str(preset_file(args.run.mode))] if args.run.mode else []
     files = [*args.run.config, *preset, *rewards, *args.data.prompt_data, *args.evaluation.eval_data]
-    loaded = {"attn_implementation": model.config._attn_implementation, "tokenizer": type(tokenizer).__name__}
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    attention = model.config._attn_implementation
+    loaded = {"attn_implementation": attention, "tokenizer": type(tokenizer).__name__, "gpus": gpus}
     return make_record(as_dict(args), files, {**runtime(args), **loaded})
 
 

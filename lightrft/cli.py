@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lightrft.args import Args, check, parse
@@ -30,7 +31,7 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words, program)
     except KeyboardInterrupt:
-        print("stopped at once; the newest checkpoint is where --load_checkpoint goes on", file=sys.stderr, flush=True)
+        print("stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one", file=sys.stderr)
         return RunFailed.exit_code
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -63,20 +64,25 @@ def _world_size(text: str) -> int:
     return int(text)
 
 
+def _tell(lines: Iterable[str]) -> None:
+    """A reader who has closed the pipe, or a full disk, keeps no run from starting."""
+    with suppress(OSError):
+        for line in lines:
+            print(line, flush=True)
+
+
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build import build_trainer  # imports torch
     from lightrft.plan import plan
     from lightrft.preflight import check_inputs
 
-    for notice in notices:
-        print(f"notice: {notice}", flush=True)
+    _tell(f"notice: {notice}" for notice in notices)
     inputs = check_inputs(args)
-    for line in inputs.skipped:
-        print(line, flush=True)
+    _tell(inputs.skipped)
     lines = plan(args, inputs)
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
-        print("\n".join(lines), flush=True)
+        _tell(lines)
     if not only_check:
         build_trainer(args, inputs).fit()
     return 0

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
         again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
-        os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe in a handler
+        with suppress(OSError):  # a closed stderr must not keep the run from saving
+            os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe here
 
 
 @dataclass
@@ -188,7 +190,7 @@ class Trainer:
         self.sync.push(self.policy, version=self.progress.step)
         self.console.say(f"resumed from step {self.progress.step} ({path})")
         finished = self.save_path / "summary.json"
-        if finished.is_file() and (steps := json.loads(finished.read_text())["steps"]) > self.progress.step:
+        if finished.is_file() and (steps := json.loads(finished.read_text()).get("steps", 0)) > self.progress.step:
             self.console.say(f"warning: steps {self.progress.step + 1} to {steps} were done already and are done again")
         for line in differences(state["record"], self.record):
             self.console.say(f"warning: changed since that checkpoint: {line}")

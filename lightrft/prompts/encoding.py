@@ -82,9 +82,8 @@ def _encoded(
 def _ids_of(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, templated: bool
 ) -> Sequence[Sequence[int] | BadRow]:
-    alike = len(prompts) == 1 or not (templated and any(map(_options, prompts)))  # one call has one set of options
     try:
-        if alike:
+        if len(prompts) == 1 or not (templated and any(map(_options, prompts))):  # one call has one set of options
             return (_from_template if templated else _from_text)(prompts, tokenizer)
     except Exception as error:  # templates raise what their authors chose, such as "System role not supported"
         if len(prompts) == 1:

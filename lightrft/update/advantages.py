@@ -37,10 +37,11 @@ class AdvantageStage:
 
     def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
+        batch = self._filtered(batch)
         rewards, shaped = self._shaped(batch)
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
         batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings)
-        return self._filtered(batch), {**shaped, **metrics}
+        return batch, {**shaped, **metrics}
 
     def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         s, rewards, metrics = self.shaping, batch.rewards, {}
@@ -57,6 +58,7 @@ class AdvantageStage:
         return rewards, metrics
 
     def _filtered(self, batch: Batch) -> Batch:
+        """Truncated rows count in their groups, but none of their tokens does: not in the whitening either."""
         if not self.shaping.overlong_filter:
             return batch
         return batch.filled(response_mask=batch.response_mask * ~batch.truncated[:, None])

@@ -30,7 +30,7 @@ class AlgorithmArgs:
         "group_norm",
         "Advantage and policy loss, declared together in one file of lightrft/algorithms/estimators.",
         choices=estimator_names,
-        witness=Witness("--advantage_estimator no_such_estimator", "refused"),
+        witness=Witness("--advantage_estimator reinforce", "metrics"),
     )
     n_samples_per_prompt: int = arg(
         4,
@@ -57,7 +57,7 @@ class AlgorithmArgs:
         "KL in the loss (and then not in the reward).",
         unset="the estimator's own placement",
         matters=no_kl_to_place,
-        witness=Witness("--no-use_kl_loss", "refused"),
+        witness=Witness("--use_kl_loss", "metrics", given="--advantage_estimator reinforce"),
     )
     clip_range: float = arg(
         0.2,

@@ -226,7 +226,9 @@ def test_bounds_are_held(name: str, number: float):
     ["--l2 0", "--top_p 1", "--min_p 1", "--lr_warmup_ratio 1", "--max_norm 0", "--adam_betas 0 0", "--zero_stage 3"],
 )
 def test_the_bounds_themselves_are_inside(text: str):
-    parsed(text)
+    name, *values = text.removeprefix("--").split()
+    found = parsed(text).value(name)
+    assert (list(found) if isinstance(found, tuple) else [found]) == [float(value) for value in values]
 
 
 ONE_OR_MORE = """
