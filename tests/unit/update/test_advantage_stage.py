@@ -1,0 +1,84 @@
+"""The stage from rewards to advantages, and where a KL term stands."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightrft.algorithms.control import KLController
+from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
+from lightrft.args import parse
+from lightrft.recipe import kl_term
+from lightrft.update.advantages import AdvantageStage, ShapingSettings
+from lightrft.update.kl import KLTerm
+
+BASE = "--pretrain x --prompt_data a.jsonl --reward_fn exact --save_path o --rollout_batch_size 4 --train_batch_size 16"
+
+
+def stage(estimator: str, whiten: bool = False, **shaping) -> AdvantageStage:
+    kl = KLTerm("off", KLController(0.0))
+    return AdvantageStage(
+        load_estimator(estimator), kl, ShapingSettings(8, **shaping), AdvantageSettings(whiten=whiten)
+    )
+
+
+def rows(batch_of, rewards, truncated):
+    """One prompt token and one response token each."""
+    return batch_of(
+        [((1, 5), (0, 1))] * len(rewards),
+        rewards=torch.tensor(rewards, dtype=torch.float64),
+        group=torch.zeros(len(rewards), dtype=torch.long),
+        truncated=torch.tensor(truncated),
+    )
+
+
+def test_truncated_rows_count_in_their_group_and_not_in_the_whitening(batch_of):
+    """Rewards 0, 1, 5 with mean 2: centred -2, -1, 3. The third is cut off: -2 and -1 whiten to -1 and 1."""
+    batch = rows(batch_of, [0.0, 1.0, 5.0], [False, False, True])
+    found, _ = stage("reinforce_baseline", whiten=True, overlong_filter=True)(batch)
+    assert found.advantages[:, 1].tolist() == pytest.approx([-1.0, 1.0, 0.0], rel=1e-6)  # float32
+    assert found.response_mask[:, 1].tolist() == [1, 1, 0]
+    kept, _ = stage("reinforce_baseline", overlong_filter=False)(batch)
+    assert kept.advantages[:, 1].tolist() == [-2.0, -1.0, 3.0]
+
+
+def test_shaping_comes_in_its_order(batch_of):
+    """Lengths 1 of a budget of 8 with a buffer of 8: -1/8 each; moments of -1/8, 7/8, 15/8; then the clip at 1.5."""
+    batch = rows(batch_of, [0.0, 1.0, 2.0], [False] * 3)
+    made = stage("dr_grpo", overlong_buffer=8, running_norm=True, reward_clip=1.5)
+    found, metrics = made(batch)
+    assert found.rewards.tolist() == pytest.approx([-0.125, 0.875, 1.5])  # their standard deviation is exactly 1
+    assert metrics["reward/overlong"] == -0.125 and metrics["reward/clip_frac"] == pytest.approx(1 / 3)
+    again = stage("dr_grpo", overlong_buffer=8, running_norm=True)
+    again.load_state(made.state())
+    assert again.moments == made.moments and made.moments.count == 3
+
+
+@pytest.mark.parametrize(
+    "flags, place, in_loss, in_reward",
+    [
+        ("", "loss", 0.001, 0.0),
+        ("--advantage_estimator reinforce", "reward", 0.0, 0.001),
+        ("--advantage_estimator reinforce --use_kl_loss", "loss", 0.001, 0.0),
+        ("--advantage_estimator cpgd", "drift", 0.0, 0.0),
+        ("--advantage_estimator cpgd --use_kl_loss", "drift", 0.001, 0.0),
+        ("--init_kl_coef 0", "loss", 0.0, 0.0),
+    ],
+)
+def test_exactly_one_place(flags: str, place: str, in_loss: float, in_reward: float):
+    args = parse(f"{BASE} {flags}".split())
+    term = kl_term(args, load_estimator(args.algorithm.advantage_estimator))
+    assert (term.place, term.in_loss, term.at("reward")) == (place, in_loss, in_reward)
+    assert term.needs_reference == (in_loss + in_reward > 0)
+
+
+def test_a_drift_adapts_only_where_there_is_one():
+    one, many = (parse(f"{BASE} --advantage_estimator cpgd --max_epochs {n}".split()) for n in (1, 2))
+    estimator = load_estimator("cpgd")
+    fixed, adapted = kl_term(one, estimator), kl_term(many, estimator)
+    for term in (fixed, adapted):
+        assert term.after_step({"kl/drift": 0.0, "kl/ref": 9.0}, 10000) == {"kl/coef_drift": 0.001}
+    assert fixed.at("drift") == 0.001 and adapted.at("drift") == pytest.approx(0.0008)
+    for _ in range(30):
+        adapted.after_step({"kl/drift": 0.0}, 10000)
+    assert adapted.at("drift") == pytest.approx(0.0001), "a tenth of the first coefficient stays"
