@@ -82,3 +82,13 @@ def test_a_drift_adapts_only_where_there_is_one():
     for _ in range(30):
         adapted.after_step({"kl/drift": 0.0}, 10000)
     assert adapted.at("drift") == pytest.approx(0.0001), "a tenth of the first coefficient stays"
+
+
+def test_a_kl_in_the_reward_reaches_the_advantages(batch_of):
+    """log pi - log pi_ref is 0.2 at the one response token: 1 - 0.5 * 0.2 = 0.9 (k1, float32)."""
+    batch = rows(batch_of, [1.0], [False])
+    zero = torch.zeros_like(batch.response_mask, dtype=torch.float32)
+    made = stage("reinforce")
+    made.kl = KLTerm("reward", KLController(0.5))
+    found, _ = made(batch.filled(old_logprobs=zero - 0.1, ref_logprobs=zero - 0.3))
+    assert found.advantages[:, 1].tolist() == pytest.approx([0.9], rel=1e-6)
