@@ -138,8 +138,8 @@ def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progres
     return loggers
 
 
-def make_advantages(args: Args, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
-    return AdvantageStage(estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
+def make_advantages(args: Args, strategy: Strategy, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
+    return AdvantageStage(strategy, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
 
 
 def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: torch.dtype, steps: int) -> Critic | None:
@@ -242,7 +242,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     policy = strategy.prepare(load_model(args.model, dtype, world.device), optim_args(args, learning))
     critic = make_critic(args, strategy, estimator, dtype, steps)
     reference = None
-    kl = kl_term(args, estimator)
+    kl = kl_term(args)
     if kl.needs_reference:
         reference = strategy.prepare(load_model(args.model, dtype, world.device), None)
     schedule = temperature_schedule(args, steps)
@@ -254,7 +254,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
         collector=samplers.collector,
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),
-        advantages=make_advantages(args, estimator, kl),
+        advantages=make_advantages(args, strategy, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
         sync=WeightSync(strategy, samplers.engines),
         policy=policy,

@@ -93,6 +93,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
         f"estimator {args.algorithm.advantage_estimator}",
         *_critic(args),
+        *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
     ]
@@ -108,6 +109,15 @@ def _critic(args: Args) -> Iterator[str]:
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
         yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
+
+
+def _filters(args: Args) -> Iterator[str]:
+    """Said once, and no notice: the default has a filter (algorithms S8)."""
+    s = args.sampling
+    asked = {"top_p": (s.top_p, 1.0), "top_k": (s.top_k, -1), "min_p": (s.min_p, 0.0)}
+    filters = [f"--{name} {value:g}" for name, (value, off) in asked.items() if value != off]
+    if filters:
+        yield f"sampled with {', '.join(filters)}, trained on unfiltered log-probabilities: that bias stays"
 
 
 def _memory(args: Args) -> Iterator[str]:

@@ -7,6 +7,7 @@ import math
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
+from lightrft.args.estimators import kl_place
 from lightrft.rollouts.collector import CollectSettings
 from lightrft.strategy.base import OptimArgs
 from lightrft.update.advantages import ShapingSettings
@@ -15,21 +16,13 @@ from lightrft.update.kl import KLTerm
 LEAST_DRIFT = 0.1  # of its first coefficient: the controller must not let the drift term die out
 
 
-def kl_term(args: Args, estimator: Estimator) -> KLTerm:
+def kl_term(args: Args) -> KLTerm:
     """A drift's coefficient stays as it is where one optimizer step follows each rollout: its KL is always 0 there."""
-    a, place = args.algorithm, _place(args, estimator)
+    a, place = args.algorithm, kl_place(args)
     fixed = place == "drift" and optimizer_steps(args) == 1
     floor = LEAST_DRIFT * a.init_kl_coef if place == "drift" else 0.0
     controller = KLController(a.init_kl_coef, None if fixed else a.kl_target, a.kl_horizon, floor)
     return KLTerm(place, controller, beside=a.init_kl_coef if place == "drift" and a.use_kl_loss else 0.0)
-
-
-def _place(args: Args, estimator: Estimator) -> str:
-    if estimator.drift is not None:
-        return "drift"
-    if args.algorithm.use_kl_loss is None:
-        return estimator.kl
-    return "loss" if args.algorithm.use_kl_loss else ("reward" if estimator.kl == "reward" else "off")
 
 
 def needs_old_logprobs(args: Args, kl: KLTerm) -> bool:

@@ -97,6 +97,7 @@ FILLED_BY = {
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
     "entropy": "update/score.py, when --high_entropy_token_ratio is above 0",
     "selected": "update/loss.py, when --high_entropy_token_ratio is above 0",
+    "group_tokens": "update/step.py, for the rows of one optimizer step",
     "values": "update/score.py, where there is a critic (estimator gae)",
     "advantages": "the estimator's advantage function",
     "returns": "the advantage function of a critic's estimator (gae)",
@@ -108,8 +109,8 @@ class Batch:
     """The rollout step as tensors; see the module's note for the alignment.
 
     input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
-    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long; truncated [B] bool. Rows of a group have
-    one prompt.
+    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long; truncated [B] bool; group_tokens [B]
+    float64, the trained tokens of the row's whole group. Rows of a group have one prompt.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
@@ -126,6 +127,7 @@ class Batch:
     ref_logprobs: Tensor = UNFILLED
     entropy: Tensor = UNFILLED
     selected: Tensor = UNFILLED
+    group_tokens: Tensor = UNFILLED
     values: Tensor = UNFILLED
     advantages: Tensor = UNFILLED
     returns: Tensor = UNFILLED

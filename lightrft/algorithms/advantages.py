@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import AdvantageFunction, Advantages, AdvantageSettings
 from lightrft.algorithms.functional import Groups, group_statistics, kl_penalty, masked
+from lightrft.algorithms.ranks import ONE_RANK, Ranks, largest, moments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,16 +22,20 @@ EPSILON = 1e-6  # of the group's standard deviation
 CLIP_FILTER_CAP = 3.0
 
 
-def group_baseline(rewards: Tensor, group: Tensor, kind: str) -> tuple[Tensor, Groups]:
+def group_baseline(rewards: Tensor, group: Tensor, kind: str, ranks: Ranks = ONE_RANK) -> tuple[Tensor, Groups]:
     """[B] rewards less what their group says, float64; 0 for constant groups, groups of one and invalid samples.
+
+    A group's samples may lie on several ranks: the few numbers that they are gather first.
 
     scaled: (R - mean) / (std + 1e-6), ddof 1   (GRPO, arXiv:2402.03300; CPGD's STD weight)
     centred: R - mean                           (Dr.GRPO, arXiv:2503.20783; REINFORCE++-baseline; CPGD's equal weight)
     leave_one_out: R - mean of the others       (RLOO, arXiv:2402.14740)
     clip_filter: min(3, prompts / prompts that differ) (R - mean)   (CPGD, arXiv:2505.12504)
     """
-    groups = group_statistics(rewards, group)
-    centred = rewards.double() - groups.mean[groups.index]
+    everywhere = ranks.gather(rewards.tolist()), ranks.gather(group.tolist())
+    groups = group_statistics(rewards.new_tensor(everywhere[0]), group.new_tensor(everywhere[1]))
+    rows = groups.rows(group)
+    centred = rewards.double() - groups.mean[rows]
     factors = {
         "scaled": lambda: 1 / (groups.std + EPSILON),
         "centred": lambda: groups.count.new_ones(groups.count.shape),
@@ -39,8 +44,8 @@ def group_baseline(rewards: Tensor, group: Tensor, kind: str) -> tuple[Tensor, G
             max=CLIP_FILTER_CAP
         ),
     }
-    found = centred * factors[kind]()[groups.index]
-    return found.masked_fill(groups.constant[groups.index] | ~rewards.isfinite(), 0.0), groups
+    found = centred * factors[kind]()[rows]
+    return found.masked_fill(groups.constant[rows] | ~rewards.isfinite(), 0.0), groups
 
 
 def last_token(mask: Tensor) -> Tensor:
@@ -100,8 +105,8 @@ def _columns(found: list[Tensor]) -> Tensor:
 def from_groups(kind: str) -> AdvantageFunction:
     """One number a response, from its group alone: `group_baseline`. KL never enters it."""
 
-    def advantage(batch: Batch, settings: AdvantageSettings) -> Advantages:
-        per_response, groups = group_baseline(batch.rewards, batch.group, kind)
+    def advantage(batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Advantages:
+        per_response, groups = group_baseline(batch.rewards, batch.group, kind, ranks)
         spread = per_response.float()[:, None].expand(batch.response_mask.shape)
         return Advantages(masked(spread, batch.response_mask), batch.rewards.isfinite(), _group_metrics(groups))
 
@@ -111,10 +116,10 @@ def from_groups(kind: str) -> AdvantageFunction:
 def from_returns(baseline: str | None, *, discounted: bool) -> AdvantageFunction:
     """Returns of token rewards: the reward less its group's baseline on the last token, and KL on every token."""
 
-    def advantage(batch: Batch, settings: AdvantageSettings) -> Advantages:
+    def advantage(batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Advantages:
         rewards, metrics = batch.rewards, {}
         if baseline is not None:
-            rewards, groups = group_baseline(rewards, batch.group, baseline)
+            rewards, groups = group_baseline(rewards, batch.group, baseline, ranks)
             metrics = _group_metrics(groups)
         valid = batch.rewards.isfinite()
         mask = batch.response_mask * valid[:, None]
@@ -125,23 +130,22 @@ def from_returns(baseline: str | None, *, discounted: bool) -> AdvantageFunction
     return advantage
 
 
-def from_values(batch: Batch, settings: AdvantageSettings) -> Advantages:
+def from_values(batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Advantages:
     """GAE of token rewards and the critic's values; the returns, which the critic learns, are never whitened."""
     valid = batch.rewards.isfinite()
     mask = batch.response_mask * valid[:, None]
     each = step_rewards(batch, batch.rewards, mask, settings)
     found, returns = generalized_advantages(each, batch.values.double(), mask, settings.gamma, settings.lambd)
-    metrics = {"critic/explained_variance": explained_variance(batch.values.double(), returns, mask)}
+    metrics = {"critic/explained_variance": explained_variance(batch.values.double(), returns, mask, ranks)}
     return Advantages(found.float(), valid, metrics, returns.float())
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, ranks: Ranks = ONE_RANK) -> float:
     """1 - var(R - V) / var(R) over trained tokens: 1 = perfect, 0 = as good as a constant; 0 where R is constant."""
-    trained = mask == 1
-    errors, returns = (returns - values)[trained], returns[trained]
-    if len(returns) < 2 or float(returns.max() - returns.min()) == 0:
+    if largest(returns, mask, ranks) <= -largest(-returns, mask, ranks):
         return 0.0
-    return float(1 - errors.var() / returns.var())
+    errors, whole = moments(returns - values, mask, ranks)[1], moments(returns, mask, ranks)[1]
+    return float(1 - errors / whole)
 
 
 def step_rewards(batch: Batch, rewards: Tensor, mask: Tensor, settings: AdvantageSettings) -> Tensor:

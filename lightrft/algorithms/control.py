@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LARGEST_ERROR = 0.2
 
@@ -12,13 +12,18 @@ LARGEST_ERROR = 0.2
 class KLController:
     """coefficient *= 1 + clip(KL / target - 1, -0.2, 0.2) * min(n / horizon, 1)   (arXiv:1909.08593, section 2.2).
 
-    target None: fixed. floor: the coefficient never falls below. KL is the token mean over the rollout step.
+    target None: fixed. floor: the coefficient never falls below. KL is the token mean over the rollout step. initial:
+    the coefficient at the start.
     """
 
     coefficient: float
     target: float | None = None
     horizon: int = 10000
     floor: float = 0.0
+    initial: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.initial = self.coefficient
 
     def update(self, kl: float, samples: int) -> None:
         """A KL that is not a number changes nothing."""

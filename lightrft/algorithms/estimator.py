@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lightrft.algorithms.ranks import Ranks
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class TokenLoss:
 
 
 class AdvantageFunction(Protocol):
-    def __call__(self, batch: Batch, settings: AdvantageSettings) -> Advantages: ...
+    def __call__(self, batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Advantages: ...
 
 
 class PolicyLoss(Protocol):
@@ -100,15 +101,21 @@ class Estimator:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ignores: frozenset[str] | set[str] = frozenset()
 
-    def fill_advantages(self, batch: Batch, settings: AdvantageSettings) -> tuple[Batch, Mapping[str, float]]:
-        """The batch with its advantages, invalid samples masked out of every denominator, and metrics."""
-        found = self.advantage(batch, settings)
+    def fill_advantages(
+        self, batch: Batch, settings: AdvantageSettings, ranks: Ranks
+    ) -> tuple[Batch, Mapping[str, float]]:
+        """The batch with its advantages, invalid samples masked out of every denominator, and metrics.
+
+        batch: this rank's rows of the rollout step; groups and whitening are over the rows of all ranks.
+        """
+        found = self.advantage(batch, settings, ranks)
         mask = batch.response_mask * found.valid[:, None]
         advantages, metrics = found.advantages, dict(found.metrics)
         if settings.whiten:
-            advantages = whitened(advantages, mask)
+            advantages = whitened(advantages, mask, ranks)
         if settings.clip > 0:
-            advantages, metrics["policy/advantage_clip_frac"] = clipped_advantages(advantages, mask, settings.clip)
+            advantages, outside = clipped_advantages(advantages, mask, settings.clip, ranks)
+            metrics["policy/advantage_clip_frac"] = outside
         filled = {"advantages": advantages, "response_mask": mask}
         return batch.filled(**filled, **({} if found.returns is None else {"returns": found.returns})), metrics
 

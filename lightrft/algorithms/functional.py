@@ -22,8 +22,19 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """d = logprobs - old_logprobs, clamped to +-20 before anybody takes its exp; 0 where masked."""
-    return (masked(logprobs, mask) - masked(old_logprobs, mask)).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    """d = logprobs - old_logprobs; 0 where masked. `bounded` before anybody takes its exp."""
+    return masked(logprobs, mask) - masked(old_logprobs, mask)
+
+
+def bounded(d: Tensor) -> Tensor:
+    """d within +-20, with no gradient beyond."""
+    return d.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+
+
+def distance(d: Tensor) -> Tensor:
+    """r - 1 - d with r = exp(d), never negative: the k3 estimate of KL(old || policy). d is taken as a number."""
+    d = bounded(d.detach())
+    return d.expm1() - d
 
 
 def row_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -40,7 +51,8 @@ def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: str) 
     """Per-token estimate of KL(pi || ref) from samples of pi, with d = logprobs - ref_logprobs.
 
     k1 = d, k2 = d^2 / 2, k3 = exp(-d) - 1 + d (Schulman, "Approximating KL divergence"). As a loss k2 has the
-    gradient of the reverse KL, k3 that of the forward KL, k1 none in expectation.
+    gradient of the reverse KL, k3 that of the forward KL, k1 none in expectation. Beyond +-20 the exp in k3 stays
+    where it is and so does its gradient, 1 - exp(-d): at 0 it would fail where control is needed most.
     """
     d = log_ratio(logprobs, ref_logprobs, mask)
     if kind == "k1":
@@ -48,19 +60,24 @@ def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: str) 
     if kind == "k2":
         return d.square() / 2
     if kind == "k3":
-        return (-d).expm1() + d
+        held = d + (bounded(d) - d).detach()
+        return (-held).expm1() + d
     raise ValueError(f"kl_estimator {kind!r} is none of k1, k2, k3")
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Finite rewards per prompt: `index` [B] maps a sample to its row in `mean`, `std`, `count` [G] (float64)."""
+    """Finite rewards per prompt: `mean`, `std`, `count` [G] (float64) of the groups whose ids are `ids` [G]."""
 
-    index: Tensor
+    ids: Tensor
     mean: Tensor
     std: Tensor
     count: Tensor
     constant: Tensor
+
+    def rows(self, group: Tensor) -> Tensor:
+        """[B] group ids to [B] places in the [G] statistics."""
+        return (group[:, None] == self.ids).long().argmax(-1)
 
 
 def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
@@ -69,11 +86,10 @@ def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
     rewards [B], group [B] any ids in any order. `constant` [G] is True where all finite rewards are equal, or there
     are fewer than two: rounding makes `std > 0` an unsafe test of that.
     """
-    index = group.unique(return_inverse=True)[1]
-    size = int(index.max()) + 1
+    ids, index = group.unique(return_inverse=True)
     finite = rewards.isfinite()
     values = rewards.double().masked_fill(~finite, 0.0)
-    zeros = values.new_zeros(size)
+    zeros = values.new_zeros(ids.shape)
     count = zeros.index_add(0, index, finite.double())
     mean = zeros.index_add(0, index, values) / count.clamp(min=1)
     deviation = (values - mean[index]).masked_fill(~finite, 0.0)
@@ -81,7 +97,7 @@ def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
     infinity = float("inf")
     low = (zeros + infinity).scatter_reduce(0, index, values.masked_fill(~finite, infinity), "amin")
     high = (zeros - infinity).scatter_reduce(0, index, values.masked_fill(~finite, -infinity), "amax")
-    return Groups(index, mean, std, count, constant=(high <= low) | (count < 2))
+    return Groups(ids, mean, std, count, constant=(high <= low) | (count < 2))
 
 
 @dataclass(frozen=True)

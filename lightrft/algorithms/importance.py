@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightrft.algorithms.functional import log_ratio, masked, row_mean
+from lightrft.algorithms.functional import bounded, log_ratio, masked, row_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ def importance_weights(
     sequence_truncate, sequence_mask: the same of w = exp(sum of log w) on every token of a row
     geometric: token w, kept in rows whose exp(mean of log w) lies in [low, high]
     """
-    log_w = log_ratio(old_logprobs.detach(), rollout_logprobs, mask)
+    log_w = bounded(log_ratio(old_logprobs.detach(), rollout_logprobs, mask))
     if kind == "off":
         return mask.to(log_w.dtype)
     weights = _bounded(_raw(log_w, mask, kind), _judged(log_w, mask, kind), kind, low, high)
@@ -39,7 +39,7 @@ def row_weights(
 
     The weight of a row is exp(mean of log w), truncated or masked as `kind` says; sequence kinds take the sum.
     """
-    log_w = log_ratio(old_logprobs.detach(), rollout_logprobs, mask)
+    log_w = bounded(log_ratio(old_logprobs.detach(), rollout_logprobs, mask))
     if kind == "off":
         return mask.to(log_w.dtype)
     weight = _sequence(log_w, mask) if kind.startswith("sequence") else row_mean(log_w, mask).exp()
@@ -56,7 +56,7 @@ def _judged(log_w: Tensor, mask: Tensor, kind: str) -> Tensor:
 
 
 def _sequence(log_w: Tensor, mask: Tensor) -> Tensor:
-    return masked(log_w, mask).sum(-1, keepdim=True).clamp(-20, 20).exp()
+    return bounded(masked(log_w, mask).sum(-1, keepdim=True)).exp()
 
 
 def _bounded(weights: Tensor, judged: Tensor, kind: str, low: float | None, high: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Policy losses, per token `[B, T]`; one aggregation reduces them (functional.aggregate).
 
-Inputs are `[B, T]`; only `logprobs` carries a gradient. d = logprobs - old_logprobs is clamped to +-20 before any exp.
+Inputs are `[B, T]`; only `logprobs` carries a gradient. d = logprobs - old_logprobs is held within +-20 before any exp,
+and nowhere else: a loss linear in d keeps its gradient however far apart the policies are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import PolicyLoss, TokenLoss
-from lightrft.algorithms.functional import log_ratio, masked, ppo_clip, row_mean
+from lightrft.algorithms.functional import bounded, distance, log_ratio, masked, ppo_clip, row_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ def clipped_ratio_loss(
 
     PPO, arXiv:1707.06347; clip-higher: DAPO, arXiv:2503.14476; dual clip: arXiv:1912.09729.
     """
-    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
     ratio, fixed = d.exp(), d.detach().exp()
     above = ((advantages > 0) & (fixed > 1 + high)).to(d.dtype)
     below = ((advantages < 0) & (fixed < 1 - low)).to(d.dtype)
@@ -40,7 +41,12 @@ def clipped_ratio_loss(
     if dual is not None:
         loss = loss.minimum(-dual * advantages).where(advantages < 0, loss)
         metrics["policy/dual_clip_frac"] = ((advantages < 0) & (fixed > dual)).to(d.dtype)
-    return TokenLoss(loss, {**metrics, "policy/approx_kl": fixed - 1 - d.detach()})
+    return TokenLoss(loss, {**metrics, **_moved(d)})
+
+
+def _moved(d: Tensor) -> dict[str, Tensor]:
+    """How far the policy is from the old one: the k3 and the k1 estimate of KL(old || policy)."""
+    return {"policy/approx_kl": distance(d), "policy/approx_kl_k1": -d.detach()}
 
 
 def sequence_ratio_loss(
@@ -50,7 +56,7 @@ def sequence_ratio_loss(
 
     Its mean over a row is the row's objective, and a clipped row has no gradient at all. A must be one number per row.
     """
-    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
     assert _constant_in_rows(advantages, mask), "gspo takes one advantage per response; use gspo_token"
     ratio = row_mean(d, mask).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
@@ -61,7 +67,7 @@ def token_sequence_ratio_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
 ) -> TokenLoss:
     """GSPO-token: s_t = sg[s] exp(logprob - sg[logprob]) has the value of the row's ratio and a gradient per token."""
-    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
     ratio = (row_mean(d.detach(), mask) + d - d.detach()).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
     return _with_sequence_metrics(loss, ratio.detach(), d.detach(), advantages, mask, low, high)
@@ -72,12 +78,15 @@ def _with_sequence_metrics(
 ) -> TokenLoss:
     """clip_frac: tokens whose ratio is clipped; clip_frac_seq: rows with such a token."""
     clipped = (((advantages > 0) & (ratio > 1 + high)) | ((advantages < 0) & (ratio < 1 - low))).to(d.dtype)
-    metrics = {"policy/clip_frac": clipped, "policy/approx_kl": d.exp() - 1 - d}
+    metrics = {"policy/clip_frac": clipped, **_moved(d)}
     return TokenLoss(loss, metrics, {"policy/clip_frac_seq": masked(clipped, mask).amax(-1)})
 
 
 def _constant_in_rows(advantages: Tensor, mask: Tensor) -> bool:
-    return bool(((advantages - row_mean(advantages, mask)).abs() * mask).max() < 1e-6)
+    """Exactly: a mean of equal float32 numbers need not be equal to them."""
+    infinity = float("inf")
+    highest = advantages.masked_fill(mask == 0, -infinity).amax(-1)
+    return bool((highest <= advantages.masked_fill(mask == 0, infinity).amin(-1)).all())
 
 
 def geometric_mean_loss(
@@ -88,13 +97,13 @@ def geometric_mean_loss(
     GMPO, arXiv:2507.20673: the clip is per token, in log space, on the side of A's sign, and before the mean. A clipped
     token loses its own gradient only.
     """
-    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
     clipped = d.clamp(max=high).where(advantages > 0, d.clamp(min=-low).where(advantages < 0, d))
     loss = masked(-row_mean(clipped, mask).exp() * advantages, mask)
     above = ((advantages > 0) & (d.detach() > high)).to(d.dtype)
     below = ((advantages < 0) & (d.detach() < -low)).to(d.dtype)
     metrics = {"policy/clip_frac": above + below, "policy/clip_frac_high": above, "policy/clip_frac_low": below}
-    return TokenLoss(loss, {**metrics, "policy/approx_kl": d.detach().exp() - 1 - d.detach()})
+    return TokenLoss(loss, {**metrics, **_moved(d)})
 
 
 def clipped_log_ratio_loss(
@@ -102,13 +111,13 @@ def clipped_log_ratio_loss(
 ) -> TokenLoss:
     """-min(d A, clip(d, ln(1 - low), ln(1 + high)) A): no ratio multiplies the gradient. CPGD, arXiv:2505.12504."""
     d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
-    bounded = d.clamp(math.log1p(-low), math.log1p(high))
-    loss = -(d * advantages).minimum(bounded * advantages)
+    inside = d.clamp(math.log1p(-low), math.log1p(high))
+    loss = -(d * advantages).minimum(inside * advantages)
     fixed = d.detach()
     above = ((advantages > 0) & (fixed > math.log1p(high))).to(d.dtype)
     below = ((advantages < 0) & (fixed < math.log1p(-low))).to(d.dtype)
     metrics = {"policy/clip_frac": above + below, "policy/clip_frac_high": above, "policy/clip_frac_low": below}
-    return TokenLoss(loss, {**metrics, "policy/approx_kl": fixed.exp() - 1 - fixed})
+    return TokenLoss(loss, {**metrics, **_moved(d)})
 
 
 def drift_loss(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, cap: float) -> TokenLoss:
@@ -117,7 +126,7 @@ def drift_loss(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, cap: float)
     CPGD, arXiv:2505.12504, equation 2. Never negative, 0 on policy; it acts where the policy term is clipped, too.
     """
     d = log_ratio(logprobs, old_logprobs, mask)
-    excess = d.detach().exp() - 1
+    excess = bounded(d.detach()).expm1()
     metrics = {"policy/drift_clip_frac": (excess > cap).to(d.dtype)}
     return TokenLoss(excess.clamp(max=cap) * d, metrics)
 
@@ -128,8 +137,8 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     error = (values - returns).square()
     if clip is None:
         return TokenLoss(error / 2, {"critic/clip_frac": error.detach() * 0})
-    bounded = old_values + (values - old_values).clamp(-clip, clip)
-    clipped_error = (bounded - returns).square()
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    clipped_error = (near - returns).square()
     # `where`, not `maximum`: on a tie the unclipped branch has the whole gradient.
     loss = clipped_error.where(clipped_error > error, error) / 2
     return TokenLoss(loss, {"critic/clip_frac": (clipped_error > error).to(error.dtype).detach()})

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightrft.algorithms.ranks import ONE_RANK, Ranks, share
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,7 +35,8 @@ class RunningMoments:
         finite = [value for value in values if math.isfinite(value)]
         if not finite:
             return
-        n, mean = len(finite), math.fsum(finite) / len(finite)
+        n, first = len(finite), finite[0]
+        mean = first + math.fsum(value - first for value in finite) / n  # exactly `first` where all are equal
         squares = math.fsum((value - mean) ** 2 for value in finite)
         delta, total = mean - self.mean, self.count + n
         self.squares += squares + delta**2 * self.count * n / total
@@ -52,16 +55,16 @@ class RunningMoments:
         return (rewards - self.mean * minus_mean) / self.std
 
 
-def clipped_rewards(rewards: Tensor, limit: float) -> tuple[Tensor, float]:
-    """Rewards within +-limit, and the share of finite ones that were outside before. NaN stays NaN."""
+def clipped_rewards(rewards: Tensor, limit: float, ranks: Ranks = ONE_RANK) -> tuple[Tensor, float]:
+    """Rewards within +-limit, and the share of finite ones that were outside before. Others stay as they are."""
     finite = rewards.isfinite()
     outside = (rewards.abs() > limit) & finite
-    return rewards.clamp(-limit, limit), float(outside.double().sum() / finite.double().sum().clamp(min=1))
+    return rewards.clamp(-limit, limit).where(finite, rewards), share(outside, finite, ranks)
 
 
 def varied_groups(rewards: Iterable[tuple[int, float]]) -> set[int]:
-    """Groups that dynamic sampling keeps: all rewards finite and not all equal (DAPO)."""
-    found: dict[int, list[float]] = {}
+    """Groups that dynamic sampling keeps: their finite rewards are not all equal (DAPO)."""
+    found: dict[int, set[float]] = {}
     for group, reward in rewards:
-        found.setdefault(group, []).append(reward)
-    return {g for g, values in found.items() if all(map(math.isfinite, values)) and max(values) > min(values)}
+        found.setdefault(group, set()).update({reward} if math.isfinite(reward) else ())
+    return {group for group, values in found.items() if len(values) > 1}

@@ -40,6 +40,17 @@ def estimator_kl(name: str, folder: Path | None = None) -> str:
     return _declared(name, "kl", folder) or "loss"
 
 
+def kl_place(args: Args) -> str:
+    """Where the KL term of `--init_kl_coef` stands: "drift", "loss", "reward" or "off" (algorithms S6.3)."""
+    name, asked = args.algorithm.advantage_estimator, args.algorithm.use_kl_loss
+    if estimator_drifts(name):
+        return "drift"
+    own = estimator_kl(name)
+    if asked is None:
+        return own
+    return "loss" if asked else ("reward" if own == "reward" else "off")
+
+
 def estimator_ignores(name: str, folder: Path | None = None) -> frozenset[str]:
     return frozenset(_declared(name, "ignores", folder) or ())
 

@@ -55,7 +55,10 @@ class CombinedReward:
         errors = [f"{name}: {reward.error}" for name, reward in applying.items() if reward.error is not None]
         if errors:
             return Reward(total=math.nan, parts=parts, error="; ".join(errors))
-        return Reward(total=sum(self._weights[name] * part for name, part in parts.items()), parts=parts)
+        total = sum(self._weights[name] * part for name, part in parts.items())
+        if not math.isfinite(total):
+            return Reward(total=math.nan, parts=parts, error=f"the weighted sum of {', '.join(parts)} is {total}")
+        return Reward(total=total, parts=parts)
 
 
 def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompts: Sequence[Prompt]) -> CombinedReward:

@@ -122,7 +122,7 @@ class Collector:
 
 
 def groups_that_vary(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
-    """Whole groups, in their order, whose rewards are all valid and not all equal."""
+    """Whole groups, in their order, whose valid rewards are not all equal."""
     found: dict[int, list[Rollout]] = {}
     for rollout in rollouts:
         found.setdefault(rollout.group, []).append(rollout)

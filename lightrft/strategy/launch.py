@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightrft.errors import Refused
 from lightrft.strategy.base import World
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -47,8 +46,6 @@ def join_world() -> World:
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT)
     rank, size = dist.get_rank(), dist.get_world_size()
-    if size > 1:
-        raise Refused(f"{size} processes: training on more than one is not built yet; start one process")
     return World(rank, size, dp_rank=rank, dp_size=size, sp_rank=0, sp_size=1, device=_device())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
+from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
 from lightrft.types import Batch
 from lightrft.update.kl import KLTerm
@@ -29,6 +30,9 @@ class ShapingSettings:
 
 @dataclass
 class AdvantageStage:
+    """Each rank has its own rows of the rollout step; every statistic is over the rows of all of them."""
+
+    ranks: Ranks
     estimator: Estimator
     kl: KLTerm
     shaping: ShapingSettings
@@ -40,7 +44,7 @@ class AdvantageStage:
         batch = self._filtered(batch)
         rewards, shaped = self._shaped(batch)
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
-        batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings)
+        batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
         return batch, {**shaped, **metrics}
 
     def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -48,13 +52,13 @@ class AdvantageStage:
         if s.overlong_buffer:
             lengths = (batch.attention_mask.sum(-1) - batch.prompt_lengths).to(rewards.dtype)
             penalty = overlong_penalty(lengths, s.max_new_tokens, s.overlong_buffer, s.overlong_factor)
-            rewards, metrics["reward/overlong"] = rewards + penalty, float(penalty.mean())
+            rewards, metrics["reward/overlong"] = rewards + penalty, mean(penalty, self.ranks)
         if s.running_norm:
-            self.moments.update(rewards.tolist())
+            self.moments.update(self.ranks.gather(rewards.tolist()))
             rewards = self.moments.normalised(rewards, minus_mean=s.minus_mean)
             metrics["reward/running_std"] = self.moments.std
         if s.reward_clip:
-            rewards, metrics["reward/clip_frac"] = clipped_rewards(rewards, s.reward_clip)
+            rewards, metrics["reward/clip_frac"] = clipped_rewards(rewards, s.reward_clip, self.ranks)
         return rewards, metrics
 
     def _filtered(self, batch: Batch) -> Batch:

@@ -41,22 +41,20 @@ class Critic:
             found[place, : values.shape[1]] = values
         return found
 
-    def step(
-        self, batch: Batch, groups: Sequence[list[int]], counts: Counts, group_tokens: Tensor, sums: MetricSums
-    ) -> None:
-        """One optimizer step on the rows of `batch`, in micro-batches of the rows of `groups`."""
-        for number, rows in enumerate(groups):
-            loss = self._loss(batch.select(rows), counts, group_tokens[rows], sums)
-            self.strategy.backward(self.handle, loss, last=number == len(groups) - 1)
+    def step(self, micro_batches: Sequence[Batch], counts: Counts, sums: MetricSums) -> None:
+        """One optimizer step on all the micro-batches."""
+        for number, batch in enumerate(micro_batches):
+            loss = self._loss(batch, counts, sums)
+            self.strategy.backward(self.handle, loss, last=number == len(micro_batches) - 1)
         report = self.strategy.step(self.handle)
         sums.average("critic/grad_norm", report.grad_norm)
         sums.average("critic/lr", report.lr)
         sums.count("perf/critic_skipped_steps", float(report.skipped))
 
-    def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor, sums: MetricSums) -> Tensor:
+    def _loss(self, batch: Batch, counts: Counts, sums: MetricSums) -> Tensor:
         mask = batch.response_mask
         found = value_loss(self._values(batch), batch.values, batch.returns, mask, self.clip)
-        loss = aggregate(found.loss, mask, self.aggregation, counts, group_tokens)
+        loss = aggregate(found.loss, mask, self.aggregation, counts, batch.group_tokens)
         sums.add("critic/loss", loss)
         for name, values in found.metrics.items():
             sums.mean(name, values, mask)

@@ -31,17 +31,22 @@ class KLTerm:
     def needs_reference(self) -> bool:
         return self.at("reward") > 0 or self.in_loss > 0
 
-    def after_step(self, metrics: Mapping[str, float], samples: int) -> dict[str, float]:
-        """Adapts the coefficient to the KL of the rollout step; says which one it used."""
+    def after_step(self, metrics: Mapping[str, float], samples: int, optimizer_steps: float) -> dict[str, float]:
+        """Adapts the coefficient to the KL of the rollout step; says which one it used.
+
+        A drift is measured before the last optimizer step, so where there was only one it says nothing.
+        """
         used = {f"kl/coef_{self.place}": self.controller.coefficient} if self.place != "off" else {}
         measured = metrics.get("kl/drift" if self.place == "drift" else "kl/ref")
-        if measured is not None:
+        if measured is not None and (self.place != "drift" or optimizer_steps > 1):
             self.controller.update(measured, samples)
         return used
 
     def state(self) -> dict[str, Any]:
-        return asdict(self.controller)
+        return {"place": self.place, **asdict(self.controller)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The coefficient alone: target and horizon are the flags' of the resumed run."""
-        self.controller.coefficient = float(state["coefficient"])
+        """Goes on with the adapted coefficient, but for flags that say something else now: they win."""
+        same = (state.get("place"), state.get("initial")) == (self.place, self.controller.initial)
+        if same and self.controller.target is not None:
+            self.controller.coefficient = float(state["coefficient"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
 from lightrft.algorithms.estimator import Estimator
-from lightrft.algorithms.functional import kl_penalty, log_ratio
+from lightrft.algorithms.functional import distance, kl_penalty, log_ratio
 from lightrft.algorithms.importance import importance_weights, row_weights
 from lightrft.models.forward import Scores
 from lightrft.types import Batch
@@ -64,19 +64,22 @@ class LossTerms:
         mask, args = batch.response_mask, self.algorithm
         old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
         policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, args)
-        weights = self._weights(batch, old)
+        weights, changed = self._weights(batch, old)
         chosen = batch.selected if batch.has("selected") else mask
         terms = Terms(
             {"loss/policy": (1.0, weights * chosen * policy.loss)}, dict(policy.metrics), dict(policy.row_metrics)
         )
         self._add_kl(terms, batch, scores, old)
         self._add_entropy(terms, scores)
-        terms.token_metrics |= _mismatch(old, batch.rollout_logprobs, mask, weights)
+        terms.token_metrics |= {**_mismatch(old, batch.rollout_logprobs, mask, weights), "mismatch/clip_frac": changed}
         return terms
 
-    def _weights(self, batch: Batch, old: Tensor) -> Tensor:
-        a, weights = self.algorithm, row_weights if self.estimator.per_row else importance_weights
-        return weights(old, batch.rollout_logprobs, batch.response_mask, a.is_correction, a.is_low, a.is_cap)
+    def _weights(self, batch: Batch, old: Tensor) -> tuple[Tensor, Tensor]:
+        """Importance weights, and 1 where they are not what they would be without bounds, both [B, T]."""
+        a, weigh = self.algorithm, row_weights if self.estimator.per_row else importance_weights
+        given = (old, batch.rollout_logprobs, batch.response_mask, a.is_correction)
+        weights = weigh(*given, a.is_low, a.is_cap)
+        return weights, (weights != weigh(*given, None, float("inf"))).to(weights.dtype)
 
     def _add_kl(self, terms: Terms, batch: Batch, scores: Scores, old: Tensor) -> None:
         mask = batch.response_mask
@@ -103,7 +106,7 @@ def _mismatch(old: Tensor, rollout: Tensor, mask: Tensor, weights: Tensor) -> di
     w = log_ratio(old, rollout, mask)
     return {
         "mismatch/gap_mean": w.abs(),
-        "mismatch/kl": w.exp() - 1 - w,
+        "mismatch/kl": distance(w),
         "mismatch/weight_mean": weights,
         "mismatch/weight_square": weights.square(),
     }

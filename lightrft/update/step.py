@@ -74,25 +74,28 @@ class Updater:
         return draw_parts(len(batch), size, s.max_epochs, seed=s.seed, step=step, critic_alone=alone)
 
     def step(self, batch: Batch, part: Part) -> None:
-        """Gradient of the loss over `part`, whatever the micro-batches, then one update."""
-        batch = batch.select(part.rows)
-        counts, group_tokens = self._count(batch)
+        """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
+
+        part: of this rank's rows, maybe none of them; all ranks take part in every step.
+        """
+        batch = batch.select(part.rows) if part.rows else idle(batch)
+        counts, batch = self._count(batch, real=len(part.rows))
         self.sums.count("perf/optimizer_steps", 1.0)
         self.sums.restart("kl/drift")  # it is the last step's alone
         if counts.tokens == 0:
             self.sums.count("perf/skipped_steps", 1.0)
             return
-        groups = self._micro_batches(batch)
+        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.gather))
         if not part.critic_alone:
-            self._learn(self.loss.select_tokens(batch, self.strategy.gather), groups, counts, group_tokens)
+            self._learn(micro_batches, counts)
         if self.critic is not None:
-            self.critic.step(batch, groups, counts, group_tokens, self.sums)
+            self.critic.step(micro_batches, counts, self.sums)
 
-    def _learn(self, batch: Batch, groups: Sequence[list[int]], counts: Counts, group_tokens: Tensor) -> None:
-        for number, rows in enumerate(groups):
-            loss = self._loss(batch.select(rows), counts, group_tokens[rows])
-            self.strategy.backward(self.policy, loss, last=number == len(groups) - 1)
-        self.sums.count("perf/train_micro_batches", len(groups))
+    def _learn(self, micro_batches: Sequence[Batch], counts: Counts) -> None:
+        for number, batch in enumerate(micro_batches):
+            loss = self._loss(batch, counts)
+            self.strategy.backward(self.policy, loss, last=number == len(micro_batches) - 1)
+        self.sums.count("perf/train_micro_batches", len(micro_batches))
         self._report(self.strategy.step(self.policy))
 
     def report(self) -> UpdateReport:
@@ -104,10 +107,10 @@ class Updater:
             found.metrics["mismatch/ess"] = found.metrics["mismatch/weight_mean"] ** 2 / square
         return found
 
-    def _count(self, batch: Batch) -> tuple[Counts, Tensor]:
-        """Denominators over all ranks, and for each local row the trained tokens of its whole group [B]."""
+    def _count(self, batch: Batch, real: int) -> tuple[Counts, Batch]:
+        """Denominators over all ranks, and the batch with its group_tokens. real: its rows that are not idle."""
         tokens = batch.response_mask.sum(-1).double()
-        everyone = self.strategy.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True)))
+        everyone = self.strategy.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True))[:real])
         per_group: dict[int, float] = {}
         for group, count in everyone:
             per_group[group] = per_group.get(group, 0.0) + count
@@ -118,13 +121,20 @@ class Updater:
             groups=sum(count > 0 for count in per_group.values()),
             max_new_tokens=self.settings.max_new_tokens,
         )
-        return counts, tokens.new_tensor([per_group[group] for group in batch.group.tolist()])
+        shared = tokens.new_tensor([per_group.get(group, 0.0) for group in batch.group.tolist()])
+        return counts, batch.filled(group_tokens=shared)
 
-    def _micro_batches(self, batch: Batch) -> list[list[int]]:
+    def _cut(self, batch: Batch) -> list[Batch]:
+        """Micro-batches, equally many on all ranks: sharded models need every rank in every pass."""
+        found = [batch.select(rows) for rows in self._rows(batch)]
+        most = max(self.strategy.gather([len(found)]))
+        return [*found, *[idle(batch)] * (most - len(found))]
+
+    def _rows(self, batch: Batch) -> list[list[int]]:
         """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
 
-        One row with trained tokens is always kept: a sharded model needs a backward pass on every rank. Metrics per
-        token (entropy, clip fractions, mismatch) are over the rows that are run.
+        One row with trained tokens is always kept, for its metrics: those per token (entropy, clip fractions,
+        mismatch) are over the rows that are run.
         """
         rows = list(range(len(batch)))
         if self.loss.policy_alone:
@@ -135,22 +145,22 @@ class Updater:
         groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
         return micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
 
-    def _loss(self, batch: Batch, counts: Counts, group_tokens: Tensor) -> Tensor:
+    def _loss(self, batch: Batch, counts: Counts) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
         scores = token_logprobs(
             self.policy.module, self.policy.model, batch, entropy=self.loss.entropy, sharing=self.settings.sharing
         )
         self.sums.count("perf/train_tokens", scores.tokens)
         terms = self.loss(batch, scores)
-        total = scores.logprobs.new_zeros(())
+        total, mask, mode = scores.logprobs.new_zeros(()), batch.response_mask, self.settings.aggregation
         for name, (coefficient, tokens) in terms.weighted.items():
-            term = coefficient * aggregate(tokens, batch.response_mask, self.settings.aggregation, counts, group_tokens)
+            term = coefficient * aggregate(tokens, mask, mode, counts, batch.group_tokens)
             self.sums.add(name, term)
             total = total + term
         for name, values in terms.token_metrics.items():
-            self.sums.mean(name, values, batch.response_mask)
+            self.sums.mean(name, values, mask)
         for name, values in terms.row_metrics.items():
-            self.sums.mean(name, values, batch.response_mask.any(-1))
+            self.sums.mean(name, values, mask.any(-1))
         self.sums.largest("mismatch/gap_max", terms.token_metrics["mismatch/gap_mean"].max())
         return total
 
@@ -158,6 +168,12 @@ class Updater:
         self.sums.average("policy/grad_norm", report.grad_norm)
         self.sums.average("policy/lr", report.lr)
         self.sums.count("perf/skipped_steps", float(report.skipped))
+
+
+def idle(batch: Batch) -> Batch:
+    """A row that weighs nothing, for a rank that has less to do than others."""
+    row = batch.select([0])
+    return row.filled(response_mask=torch.zeros_like(row.response_mask))
 
 
 class MetricSums:

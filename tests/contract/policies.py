@@ -46,11 +46,14 @@ class Trained:
     reference: Handle | None
 
     def batch(self, rollouts: Sequence[Rollout], **changes: Tensor) -> Batch:
-        """Scored by the real scorer; `changes` replace what it filled, before advantages are computed."""
+        return self.shaped(rollouts, **changes)[0]
+
+    def shaped(self, rollouts: Sequence[Rollout], **changes: Tensor) -> tuple[Batch, dict[str, float]]:
+        """Scored by the real scorer; `changes` replace what it filled, before advantages are computed; and metrics."""
         kl = self.updater.loss.kl
         scorer = make_scorer(self.args, self.strategy, self.policy, self.reference, kl, self.updater.critic)
         batch = scorer.to_batch(rollouts, self.args.sampling.temperature)
-        return make_advantages(self.args, self.updater.estimator, kl)(batch.filled(**changes))[0]
+        return make_advantages(self.args, self.strategy, self.updater.estimator, kl)(batch.filled(**changes))
 
     def learn(self, batch: Batch, step: int = 1) -> dict[str, float]:
         """All optimizer steps of one turn of the loop; metrics and counters."""
@@ -63,19 +66,27 @@ class Trained:
         return {name: value.detach().float().clone() for name, value in self.strategy.full_params(self.policy)}
 
 
-def prepare(world: World, flags: str = "", *, seed: int = 0, reference_seed: int | None = None) -> Trained:
-    """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say."""
+def prepare(
+    world: World, flags: str = "", *, seed: int = 0, reference_seed: int | None = None, strategy: Strategy | None = None
+) -> Trained:
+    """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say.
+
+    strategy: one in the place of the flags', then in float64.
+    """
     args = arguments(flags)
     precision, _ = choose_precision(args)
-    strategy = make_strategy(args, world, precision)
     dtype = torch.bfloat16 if precision.compute == "bf16" and not args.distributed.fsdp else torch.float32
+    if strategy is None:
+        strategy = make_strategy(args, world, precision)
+    else:
+        dtype = torch.float64
     policy = strategy.prepare(small_model(seed).to(world.device, dtype), optim_args(args, 100))
     reference = None
     if reference_seed is not None:
         reference = strategy.prepare(small_model(reference_seed).to(world.device, dtype), None)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
-    updater = make_updater(args, strategy, policy, estimator, kl_term(args, estimator), critic)
+    updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic)
     return Trained(args, strategy, policy, updater, reference)
 
 

@@ -24,3 +24,16 @@ def test_an_interrupted_run_goes_on_where_it_was(here, estimator):
     coefficients = [row[f"kl/coef_{place}"] for row in rows(here / "whole")]
     deviations = [row["reward/running_std"] for row in rows(here / "whole")]
     assert len(set(coefficients)) == len(set(deviations)) == 4, "both must change, or it shows nothing"
+
+
+@pytest.mark.parametrize("before, after", [("0.1", "0"), ("0", "0.1")])
+@pytest.mark.parametrize("estimator, place", [("reinforce", "reward"), ("group_norm", "loss")])
+def test_a_resumed_run_takes_the_coefficient_that_its_flag_says(here, estimator, place, before, after):
+    """With a reference model that the first half did not need, or without the one that it had."""
+    flags = f"--fsdp --quiet --advantage_estimator {estimator} --save_path out --save_steps 1"
+    assert train(f"{flags} --max_steps 1 --init_kl_coef {before}").code == 0
+    resumed = train(f"{flags} --max_steps 2 --init_kl_coef {after} --load_checkpoint")
+    assert resumed.code == 0, resumed.err
+    first, second = rows(here / "out")
+    assert (first[f"kl/coef_{place}"], second[f"kl/coef_{place}"]) == (float(before), float(after))
+    assert ("kl/ref" in second) == (float(after) > 0)

@@ -154,6 +154,9 @@ def test_dry_run_writes_nothing(here):
     ended = train("--fsdp --save_path run --dry_run --max_steps 2 --quiet")
     assert ended.code == 0 and not ended.err
     assert "2 steps of 4 prompts x 4 samples" in ended.out and "FSDP2" in ended.out
+    bias = "trained on unfiltered log-probabilities"
+    assert f"sampled with --top_p 0.9, {bias}: that bias stays" in ended.out
+    assert bias not in train("--fsdp --save_path run --dry_run --max_steps 2 --top_p 1").out
     assert files(here) == before and not (here / "run").exists()
 
 

@@ -22,6 +22,5 @@ ESTIMATOR = Estimator(
     kl="reward",
     whitening="part",
     idle_without_advantage=False,  # the critic learns from every row
-    defaults={"kl_estimator": "k1"},
     paper="arXiv:1506.02438",
 )

@@ -18,6 +18,5 @@ ESTIMATOR = Estimator(
     aggregation="token-mean",
     kl="reward",
     whitening="part",
-    defaults={"kl_estimator": "k1"},
     paper="arXiv:2501.03262",
 )

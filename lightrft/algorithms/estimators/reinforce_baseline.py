@@ -18,7 +18,6 @@ ESTIMATOR = Estimator(
     needs={"group"},
     kl="reward",
     whitening="part",
-    defaults={"kl_estimator": "k1"},
     ignores={"gamma"},
     paper="arXiv:2501.03262",
 )

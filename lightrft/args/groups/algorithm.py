@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lightrft.args.estimators import estimator_names, no_critic
+from lightrft.args.estimators import estimator_names, kl_place, no_critic
 from lightrft.args.field import Witness, arg, older
 from lightrft.args.idle import (
     exactly_on_policy,
@@ -17,6 +18,14 @@ from lightrft.args.idle import (
     no_target,
     not_adapted,
 )
+
+if TYPE_CHECKING:
+    from lightrft.args.surface import Args
+
+
+def _kl_estimator(args: Args) -> str:
+    return "k1" if kl_place(args) == "reward" else "k3"
+
 
 FROM_STEP_ONE = "--actor_learning_rate 1e-2 --lr_warmup_steps 0"  # with a warm-up the first step has rate 0
 OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2 --reward_fn shaped.py:length"
@@ -40,8 +49,9 @@ class AlgorithmArgs:
     )
     kl_estimator: str = arg(
         "k3",
-        "Estimator of the KL to the reference model: k1 for the reward, k2 or k3 for the loss.",
+        "Estimator of the KL to the reference model; where it stands in the reward the default is k1.",
         choices=("k1", "k2", "k3"),
+        derive=_kl_estimator,
         matters=no_reference,
         witness=Witness("--kl_estimator k2", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5"),
     )

@@ -12,9 +12,11 @@ from lightrft.args.estimators import (
     estimator_needs,
     estimator_per_row,
     estimator_whitening,
+    kl_place,
     no_critic,
 )
 from lightrft.args.field import as_text
+from lightrft.args.idle import no_target
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
@@ -45,7 +47,7 @@ def kl_has_a_place(args: Args, world_size: int) -> Iterator[Finding]:
 def kl_estimator_suits_its_place(args: Args, world_size: int) -> Iterator[Finding]:
     """As a loss k1 has no gradient in expectation; in the reward k2 and k3 have a biased one (algorithms S6.2)."""
     a = args.algorithm
-    place = "loss" if a.use_kl_loss is True else estimator_kl(a.advantage_estimator)
+    place = "loss" if a.use_kl_loss else kl_place(args)
     flags = ("kl_estimator", "use_kl_loss", "init_kl_coef", "advantage_estimator")
     if a.init_kl_coef > 0 and place == "loss" and a.kl_estimator == "k1":
         yield Notice(
@@ -128,7 +130,7 @@ def fire_keeps_a_filter(args: Args, world_size: int) -> Iterator[Finding]:
 def kl_adapts_slowly(args: Args, world_size: int) -> Iterator[Finding]:
     a = args.algorithm
     samples = prompts_per_step(args) * a.n_samples_per_prompt
-    if a.kl_target and args.typed("kl_target") and a.init_kl_coef > 0 and samples > a.kl_horizon:
+    if no_target(args) is None and samples > a.kl_horizon:
         yield Notice(
             ("kl_horizon", "kl_target"),
             f"--kl_horizon {a.kl_horizon} is shorter than a step of {samples} samples, which counts as one horizon",
@@ -185,6 +187,16 @@ def policy_learns_at_all(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def value_head_is_one_module(args: Args, world_size: int) -> Iterator[Finding]:
+    name = args.model.value_head_prefix
+    if not name or "." in name:
+        yield Problem(
+            ("value_head_prefix",),
+            f"--value_head_prefix {name or repr(name)} is not the name of one module; use one without dots, as in "
+            "--value_head_prefix score",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     group_is_large_enough,
     kl_has_a_place,
@@ -201,4 +213,5 @@ RULES: tuple[Rule, ...] = (
     sampling_samples,
     actor_learns_more_slowly,
     policy_learns_at_all,
+    value_head_is_one_module,
 )

@@ -17,10 +17,15 @@ FIXTURE = GOLDEN["fixtures"]["ragged8"]
 TOLERANCE = {torch.float64: {"rtol": 1e-9, "atol": 1e-12}, torch.float32: {"rtol": 2e-5, "atol": 2e-6}}
 BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
+TESTED: set[str] = set()  # names of the cases that some test takes; test_golden_cases.py wants all of them
 
-def cases(op: str, *without: str) -> Any:
-    found = [c for c in GOLDEN["cases"] if c["op"] == op and not set(without) & c["params"].keys()]
+
+def cases(op: str, *, given: str | None = None, without: str | None = None) -> Any:
+    """The cases of an operation, those with and without a parameter."""
+    found = [c for c in GOLDEN["cases"] if c["op"] == op and without not in c["params"]]
+    found = [c for c in found if given is None or given in c["params"]]
     assert found, f"no golden case of {op}"
+    TESTED.update(c["name"] for c in found)
     return pytest.mark.parametrize("case", found, ids=[c["name"] for c in found])
 
 

@@ -9,6 +9,7 @@ import torch
 
 from lightrft.algorithms.advantages import explained_variance
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
+from lightrft.algorithms.ranks import ONE_RANK
 
 # Rows of prompt, response, padding. R = 1 and 0, gamma 0.5, lambda 0.5; the third sample is invalid.
 VALUES = [[0.0, 0.5, 0.25, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 7.0, 7.0, 0.0]]
@@ -25,7 +26,7 @@ def batch(batch_of):
 
 
 def test_advantages_and_returns(batch):
-    filled, metrics = load_estimator("gae").fill_advantages(batch, AdvantageSettings(gamma=0.5, lambd=0.5))
+    filled, metrics = load_estimator("gae").fill_advantages(batch, AdvantageSettings(gamma=0.5, lambd=0.5), ONE_RANK)
     assert filled.advantages.tolist() == RAW and filled.returns.tolist() == RETURNS
     assert filled.advantages.dtype == filled.returns.dtype == torch.float32
     assert filled.response_mask[2].sum() == 0
@@ -37,7 +38,7 @@ def test_advantages_and_returns(batch):
 
 def test_advantages_are_whitened_and_returns_are_not(batch):
     settings = AdvantageSettings(gamma=0.5, lambd=0.5, whiten=True, clip=1.0)
-    filled, _ = load_estimator("gae").fill_advantages(batch, settings)
+    filled, _ = load_estimator("gae").fill_advantages(batch, settings, ONE_RANK)
     mean = (-0.1875 + 0.75 - 1) / 3
     std = math.sqrt(((-0.1875 - mean) ** 2 + (0.75 - mean) ** 2 + (-1 - mean) ** 2) / 3)
     assert filled.advantages[0, 1].item() == pytest.approx((-0.1875 - mean) / std)
@@ -50,13 +51,13 @@ def test_kl_is_paid_on_every_token(batch):
     mask = batch.response_mask
     batch = batch.filled(old_logprobs=-0.5 * mask, ref_logprobs=-1.0 * mask)
     settings = AdvantageSettings(kl_coef=0.5, kl_kind="k1", gamma=0.5, lambd=0.5)
-    filled, _ = load_estimator("gae").fill_advantages(batch, settings)
+    filled, _ = load_estimator("gae").fill_advantages(batch, settings, ONE_RANK)
     assert filled.advantages.tolist() == [[0, -0.5, 0.5, 0], [0, -1.25, 0, 0], [0, 0, 0, 0]]
 
 
 def test_without_values_it_says_who_fills_them(batch):
     with pytest.raises(ValueError, match="Batch.values is empty: it is filled by update/score.py"):
-        load_estimator("gae").fill_advantages(batch.filled(values=None), AdvantageSettings())
+        load_estimator("gae").fill_advantages(batch.filled(values=None), AdvantageSettings(), ONE_RANK)
 
 
 def test_explained_variance():

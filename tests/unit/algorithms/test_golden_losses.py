@@ -6,6 +6,7 @@ import pytest
 import torch
 from golden import BOTH, advantages, cases, column, counts, expect, mask, token_mean
 
+from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
 from lightrft.algorithms.functional import aggregate, kl_penalty
 from lightrft.algorithms.importance import importance_weights
 from lightrft.algorithms.losses import (
@@ -26,6 +27,7 @@ IS_KINDS = {
     "geo_mask": "geometric",
 }
 SEQUENCE = "seq-mean-token-mean"
+CLIPS, DISTANCES = ("clip_frac", "clip_frac_high", "clip_frac_low"), ("approx_kl_k1", "approx_kl_k3")
 
 
 def reduced(tokens, mode, case=None):
@@ -38,8 +40,14 @@ def inputs(case, dtype):
     return logp, (logp, column("old_logp", dtype), advantages(case, dtype), mask())
 
 
+def expect_metrics(found, wanted, dtype, *names):
+    for name in names:
+        ours = found.metrics["policy/" + name.removesuffix("_k3")]
+        expect(token_mean(ours), wanted[name], dtype)
+
+
 @BOTH
-@cases("ppo", "entropy_ratio")
+@cases("ppo", without="entropy_ratio")
 def test_clipped_ratios_dual_clip_and_importance_weights(case, dtype):
     p, wanted = case["params"], case["outputs"]
     logp, given = inputs(case, dtype)
@@ -53,11 +61,22 @@ def test_clipped_ratios_dual_clip_and_importance_weights(case, dtype):
     loss.backward()
     expect(loss, wanted["loss"], dtype)
     expect(logp.grad, wanted["grad"], dtype)
-    for ours, theirs in {"approx_kl": "approx_kl_k3", "clip_frac_high": "clip_frac_high"}.items():
-        expect(token_mean(found.metrics[f"policy/{ours}"]), wanted[theirs], dtype)
-    expect(token_mean(found.metrics["policy/clip_frac"]), wanted["clip_frac"], dtype)
-    if "dual_clip" in p:
-        expect(token_mean(found.metrics["policy/dual_clip_frac"]), wanted["dual_clip_frac"], dtype)
+    expect_metrics(found, wanted, dtype, *CLIPS, *DISTANCES, *(["dual_clip_frac"] if "dual_clip" in p else []))
+
+
+@BOTH
+@cases("ppo", given="entropy_ratio")
+def test_the_tokens_of_high_entropy_alone(case, dtype):
+    """The denominator stays that of all trained tokens."""
+    p, wanted = case["params"], case["outputs"]
+    logp, given = inputs(case, dtype)
+    entropy = column("entropy", dtype)
+    chosen = high_entropy_mask(entropy, mask(), entropy_threshold(entropy[mask() == 1], p["entropy_ratio"]))
+    expect(chosen, wanted["token_sel"], dtype)
+    loss = reduced(chosen * clipped_ratio_loss(*given, p["eps_low"], p["eps_high"], None).loss, p["agg"], p)
+    loss.backward()
+    expect(loss, wanted["loss"], dtype)
+    expect(logp.grad, wanted["grad"], dtype)
 
 
 @BOTH
@@ -71,8 +90,7 @@ def test_sequence_ratios(case, dtype):
     loss.backward()
     expect(loss, wanted["loss"], dtype)
     expect(logp.grad, wanted["grad"], dtype)
-    expect(token_mean(found.metrics["policy/clip_frac"]), wanted["clip_frac"], dtype)
-    expect(token_mean(found.metrics["policy/approx_kl"]), wanted["approx_kl_k3"], dtype)
+    expect_metrics(found, wanted, dtype, "clip_frac", *DISTANCES)
     expect(found.row_metrics["policy/clip_frac_seq"].mean(), wanted["clip_frac_seq"], dtype)
 
 
@@ -86,8 +104,7 @@ def test_geometric_means(case, dtype):
     loss.backward()
     expect(loss, wanted["loss"], dtype)
     expect(logp.grad, wanted["grad"], dtype)
-    for name in ("clip_frac", "clip_frac_high", "clip_frac_low"):
-        expect(token_mean(found.metrics[f"policy/{name}"]), wanted[name], dtype)
+    expect_metrics(found, wanted, dtype, *CLIPS, *DISTANCES)
 
 
 @BOTH
@@ -103,7 +120,7 @@ def test_clipped_log_ratios_and_drift(case, dtype):
     expect(policy_loss, wanted["policy_loss"], dtype)
     expect(drift_term, wanted["drift_loss"], dtype)
     expect(policy_loss + p["alpha"] * drift_term, wanted["loss"], dtype)
-    expect(token_mean(policy.metrics["policy/clip_frac"]), wanted["clip_frac"], dtype)
+    expect_metrics(policy, wanted, dtype, "clip_frac", *DISTANCES)
     expect(token_mean(drift.metrics["policy/drift_clip_frac"]), wanted["drift_clip_frac"], dtype)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import group_statistics
+from lightrft.algorithms.ranks import ONE_RANK
 
 NAN, INF = float("nan"), float("inf")
 SETTINGS = AdvantageSettings()
@@ -19,7 +20,7 @@ def advantages_of(batch_of):
     def compute(rewards, groups, dtype=torch.float64):
         rows = [((1, 5), (0, 1))] * len(rewards)
         batch = batch_of(rows, rewards=torch.tensor(rewards, dtype=dtype), group=torch.tensor(groups))
-        return load_estimator("group_norm").advantage(batch, SETTINGS).advantages[:, 1]
+        return load_estimator("group_norm").advantage(batch, SETTINGS, ONE_RANK).advantages[:, 1]
 
     return compute
 
@@ -79,7 +80,8 @@ def test_statistics_keep_the_digits_of_float64(advantages_of):
 
 def test_group_statistics_by_hand():
     found = group_statistics(torch.tensor([1.0, NAN, 3.0, 2.0, INF]), torch.tensor([9, 9, 9, 4, 4]))
-    assert found.index.tolist() == [1, 1, 1, 0, 0]
+    assert found.ids.tolist() == [4, 9]
+    assert found.rows(torch.tensor([9, 4, 4])).tolist() == [1, 0, 0]
     assert found.mean.tolist() == [2.0, 2.0] and found.mean.dtype == torch.float64
     assert found.count.tolist() == [1.0, 2.0]
     assert found.std[1].item() == pytest.approx(math.sqrt(2), rel=1e-15)
@@ -91,7 +93,7 @@ def test_an_invalid_sample_leaves_statistics_and_every_denominator(batch_of, bad
     rows = [((1, 5, 6), (0, 1, 1)), ((1, 5), (0, 1)), ((1, 5, 6), (0, 1, 1)), ((1, 5), (0, 1))]
     rewards = torch.tensor([1.0, bad, 0.0, 2.0], dtype=torch.float64)
     batch = batch_of(rows, rewards=rewards, group=torch.tensor([7, 7, 7, 7]))
-    filled, metrics = load_estimator("group_norm").fill_advantages(batch, SETTINGS)
+    filled, metrics = load_estimator("group_norm").fill_advantages(batch, SETTINGS, ONE_RANK)
     one = 1 / (1 + 1e-6)  # mean 1, std 1 of (1, 0, 2)
     wanted = torch.tensor([[0, 0, 0], [0, 0, 0], [0, -one, -one], [0, one, 0]])
     torch.testing.assert_close(filled.advantages, wanted, rtol=1e-7, atol=0)  # one rounding to float32
@@ -103,7 +105,8 @@ def test_an_invalid_sample_leaves_statistics_and_every_denominator(batch_of, bad
 def test_the_share_of_constant_groups_is_reported(batch_of):
     rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, NAN, 1.0, 0.0, 0.0])
     batch = batch_of([((1, 5), (0, 1))] * 8, rewards=rewards, group=torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
-    assert load_estimator("group_norm").fill_advantages(batch, SETTINGS)[1]["reward/constant_groups_frac"] == 0.75
+    _, metrics = load_estimator("group_norm").fill_advantages(batch, SETTINGS, ONE_RANK)
+    assert metrics["reward/constant_groups_frac"] == 0.75
 
 
 def test_what_group_norm_declares():

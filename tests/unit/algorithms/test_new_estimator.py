@@ -16,6 +16,7 @@ import torch
 from lightrft.algorithms import estimators
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate
+from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
 from lightrft.cli import main
 
@@ -64,7 +65,7 @@ def test_its_advantages_by_hand(cispo):
         rewards=torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64), group=torch.tensor([0, 0, 1, 1]),
         response_mask=torch.tensor([[1], [1], [1], [0]]),
     )  # fmt: skip
-    found = cispo.advantage(batch, AdvantageSettings()).advantages[:, 0].tolist()
+    found = cispo.advantage(batch, AdvantageSettings(), ONE_RANK).advantages[:, 0].tolist()
     assert found == pytest.approx([0.5**0.5, -(0.5**0.5), -(0.5**0.5), 0.0], abs=1e-5)
 
 

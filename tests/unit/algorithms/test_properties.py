@@ -124,6 +124,51 @@ def test_far_apart_policies_stay_finite(loss_of, distance):
     assert bool(loss.isfinite()) and bool(grad.isfinite().all())
 
 
+@pytest.mark.parametrize("d", [25.0, -25.0])
+def test_what_is_linear_in_d_keeps_its_gradient_however_far(d):
+    """Only what goes through an exp is held at 20 (S6.1): k2 has gradient d, k3 1 - exp(-d), CPGD -A, its drift c."""
+    held = math.copysign(20, d)
+    wanted = {
+        "k1": 1.0, "k2": d, "k3": 1 - math.exp(-held), "drift": min(math.expm1(held), 2.0),
+        "cpgd": 1.0 if d > 0 else -1.0,  # an advantage that pulls back: the side that is not clipped
+    }  # fmt: skip
+    one, zero = torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.float64)
+    for name, gradient_wanted in wanted.items():
+        logp = (zero + d).requires_grad_()
+        if name.startswith("k"):
+            loss = kl_penalty(logp, zero, one, name)
+        elif name == "drift":
+            loss = drift_loss(logp, zero, one, 2.0).loss
+        else:
+            loss = clipped_log_ratio_loss(logp, zero, zero - math.copysign(1, d), one, 0.2, 0.3).loss
+        loss.sum().backward()
+        assert logp.grad.item() == pytest.approx(gradient_wanted, rel=1e-12), name
+
+
+@EACH
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 0.0])
+def test_the_distance_that_is_watched_is_never_negative(loss_of, size):
+    """In float32 exp(d) - 1 loses the digits of d; r - 1 - d is d^2 / 2 here."""
+    _, _, advantages, mask = batch(6)
+    d = size * torch.linspace(-1, 1, mask.numel()).reshape(mask.shape)
+    found = loss_of(d, torch.zeros_like(d), advantages.float(), mask).metrics.get("policy/approx_kl")
+    if found is not None:  # the drift is measured by its policy term
+        assert float(found.min()) >= 0
+        torch.testing.assert_close(found, d.square() / 2 * (mask == 1), rtol=1e-2, atol=1e-7 * size)
+
+
+@pytest.mark.parametrize("lengths", [(257, 272), (11, 13)])
+def test_any_size_of_advantage_is_constant_in_its_row(lengths):
+    """One success among 64: the mean over a row of so large a number is another float32."""
+    mask = torch.zeros(2, max(lengths), dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = 1
+    advantages = torch.tensor([[63 / 8], [-127 / 128**0.5]]).expand(mask.shape)
+    zeros = torch.zeros(mask.shape)
+    found = sequence_ratio_loss(zeros, zeros, advantages, mask, 0.2, 0.3)
+    torch.testing.assert_close(found.loss, -advantages * mask, rtol=1e-6, atol=0)
+
+
 @EACH
 def test_all_rows_empty(loss_of):
     logp, old, advantages, mask = batch(5)
@@ -216,23 +261,6 @@ def test_whitening(seed):
     assert float(found[mask == 0].abs().max()) == 0
 
 
-def test_whitening_over_two_ranks_is_whitening_over_all_rows():
-    """Each rank sums what all have: here the other's share is known beforehand."""
-    advantages, _, _, mask = batch(8)
-    parts = ([0, 2], [1, 3, 4])
-    sums = [iter(_rank_sums(advantages, mask)) for _ in parts]
-    for rows, totals in zip(parts, sums, strict=True):
-        found = whitened(advantages[rows], mask[rows], lambda local, totals=totals: next(totals))
-        torch.testing.assert_close(found, whitened(advantages, mask)[rows], **EXACT)
-
-
-def _rank_sums(advantages, mask):
-    kept = advantages[mask == 1]
-    yield mask.sum().double()
-    yield kept.sum()
-    yield (kept - kept.mean()).square().sum()
-
-
 def test_equal_returns_whiten_to_nothing():
     mask = torch.ones(3, 4, dtype=torch.long)
     assert float(whitened(torch.full((3, 4), 0.7), mask).abs().max()) < 1e-3  # float32's rest over the floor of 1e-4
@@ -274,26 +302,31 @@ def test_running_moments_do_not_see_the_batches(values, cuts):
 
 
 def test_moments_of_equal_rewards_divide_by_one():
-    moments = RunningMoments()
-    moments.update([2.0])
-    assert moments.std == 1
-    moments.update([2.0, 2.0])
-    assert moments.std == 1 and moments.normalised(torch.tensor([2.0]), minus_mean=True).tolist() == [0.0]
+    """0.1 is no sum of powers of two: the mean of several differs from it in the last bit."""
+    for reward in (2.0, 0.1, 0.7):
+        moments = RunningMoments()
+        for size in (1, 12, 6, 24):
+            moments.update([reward] * size)
+            found = moments.normalised(torch.tensor([reward], dtype=torch.float64), minus_mean=True)
+            assert (moments.std, moments.squares, found.tolist()) == (1.0, 0.0, [0.0])
 
 
 def test_clips_count_before_they_clip():
-    rewards, share = clipped_rewards(torch.tensor([3.0, -4.0, 1.0, math.nan]), 2.0)
-    assert rewards[:3].tolist() == [2.0, -2.0, 1.0] and bool(rewards[3].isnan()) and share == pytest.approx(2 / 3)
+    rewards, share = clipped_rewards(torch.tensor([3.0, -4.0, 1.0, math.inf, -math.inf, math.nan]), 2.0)
+    assert rewards[:5].tolist() == [2.0, -2.0, 1.0, math.inf, -math.inf] and bool(rewards[5].isnan())
+    assert share == pytest.approx(2 / 3), "of the finite ones; the others stay invalid"
     mask = torch.tensor([[1, 1, 0]])
     found, share = clipped_advantages(torch.tensor([[3.0, 1.0, 9.0]]), mask, 2.0)
     assert found.tolist() == [[2.0, 1.0, 2.0]] and share == 0.5
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_a_group_with_an_invalid_sample_is_not_kept(place):
-    rewards = [1.0, 0.0]
-    rewards.insert(place, math.nan)
-    assert varied_groups([(7, reward) for reward in rewards] + [(8, 1.0), (8, 0.0)]) == {8}
+def test_an_invalid_sample_neither_keeps_its_group_nor_drops_it(place):
+    """Dynamic sampling looks at the valid ones (S7.6): 1, 0 vary and 1, 1 do not."""
+    groups = {7: [1.0, 0.0], 8: [1.0, 1.0], 9: []}
+    for rewards in groups.values():
+        rewards.insert(place, math.nan)
+    assert varied_groups((group, reward) for group, rewards in groups.items() for reward in rewards) == {7}
 
 
 @pytest.mark.parametrize("kind", KINDS)

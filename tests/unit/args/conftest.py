@@ -20,11 +20,11 @@ CPGD = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x")
 """
 REINFORCE = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward", defaults={"kl_estimator": "k1"})
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward")
 """
 
 GAE = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"critic"}, kl="reward", defaults={"kl_estimator": "k1"})
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"critic"}, kl="reward")
 """
 
 

@@ -73,11 +73,13 @@ def _preset(mode: str) -> list[Good]:
 def _values(known: dict[str, Field], layers: dict[str, list[Good]]) -> dict[str, Any]:
     values = {name: layers[name][-1].value if layers[name] else known[name].default for name in known}
     folder = Path(values["save_path"] or "")
+    in_reward = ESTIMATORS[values["advantage_estimator"]].kl == "reward" and not values["use_kl_loss"]
     derived = {
         "max_new_tokens": values["max_len"] - values["prompt_max_len"],
         "ckpt_path": str(folder / "checkpoints"),
         "log_dir": str(folder / "logs"),
         "eval_batch_size": values["rollout_batch_size"],
+        "kl_estimator": "k1" if in_reward else "k3",
     }
     values.update({name: value for name, value in derived.items() if not layers[name]})
     return values
@@ -140,6 +142,8 @@ def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
         yield "--high_entropy_token_ratio", ("high_entropy_token_ratio", "advantage_estimator")
     if values["is_correction"] != "off" and values["is_low"] and values["is_low"] > values["is_cap"]:
         yield "--is_low", ("is_low", "is_cap", "is_correction")
+    if not values["value_head_prefix"] or "." in values["value_head_prefix"]:
+        yield "--value_head_prefix", ("value_head_prefix",)
 
 
 def _about_sampling(values: dict[str, Any]) -> Iterator[Rule]:

@@ -45,10 +45,10 @@ class Estimator:
 
 ESTIMATORS = {
     "cpgd": Estimator(kl="off", drift=True),
-    "gae": Estimator(group=False, kl="reward", own={"kl_estimator": "k1"}, critic=True),
+    "gae": Estimator(group=False, kl="reward", critic=True),
     "group_norm": Estimator(),
     "gspo": Estimator(
         own={"clip_range": 3e-4, "clip_range_higher": 4e-4}, per_row=True, ignores=frozenset({"loss_agg_mode"})
     ),
-    "reinforce": Estimator(group=False, kl="reward", own={"kl_estimator": "k1"}),
+    "reinforce": Estimator(group=False, kl="reward"),
 }

@@ -281,6 +281,14 @@ def test_fire_without_a_filter():
     assert line.startswith("--use_fire at --first_token_temperature 10.0 without a filter")
 
 
+@pytest.mark.parametrize("name", ["v_head.summary", "", ".score"])
+def test_a_value_head_is_one_module(name: str):
+    shown = name or "''"
+    args = parsed("--advantage_estimator gae").with_(value_head_prefix=name)
+    line = f"--value_head_prefix {shown} is not the name of one module"
+    assert [problem[: len(line)] for problem in refusal(check, args)] == [line]
+
+
 def test_a_short_horizon():
     assert notices("--kl_target 0.01 --kl_horizon 15") == [
         "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon"
@@ -396,7 +404,9 @@ def test_no_notice_where_the_flag_matters(text: str):
 
 
 def test_a_k1_loss_is_noticed_for_any_estimator_that_is_told_to_use_it():
-    assert notices("--advantage_estimator reinforce --use_kl_loss")[0].startswith("--kl_estimator k1 in the loss")
+    by_reinforce = "--advantage_estimator reinforce --use_kl_loss"
+    assert notices(f"{by_reinforce} --kl_estimator k1")[0].startswith("--kl_estimator k1 in the loss")
+    assert notices(by_reinforce) == [], "k3 is the default there"
     assert notices("--kl_estimator k1 --init_kl_coef 0") == [
         "--kl_estimator k1 cannot matter: --init_kl_coef is 0, so no KL is computed"
     ]

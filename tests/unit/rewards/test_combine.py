@@ -47,6 +47,11 @@ def test_one_invalid_part_makes_the_sample_invalid_even_with_weight_0(rollout):
     assert (good.total, good.error) == (1.0, None)
 
 
+def test_a_sum_that_overflows_is_invalid_and_no_reward(rollout):
+    [found] = CombinedReward([Fixed("a", 1e308), Fixed("b", 1e308)], {}).score([rollout("x")])
+    assert math.isnan(found.total) and found.error == "the weighted sum of a, b is inf"
+
+
 def test_an_empty_batch_has_no_rewards():
     assert CombinedReward([Fixed("right")], {}).score([]) == []
 

@@ -7,6 +7,7 @@ import torch
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
+from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
 from lightrft.recipe import kl_term
 from lightrft.update.advantages import AdvantageStage, ShapingSettings
@@ -18,7 +19,7 @@ BASE = "--pretrain x --prompt_data a.jsonl --reward_fn exact --save_path o --rol
 def stage(estimator: str, whiten: bool = False, **shaping) -> AdvantageStage:
     kl = KLTerm("off", KLController(0.0))
     return AdvantageStage(
-        load_estimator(estimator), kl, ShapingSettings(8, **shaping), AdvantageSettings(whiten=whiten)
+        ONE_RANK, load_estimator(estimator), kl, ShapingSettings(8, **shaping), AdvantageSettings(whiten=whiten)
     )
 
 
@@ -67,21 +68,42 @@ def test_shaping_comes_in_its_order(batch_of):
 )
 def test_exactly_one_place(flags: str, place: str, in_loss: float, in_reward: float):
     args = parse(f"{BASE} {flags}".split())
-    term = kl_term(args, load_estimator(args.algorithm.advantage_estimator))
+    term = kl_term(args)
     assert (term.place, term.in_loss, term.at("reward")) == (place, in_loss, in_reward)
     assert term.needs_reference == (in_loss + in_reward > 0)
 
 
 def test_a_drift_adapts_only_where_there_is_one():
     one, many = (parse(f"{BASE} --advantage_estimator cpgd --max_epochs {n}".split()) for n in (1, 2))
-    estimator = load_estimator("cpgd")
-    fixed, adapted = kl_term(one, estimator), kl_term(many, estimator)
+    fixed, adapted = kl_term(one), kl_term(many)
     for term in (fixed, adapted):
-        assert term.after_step({"kl/drift": 0.0, "kl/ref": 9.0}, 10000) == {"kl/coef_drift": 0.001}
+        assert term.after_step({"kl/drift": 0.0, "kl/ref": 9.0}, 10000, 2) == {"kl/coef_drift": 0.001}
     assert fixed.at("drift") == 0.001 and adapted.at("drift") == pytest.approx(0.0008)
     for _ in range(30):
-        adapted.after_step({"kl/drift": 0.0}, 10000)
+        adapted.after_step({"kl/drift": 0.0}, 10000, 2)
     assert adapted.at("drift") == pytest.approx(0.0001), "a tenth of the first coefficient stays"
+    adapted.after_step({"kl/drift": 9.0}, 10000, 1)  # too few samples were found for a second optimizer step
+    assert adapted.at("drift") == pytest.approx(0.0001)
+
+
+@pytest.mark.parametrize(
+    "saved, now, coefficient",
+    [
+        ("--kl_target 1", "--kl_target 1", 0.0012),
+        ("--kl_target 1", "--kl_target 0.1", 0.0012),
+        ("--kl_target 1", "", 0.001),
+        ("--kl_target 1", "--kl_target 1 --init_kl_coef 0.5", 0.5),
+        ("--kl_target 1", "--kl_target 1 --init_kl_coef 0", 0.0),
+        ("--init_kl_coef 0", "--init_kl_coef 0.5", 0.5),
+        ("--init_kl_coef 0.01", "--init_kl_coef 0", 0.0),
+        ("--kl_target 1", "--kl_target 1 --advantage_estimator reinforce", 0.001),
+    ],
+)
+def test_a_resumed_run_goes_on_adapting_unless_its_flags_say_something_else(saved, now, coefficient):
+    first, again = (kl_term(parse(f"{BASE} {flags}".split())) for flags in (saved, now))
+    first.after_step({"kl/ref": 9.0}, 10000, 1)  # an error of 0.2 at the whole horizon, where there is a target
+    again.load_state(first.state())
+    assert again.controller.coefficient == pytest.approx(coefficient)
 
 
 def test_a_kl_in_the_reward_reaches_the_advantages(batch_of):

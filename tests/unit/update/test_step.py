@@ -84,9 +84,9 @@ def gradient(model):
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
-def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8):
+def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8, **flags):
     settings = UpdateSettings(
-        algorithm=AlgorithmArgs(is_correction="off"), aggregation=mode, max_epochs=1, max_new_tokens=16, seed=0,
+        algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, max_epochs=1, max_new_tokens=16, seed=0,
         batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
     )  # fmt: skip
     kl = KLTerm("loss", KLController(kl_coef))
@@ -148,6 +148,16 @@ def test_metrics_are_sums_over_tokens_divided_once(model, batch, alone):
     assert found["mismatch/kl"] == pytest.approx(math.exp(0.125) - 1 - 0.125, rel=1e-6)
     assert found["loss/policy"] + found["loss/kl"] == pytest.approx(sum(alone.losses), rel=1e-6)
     assert (found["policy/grad_norm"], found["policy/lr"]) == (2.0, 0.5)
+
+
+@pytest.mark.parametrize("cap, changed", [(2.0, 0.0), (1.1, 1.0)])
+def test_the_share_of_weights_that_a_bound_changes(model, batch, alone, cap, changed):
+    """Every weight is exp(0.125) = 1.133."""
+    made = updater(alone, model, is_correction="token_truncate", is_cap=cap)
+    made.step(batch, PART)
+    found = made.report().metrics
+    assert (found["mismatch/clip_frac"], found["mismatch/ess"]) == (changed, pytest.approx(1.0))
+    assert found["mismatch/weight_mean"] == pytest.approx(min(cap, math.exp(0.125)), rel=1e-6)
 
 
 def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denominators(model, batch, alone):

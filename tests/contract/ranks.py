@@ -1,0 +1,127 @@
+"""Turns of the loop on one process or several: each rank has its own rows and all of them take the same steps.
+
+As a script under torchrun, `ranks.py OUT CRITIC`, it runs CASES on its rank's rows and writes what came out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from policies import as_rollout, make_samples, off_policy, padded_rows, prepare
+
+from lightrft.args.estimators import estimator_names
+from lightrft.strategy.base import Handle, OptimArgs, StepReport, World
+from lightrft.strategy.launch import Collectives, join_world, leave_world
+from lightrft.update.partition import Part, draw_parts
+
+# Rows of three groups of four, dealt unevenly: groups lie across ranks, and of three ranks the last has only the
+# invalid sample, of which nothing is trained.
+DEALT = {
+    1: [range(12)],
+    2: [(0, 3, 4, 5, 6, 9, 11), (1, 2, 7, 8, 10)],
+    3: [(0, 2, 5, 8, 10), (1, 3, 4, 6, 7, 11), (9,)],
+}
+# SGD without clipping, two epochs of three optimizer steps, every term of the loss in play.
+TURN = """--train_batch_size 4 --max_epochs 2 --init_kl_coef 0.05 --actor_learning_rate 0.05 --critic_learning_rate 0.05
+ --is_correction token_truncate --entropy_coef 0.01 --advantage_clip 1.4
+ --reward_running_norm --reward_running_norm_minus_mean --reward_clip 0.9"""
+
+
+@dataclass(frozen=True)
+class Case:
+    estimator: str
+    strategy: str = "float64"
+    micro: int = 2
+    more: str = ""
+
+    @property
+    def flags(self) -> str:
+        strategy = "--zero_stage 1" if self.strategy == "float64" else self.strategy
+        given = f"{TURN} {strategy} --advantage_estimator {self.estimator} --micro_train_batch_size {self.micro}"
+        return f"{given} {self.more}"
+
+
+EVERY = [Case(name, strategy) for name in estimator_names() for strategy in ("float64", "--fsdp", "--zero_stage 1")]
+OTHERS = [Case("gae", "--zero_stage 2"), Case("gae", "--zero_stage 3", 1), Case("cpgd", "--zero_stage 3")]
+MODES = ("token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "prompt-mean-token-mean")
+# a sum over tokens has a larger gradient: at the others' rate the policy would run off, and roundings with it
+RATES = {"seq-mean-token-sum": " --actor_learning_rate 0.01"}
+AGGREGATED = [Case("group_norm", more=f"--loss_agg_mode {mode}{RATES.get(mode, '')}", micro=1) for mode in MODES]
+MASKED = [Case("reinforce", more="--high_entropy_token_ratio 0.3"), Case("cpgd", more="--high_entropy_token_ratio 0.3")]
+SHAPED = [
+    Case("group_norm", more=f"--overlong_buffer --overlong_buffer_len 4 {filtered}")
+    for filtered in ("", "--overlong_filter")
+]
+CASES = [*EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED]
+
+
+class Float64(Collectives):
+    """Plain PyTorch, for numbers without strategies' roundings: the step sums gradients over ranks; SGD."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def prepare(self, model, optim: OptimArgs | None) -> Handle:
+        return Handle(model.double().requires_grad_(optim is not None), model, optim=optim)
+
+    def backward(self, handle: Handle, loss: torch.Tensor, *, last: bool) -> None:
+        loss.backward()
+
+    @torch.no_grad()
+    def step(self, handle: Handle) -> StepReport:
+        assert handle.optim is not None
+        grads, rate = self.reduce({n: p.grad for n, p in handle.model.named_parameters()}), handle.optim.learning_rate
+        for name, parameter in handle.model.named_parameters():
+            parameter -= rate * grads[name]
+            parameter.grad = None
+        norm = torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
+        return StepReport(float(norm), rate, skipped=False)
+
+    @contextmanager
+    def gathered(self, handle: Handle) -> Iterator:
+        yield handle.model
+
+    def full_params(self, handle: Handle) -> Iterator:
+        yield from handle.model.named_parameters()
+
+
+def turn(world: World, case: Case, critic: str) -> tuple[dict, dict]:
+    """Parameters of policy and critic after one turn of the loop, float64, and the metrics, equal on all ranks."""
+    more = f" --critic_pretrain {critic}" if case.estimator == "gae" else ""
+    strategy = Float64(world) if case.strategy == "float64" else None
+    run = prepare(world, case.flags + more, reference_seed=3, strategy=strategy)
+    samples, mine = make_samples(), list(DEALT[world.size][world.rank])
+    rollouts = [as_rollout(samples[row]) for row in mine]
+    width = max(len(samples[row].prompt) + len(samples[row].response) for row in mine)
+    old, _ = off_policy(samples, width + 9)
+    old = padded_rows([old[row] for row in mine], [samples[row] for row in mine], width)
+    batch, metrics = run.shaped(rollouts, old_logprobs=old)
+    for part in draw_parts(len(samples), 4, 2, seed=42, step=1):
+        run.updater.step(batch, Part(tuple(place for place, row in enumerate(mine) if row in part.rows), part.epoch))
+    metrics |= run.updater.report().metrics
+    handles = {"policy": run.policy} | ({"critic": run.updater.critic.handle} if run.updater.critic else {})
+    return {
+        f"{kind}.{name}": value.detach().double().clone()
+        for kind, handle in handles.items()
+        for name, value in run.strategy.full_params(handle)
+    }, metrics
+
+
+def main(out: str, critic: str) -> None:
+    torch.set_num_threads(1)
+    world = join_world()
+    found = [turn(world, case, critic) for case in CASES]
+    everyone = [None] * world.size
+    dist.all_gather_object(everyone, [metrics for _, metrics in found])
+    if world.rank == 0:
+        torch.save({"parameters": [parameters for parameters, _ in found], "metrics": everyone}, out)
+    leave_world()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,73 @@
+"""Any split of a rollout step into ranks and micro-batches takes the same steps, for every estimator (S5, S17.2)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from policies import largest_difference, small_model
+from ranks import CASES, Case, turn
+
+SCRIPT, ROOT = Path(__file__).with_name("ranks.py"), Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def critic(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("critic")
+    small_model(7).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def alone(world, critic):
+    """case -> parameters and metrics of one process that has all rows, in one micro-batch a step."""
+    found = {}
+
+    def run(case: Case):
+        whole = Case(case.estimator, case.strategy, 4, case.more)
+        if whole not in found:
+            found[whole] = turn(world, whole, critic)
+        return found[whole]
+
+    return run
+
+
+@pytest.fixture(scope="module", params=(2, 3))
+def dealt(request, critic, tmp_path_factory):
+    """What all cases gave on so many real processes, over gloo, in one launch."""
+    out = tmp_path_factory.mktemp("ranks") / "found.pt"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={request.param}"]
+    done = subprocess.run(
+        ["timeout", "-k", "10", "300", *launch, str(SCRIPT), str(out), critic],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{SCRIPT.parent}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return torch.load(out)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.estimator} {case.strategy} {case.more}".strip())
+def test_ranks_and_micro_batches_do_not_matter(case, dealt, alone):
+    place = CASES.index(case)
+    parameters, metrics = dealt["parameters"][place], dealt["metrics"][0][place]
+    wanted, wanted_metrics = alone(case)
+    start = {f"policy.{name}": value.double() for name, value in small_model().named_parameters()}
+    moved = largest_difference({name: wanted[name] for name in start}, start)
+    assert moved > 1e-3, "the turn must move the parameters, or it shows nothing"
+    bound = 1e-6 if case.strategy == "float64" else 1e-4  # float32 parameters of size 1, moved by some 1e-2
+    assert largest_difference(parameters, wanted) < bound * moved
+    for name in wanted_metrics:
+        assert metrics[name] == pytest.approx(wanted_metrics[name], rel=1e-5, abs=1e-6), name
+
+
+def test_all_ranks_report_the_same_numbers(dealt):
+    first, *others = dealt["metrics"]
+    assert others
+    for other in others:
+        assert other == first

@@ -1,0 +1,43 @@
+"""Golden log-probabilities, entropies and gradients of a row of logits at temperature 0.7 (S10)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from golden import cases, expect
+
+from lightrft.models.forward import token_logprobs
+
+
+class GivenLogits(torch.nn.Module):
+    """Its hidden states are the logits, and its head hands on what it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.head = logits, torch.nn.Identity()
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, use_cache):
+        return SimpleNamespace(logits=self.head(self.logits))
+
+
+@pytest.mark.parametrize("what", ["logp", "entropy"])
+@cases("logits")
+def test_logprobs_entropy_and_their_gradients(case, what, batch_of):
+    """In float32, which is what log-probabilities are taken in."""
+    p, wanted = case["params"], case["outputs"]
+    given = torch.tensor(p["logits"])
+    last = torch.full((2, 1, given.shape[-1]), float("nan"))  # nothing is predicted from the last position
+    logits = torch.cat([given, last], 1).requires_grad_()
+    rows = [((0, *labels), (0, 1, 1, 1)) for labels in p["labels"]]
+    model = GivenLogits(logits)
+    scores = token_logprobs(model, model, batch_of(rows, temperature=p["temperature"]), entropy="gradient")
+    found = {"logp": scores.logprobs, "entropy": scores.entropy}[what]
+    found.sum().backward()
+    expect(found[:, 1:], wanted[what], torch.float32)
+    expect(logits.grad[:, :-1], wanted[f"d{what}_dlogits"], torch.float32)
+    assert bool(logits.grad[:, -1].eq(0).all())
