@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.estimators import no_critic
 from lightrft.args.hardware import assumed_gpus
@@ -139,7 +138,7 @@ def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -
         stage=None if fsdp else effective_stage(stage, found.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
-        reference=kl_term(args, load_estimator(args.algorithm.advantage_estimator)).needs_reference,
+        reference=kl_term(args).needs_reference,
         on_cpu=on_cpu,
         critic=count_parameters(critic_args(args.model)) if no_critic(args) is None else 0,
     )

@@ -86,7 +86,8 @@ def gradient(model):
 
 def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8, **flags):
     settings = UpdateSettings(
-        algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, max_epochs=1, max_new_tokens=16, seed=0,
+        algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, seed=0,
+        max_epochs=1, max_new_tokens=16,
         batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
     )  # fmt: skip
     kl = KLTerm("loss", KLController(kl_coef))
