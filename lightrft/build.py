@@ -171,6 +171,7 @@ def make_updater(
         seed=args.training.seed,
         sharing=share_prompts(args, policy.model),
         frozen_steps=frozen_steps(args, estimator),
+        fire=args.sampling.use_fire,
     )
     return Updater(strategy, policy, estimator, kl, settings, critic)
 

@@ -91,7 +91,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         *([inputs.first_prompt()] if args.run.dry_run else []),
         f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
         f"estimator {args.algorithm.advantage_estimator}",
-        *_critic(args),
+        *_critic(args, steps),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
@@ -102,11 +102,12 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
 
 
-def _critic(args: Args) -> Iterator[str]:
+def _critic(args: Args, steps: int) -> Iterator[str]:
     """Whether its value head was found matters, and is easily missed: a wrong name makes a new one."""
     if no_critic(args) is None:
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
+        frozen = frozen if n < steps else f"; the policy learns in none of the {_counted(steps, 'step')}"
         yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
 
 

@@ -21,7 +21,7 @@ def kl_term(args: Args) -> KLTerm:
     a, place = args.algorithm, kl_place(args)
     fixed = place == "drift" and optimizer_steps(args) == 1
     floor = LEAST_DRIFT * a.init_kl_coef if place == "drift" else 0.0
-    controller = KLController(a.init_kl_coef, None if fixed else a.kl_target, a.kl_horizon, floor)
+    controller = KLController(a.init_kl_coef, None if fixed else a.kl_target or None, a.kl_horizon, floor)
     return KLTerm(place, controller, beside=a.init_kl_coef if place == "drift" and a.use_kl_loss else 0.0)
 
 

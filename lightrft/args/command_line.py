@@ -32,7 +32,23 @@ def read_command_line(argv: Sequence[str]) -> list[Setting | Problem]:
     words, found = _without_dotted(argv)
     known, rest = build_parser().parse_known_args(words)
     typed = [_setting(FLAGS[name], option, values) for name, option, values in getattr(known, TYPED, ())]
-    return [*found, *typed, *_strangers(rest)]
+    return [*found, *_two_names(typed, getattr(known, TYPED, ())), *typed, *_strangers(rest)]
+
+
+def _two_names(typed: Sequence[Setting | Problem], options: Sequence[tuple[str, str, object]]) -> Iterator[Problem]:
+    """Of a flag typed twice the last one counts, and of its opposites; two names for one thing contradict."""
+    last: dict[str, tuple[str, Any]] = {}
+    for entry, (flag, option, _) in zip(typed, options, strict=True):
+        if isinstance(entry, Problem) or _bare(option) in FLAGS[flag].record.opposites:
+            continue
+        name, value = last.get(flag, (option, entry.value))
+        if _bare(name) != _bare(option) and value != entry.value:
+            yield Problem((flag,), f"{name} and {option} are one flag with two values; remove one")
+        last[flag] = option, entry.value
+
+
+def _bare(option: str) -> str:
+    return option.removeprefix("--").removeprefix("no-")
 
 
 def build_parser() -> argparse.ArgumentParser:

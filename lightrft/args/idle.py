@@ -51,7 +51,15 @@ def no_returns(args: Args) -> str | None:
 
 def no_drift(args: Args) -> str | None:
     name = args.algorithm.advantage_estimator
-    return exactly_on_policy(args) if estimator_drifts(name) else f"--advantage_estimator {name} has no drift term"
+    if not estimator_drifts(name):
+        return f"--advantage_estimator {name} has no drift term"
+    return no_kl(args) or exactly_on_policy(args)
+
+
+def no_coefficient(args: Args) -> str | None:
+    """Of the KL to the reference, or of a drift in its place."""
+    drifts = estimator_drifts(args.algorithm.advantage_estimator) and not args.algorithm.use_kl_loss
+    return exactly_on_policy(args) if drifts else None
 
 
 def no_dynamic_sampling(args: Args) -> str | None:

@@ -83,8 +83,9 @@ class Collector:
         self.seen: dict[str, float] = {}
 
     def collect(self, prompts: PromptSampler, step: int) -> list[Rollout]:
-        """Rows in the order of their groups. Where no group at all varies, the last ones with nothing to train on."""
+        """Rows in the order of their groups. Where no group at all varies, all of them with nothing to train on."""
         sampling = replace(self.sampling, temperature=self.temperature(step))
+        self.seen = {"rollout/temperature": sampling.temperature}
         if self.settings.most_batches is None:
             return self._all(prompts, step, sampling)
         return self._varied(prompts, step, sampling, self.settings.most_batches)
@@ -93,7 +94,7 @@ class Collector:
         return self.schedule.at(step - 1)
 
     def stats(self) -> dict[str, float]:
-        """Of the last step: what dynamic sampling did."""
+        """Of the last step: its temperature, and what dynamic sampling did."""
         return self.seen
 
     def _all(self, prompts: PromptSampler, step: int, sampling: Sampling) -> list[Rollout]:
@@ -111,13 +112,13 @@ class Collector:
             kept += groups_that_vary(latest)
         surplus = kept[s.prompts_per_step :]
         prompts.give_back([group[0].prompt for group in surplus])
-        self.seen = {
+        self.seen |= {
             "rollout/batches": float(batches),
             "rollout/varied_groups_frac": len(kept) * s.n_samples / len(everything),
             "reward/sampled_mean": _mean_reward(everything),
         }
         if not kept:
-            return [replace(rollout, response_mask=(0,) * len(rollout.response_mask)) for rollout in latest]
+            return [replace(rollout, response_mask=(0,) * len(rollout.response_mask)) for rollout in everything]
         return [rollout for group in kept[: s.prompts_per_step] for rollout in group]
 
 

@@ -8,9 +8,10 @@ All of them are reduced by one aggregation over one set of denominators, those o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
@@ -27,18 +28,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Terms:
-    """weighted: name -> (coefficient, [B, T]); token_metrics [B, T]; row_metrics [B]."""
+    """weighted: name -> (coefficient, [B, T]); token_metrics [B, T]; row_metrics [B]; mismatch [B, T], of engine and
+    trainer, on the tokens that are `compared` [B, T]."""
 
-    weighted: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
-    token_metrics: dict[str, Tensor] = field(default_factory=dict)
-    row_metrics: dict[str, Tensor] = field(default_factory=dict)
+    weighted: dict[str, tuple[float, Tensor]]
+    token_metrics: dict[str, Tensor]
+    row_metrics: dict[str, Tensor]
+    mismatch: dict[str, Tensor]
+    compared: Tensor
 
 
 class LossTerms:
-    """The terms for one micro-batch. Per-token numbers only: what a micro-batch is cannot matter here."""
+    """The terms for one micro-batch. Per-token numbers only: what a micro-batch is cannot matter here.
 
-    def __init__(self, estimator: Estimator, kl: KLTerm, algorithm: AlgorithmArgs) -> None:
-        self.estimator, self.kl, self.algorithm = estimator, kl, algorithm
+    fire: first tokens were drawn hot, so what the engine says of them is not compared (algorithms S12).
+    """
+
+    def __init__(self, estimator: Estimator, kl: KLTerm, algorithm: AlgorithmArgs, *, fire: bool = False) -> None:
+        self.estimator, self.kl, self.algorithm, self.fire = estimator, kl, algorithm, fire
 
     @property
     def entropy(self) -> str:
@@ -64,20 +71,29 @@ class LossTerms:
         mask, args = batch.response_mask, self.algorithm
         old = batch.old_logprobs if batch.has("old_logprobs") else scores.logprobs.detach()
         policy = self.estimator.policy_loss(scores.logprobs, old, batch.advantages, mask, args)
-        weights, changed = self._weights(batch, old)
+        compared = self._compared(batch)
+        rollout = batch.rollout_logprobs.where(compared == 1, old)  # elsewhere the weight is 1
+        weights, changed = self._weights(old, rollout, mask)
         chosen = batch.selected if batch.has("selected") else mask
-        terms = Terms(
-            {"loss/policy": (1.0, weights * chosen * policy.loss)}, dict(policy.metrics), dict(policy.row_metrics)
-        )
+        weighted = {"loss/policy": (1.0, weights * chosen * policy.loss)}
+        mismatch = {**_mismatch(old, rollout, mask, weights), "mismatch/clip_frac": changed}
+        terms = Terms(weighted, dict(policy.metrics), dict(policy.row_metrics), mismatch, compared)
         self._add_kl(terms, batch, scores, old)
         self._add_entropy(terms, scores)
-        terms.token_metrics |= {**_mismatch(old, batch.rollout_logprobs, mask, weights), "mismatch/clip_frac": changed}
         return terms
 
-    def _weights(self, batch: Batch, old: Tensor) -> tuple[Tensor, Tensor]:
+    def _compared(self, batch: Batch) -> Tensor:
+        """[B, T]: 1 on the trained tokens that engine and trainer judge by one distribution."""
+        mask = batch.response_mask
+        if not self.fire:
+            return mask
+        place = torch.arange(mask.shape[1], device=mask.device)
+        return mask * (place != batch.prompt_lengths[:, None])
+
+    def _weights(self, old: Tensor, rollout: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Importance weights, and 1 where they are not what they would be without bounds, both [B, T]."""
         a, weigh = self.algorithm, row_weights if self.estimator.per_row else importance_weights
-        given = (old, batch.rollout_logprobs, batch.response_mask, a.is_correction)
+        given = (old, rollout, mask, a.is_correction)
         weights = weigh(*given, a.is_low, a.is_cap)
         return weights, (weights != weigh(*given, None, float("inf"))).to(weights.dtype)
 

@@ -38,7 +38,7 @@ class UpdateSettings:
     """The flags that the update reads, and what follows from them.
 
     sharing: the model's costs where samples may share their prompt's computation, else None.
-    frozen_steps: turns of the loop at the start in which the critic learns alone.
+    frozen_steps: turns of the loop at the start in which the critic learns alone. fire: first tokens are drawn hot.
     """
 
     algorithm: AlgorithmArgs
@@ -49,6 +49,7 @@ class UpdateSettings:
     seed: int
     sharing: Cost | None = None
     frozen_steps: int = 0
+    fire: bool = False
 
 
 class Updater:
@@ -65,7 +66,7 @@ class Updater:
     ) -> None:
         self.strategy, self.policy, self.estimator, self.settings = strategy, policy, estimator, settings
         self.critic = critic
-        self.loss = LossTerms(estimator, kl, settings.algorithm)
+        self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
@@ -161,7 +162,9 @@ class Updater:
             self.sums.mean(name, values, mask)
         for name, values in terms.row_metrics.items():
             self.sums.mean(name, values, mask.any(-1))
-        self.sums.largest("mismatch/gap_max", terms.token_metrics["mismatch/gap_mean"].max())
+        for name, values in terms.mismatch.items():
+            self.sums.mean(name, values, terms.compared)
+        self.sums.largest("mismatch/gap_max", terms.mismatch["mismatch/gap_mean"].max())
         return total
 
     def _report(self, report: StepReport) -> None:

@@ -20,6 +20,9 @@ def test_an_interrupted_run_goes_on_where_it_was(here, estimator):
     assert resumed.code == 0, resumed.err
     assert rows(here / "parts") == rows(here / "whole")
     assert weights(here / "parts") == weights(here / "whole")
+    names = ("rollout/temperature", "mismatch/gap_max")
+    temperatures, gaps = ([row[name] for row in rows(here / "whole")] for name in names)
+    assert len(set(temperatures)) == 4 and max(gaps) < 1e-5, "samples and log-probabilities have one temperature"
     place = {"reinforce": "reward", "cpgd": "drift"}[estimator]
     coefficients = [row[f"kl/coef_{place}"] for row in rows(here / "whole")]
     deviations = [row["reward/running_std"] for row in rows(here / "whole")]

@@ -7,6 +7,7 @@ from lightrft.args.estimators import estimator_names, kl_place, no_critic
 from lightrft.args.field import Witness, arg, older
 from lightrft.args.idle import (
     exactly_on_policy,
+    no_coefficient,
     no_correction,
     no_drift,
     no_dynamic_sampling,
@@ -60,6 +61,7 @@ class AlgorithmArgs:
         "KL coefficient; 0 = no KL and no reference model.",
         ge=0,
         recommended=(0.0001, 0.01),
+        matters=no_coefficient,
         witness=Witness("--init_kl_coef 0.5", "model", given=FROM_STEP_ONE),
     )
     use_kl_loss: bool | None = arg(
@@ -101,10 +103,10 @@ class AlgorithmArgs:
     )
     kl_target: float | None = arg(
         None,
-        "KL that the coefficient is adapted to reach.",
-        gt=0,
+        "KL that the coefficient is adapted to reach; 0 = a fixed coefficient.",
+        ge=0,
         recommended=(0.001, 0.01),
-        unset="0.01 for cpgd, else a fixed coefficient",
+        unset="0.01 for cpgd, else 0",
         matters=not_adapted,
         witness=Witness("--kl_target 1.0", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_horizon 16"),
     )
@@ -216,14 +218,14 @@ class AlgorithmArgs:
         "token_truncate",
         "Importance weights between engine and trainer.",
         choices=("off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric"),
-        witness=Witness("--is_correction off", "metrics", given="--is_cap 0.5"),
+        witness=Witness("--is_correction off", "model", given=f"{FROM_STEP_ONE} --is_cap 0.5 --optimizer sgd"),
     )
     is_cap: float = arg(
         2.0,
         "Upper bound of these weights.",
         gt=0,
         matters=no_correction,
-        witness=Witness("--is_cap 0.5", "metrics"),
+        witness=Witness("--is_cap 0.5", "model", given=f"{FROM_STEP_ONE} --optimizer sgd"),
     )
     is_low: float | None = arg(
         None,
@@ -231,7 +233,7 @@ class AlgorithmArgs:
         gt=0,
         unset="none",
         matters=no_correction,
-        witness=Witness("--is_low 1.5", "metrics"),
+        witness=Witness("--is_low 1.5", "model", given=f"{FROM_STEP_ONE} --optimizer sgd"),
     )
     eps_clip: float | None = older(
         None,

@@ -21,7 +21,7 @@ from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 
-LARGE_FOR_GSPO = 0.05
+LARGE = 0.05  # for the clip of an estimator whose own is smaller: of a whole response's ratio
 
 
 def group_is_large_enough(args: Args, world_size: int) -> Iterator[Finding]:
@@ -90,12 +90,23 @@ def clips_have_the_estimators_scale(args: Args, world_size: int) -> Iterator[Fin
     name = args.algorithm.advantage_estimator
     own = estimator_defaults(name)
     for flag in ("clip_range", "clip_range_higher"):
-        if name.startswith("gspo") and flag in own and args.value(flag) > LARGE_FOR_GSPO:
+        if own.get(flag, LARGE) < LARGE < args.value(flag):
             yield Notice(
                 (flag, "advantage_estimator"),
                 f"--{flag} {as_text(args.value(flag))} hardly ever clips a response of --advantage_estimator {name}; "
                 f"its own is {as_text(own[flag])}",
             )
+
+
+def the_higher_clip_is_higher(args: Args, world_size: int) -> Iterator[Finding]:
+    a = args.algorithm
+    if a.use_clip_higher and a.clip_range_higher <= a.clip_range:
+        low, high = as_text(a.clip_range), as_text(a.clip_range_higher)
+        yield Problem(
+            ("use_clip_higher", "clip_range_higher", "clip_range", "advantage_estimator"),
+            f"--use_clip_higher, but --clip_range_higher {high} is not above --clip_range {low}; use "
+            f"--clip_range_higher {1.4 * a.clip_range:g} or leave it out",
+        )
 
 
 def temperature_goes_somewhere(args: Args, world_size: int) -> Iterator[Finding]:
@@ -157,6 +168,30 @@ def groups_can_vary(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def a_step_can_be_filled(args: Args, world_size: int) -> Iterator[Finding]:
+    a, rollout, needed = args.algorithm, args.batch.rollout_batch_size, prompts_per_step(args)
+    if a.dynamic_sampling and a.max_gen_batches * rollout < needed:
+        batches = -(-needed // rollout)
+        yield Problem(
+            ("max_gen_batches", "dynamic_sampling", "rollout_batch_size", "train_batch_size", "n_samples_per_prompt"),
+            f"--max_gen_batches {a.max_gen_batches} of --rollout_batch_size {rollout} prompts never fill a step of "
+            f"{needed}; use --max_gen_batches {3 * batches}, at least {batches}",
+        )
+
+
+def agreement_has_its_weight(args: Args, world_size: int) -> Iterator[Finding]:
+    """Where engine and trainer agree the weight is 1: outside the band it would be taken for a mismatch."""
+    a = args.algorithm
+    inside = (a.is_low or 0.0) <= 1 <= a.is_cap
+    if a.is_correction in ("token_mask", "sequence_mask", "geometric") and not inside:
+        low = as_text(a.is_low or 0.0)
+        yield Problem(
+            ("is_correction", "is_cap", "is_low"),
+            f"--is_correction {a.is_correction} between {low} and {as_text(a.is_cap)} drops the samples on which "
+            "engine and trainer agree, whose weight is 1; use --is_low 0.5 --is_cap 2",
+        )
+
+
 def sampling_samples(args: Args, world_size: int) -> Iterator[Finding]:
     if args.sampling.top_k == 0:
         yield Problem(("top_k",), "--top_k 0 leaves no token to sample; use -1 (off) or at least 1")
@@ -204,12 +239,15 @@ RULES: tuple[Rule, ...] = (
     the_estimator_heeds_it,
     rows_are_weighed_whole,
     clips_have_the_estimators_scale,
+    the_higher_clip_is_higher,
     temperature_goes_somewhere,
     overlong_buffer_fits,
     fire_keeps_a_filter,
     kl_adapts_slowly,
     weights_have_a_band,
     groups_can_vary,
+    a_step_can_be_filled,
+    agreement_has_its_weight,
     sampling_samples,
     actor_learns_more_slowly,
     policy_learns_at_all,

@@ -213,7 +213,24 @@ class Case:
         outcomes = [*(outcome for file in read for outcome in file), *typed]
         goods = [outcome for outcome in outcomes if isinstance(outcome, Good)]
         faults = [outcome for outcome in outcomes if isinstance(outcome, Fault)]
+        faults += self._two_names(chunks)
         return [word for chunk in chunks for word in chunk.words], expect(goods, faults)
+
+    def _two_names(self, chunks: list[Chunk]) -> list[Fault]:
+        """One flag under two names with two values, one after the other; an opposite is no other name."""
+        found: list[Fault] = []
+        last: dict[str, tuple[str, Any]] = {}
+        for chunk in chunks:
+            option = chunk.words[0].partition("=")[0]
+            for good in (outcome for outcome in chunk.outcomes if isinstance(outcome, Good)):
+                bare = option.removeprefix("--").removeprefix("no-")
+                if good.flag not in self.fields or bare in self.fields[good.flag].opposites:
+                    continue
+                before, value = last.get(good.flag, (option, good.value))
+                if before.removeprefix("--").removeprefix("no-") != bare and value != good.value:
+                    found.append(Fault(f"{before} and {option}", (good.flag,)))
+                last[good.flag] = option, good.value
+        return found
 
     def _ordered(self) -> list[Chunk]:
         """Shuffled. A dotted override right after --reward_weights would be one of its pairs: it moves to the front."""

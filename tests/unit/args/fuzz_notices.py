@@ -71,8 +71,10 @@ def _dead(values: dict[str, Any]) -> Iterator[str]:
         yield from ("critic_pretrain", "freezing_actor_steps", "value_head_prefix", "critic_learning_rate", "lambd")
     if not estimator.critic or on_policy:
         yield "value_clip"
-    if not estimator.drift or on_policy:
+    if not estimator.drift or on_policy or values["init_kl_coef"] == 0:
         yield "cpgd_drift_cap"
+    if estimator.drift and on_policy and not values["use_kl_loss"]:
+        yield "init_kl_coef"
     if values["advantages_norm"]:  # all four are normalised already
         yield "advantages_norm"
     if not values["dynamic_sampling"]:
@@ -101,7 +103,8 @@ def _dead_elsewhere(values: dict[str, Any]) -> Iterator[str]:
         yield from ("temperature_final", "temperature_schedule_steps")
     if not values["use_fire"]:
         yield "first_token_temperature"
-    if not values["reward_running_norm"]:
+    compares = ESTIMATORS[values["advantage_estimator"]].group  # and takes the mean of what it compares off
+    if not values["reward_running_norm"] or (compares and not values["reward_clip"]):
         yield "reward_running_norm_minus_mean"
     if values["max_steps"] is not None:
         yield "num_episodes"

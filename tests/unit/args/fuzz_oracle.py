@@ -124,6 +124,8 @@ def _about_batches(values: dict[str, Any], world: int) -> Iterator[Rule]:
     sizes = ("train_batch_size", "rollout_batch_size", "n_samples_per_prompt")
     if max(train, rollout * n) % min(train, rollout * n):
         yield "--train_batch_size", sizes
+    if values["dynamic_sampling"] and values["max_gen_batches"] * rollout < max(rollout, train // n):
+        yield "--max_gen_batches", (*sizes, "max_gen_batches", "dynamic_sampling")
     if train % (micro * max(1, world // sequence)):
         yield "--train_batch_size", (*sizes, "micro_train_batch_size")
     if rollout % max(1, world // span):
@@ -142,6 +144,11 @@ def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
         yield "--high_entropy_token_ratio", ("high_entropy_token_ratio", "advantage_estimator")
     if values["is_correction"] != "off" and values["is_low"] and values["is_low"] > values["is_cap"]:
         yield "--is_low", ("is_low", "is_cap", "is_correction")
+    low, high = values["is_low"] or 0, values["is_cap"]
+    if values["is_correction"] in ("token_mask", "sequence_mask", "geometric") and not low <= 1 <= high:
+        yield "--is_correction", ("is_low", "is_cap", "is_correction")
+    if values["use_clip_higher"] and values["clip_range_higher"] <= values["clip_range"]:
+        yield "--use_clip_higher", ("use_clip_higher", "clip_range", "clip_range_higher", "advantage_estimator")
     if not values["value_head_prefix"] or "." in values["value_head_prefix"]:
         yield "--value_head_prefix", ("value_head_prefix",)
 

@@ -88,6 +88,14 @@ DASHED = "; one that begins with a dash is written --flag=-value"
         ("--reward_weights a=b", "--reward_weights must be a finite number, got 'b'"),
         ("--reward_weights a=1 a=2", "--reward_weights names 'a' twice; remove one"),
         (
+            "--clip_range_lower 0.1 --clip_range 0.2",
+            "--clip_range_lower and --clip_range are one flag with two values; remove one",
+        ),
+        (
+            "--normalize_advantages --no-advantages_norm",
+            "--normalize_advantages and --no-advantages_norm are one flag with two values; remove one",
+        ),
+        (
             "--lr_scheduler cosin",
             "--lr_scheduler cosin is not one of its choices: constant, linear, cosine, "
             "cosine_with_min_lr; nearest: cosine",
@@ -241,12 +249,12 @@ ref_shard_size chunk_size engine_tp_size oversample_ratio limit_mm_image_per_pro
 
 
 NONE_OR_MORE = """
-lr_warmup_steps max_norm l2 seed init_kl_coef eval_temperature plot_every save_interval max_ckpt_mem
+lr_warmup_steps max_norm l2 seed init_kl_coef kl_target eval_temperature plot_every save_interval max_ckpt_mem
 freezing_actor_steps lora_rank entropy_coef temperature_schedule_steps advantage_clip reward_clip dataloader_num_workers
 """
 ABOVE_ZERO = """
 actor_learning_rate adam_epsilon clip_range_higher temperature lora_alpha lora_learning_rate critic_learning_rate
-kl_target value_clip overlong_buffer_penalty_factor is_cap is_low temperature_final first_token_temperature
+value_clip overlong_buffer_penalty_factor is_cap is_low temperature_final first_token_temperature
 reward_timeout dist_timeout_s max_logprob_gap cpgd_drift_cap prompt_data_probs fps watchdog_s
 """
 

@@ -202,100 +202,6 @@ def test_assumed_gpus_take_the_place_of_this_machine():
     assert notices("--assume_gpus 1x24.5gb") == []
 
 
-def test_the_critic_learns_faster():
-    slow = "--advantage_estimator gae --actor_learning_rate 1e-6 --critic_learning_rate 1e-6"
-    line = (
-        "--actor_learning_rate 1e-06 is not below --critic_learning_rate 1e-06; the critic usually learns faster, as "
-        "with --critic_learning_rate 1e-05"
-    )
-    assert f"{line} (refused under --strict_args; remove it, or --strict_args)" in broken_rules(f"{slow} --strict_args")
-    assert notices("--advantage_estimator gae --actor_learning_rate 9e-7 --critic_learning_rate 1e-6") == []
-    assert notices("--actor_learning_rate 5e-6") == []
-
-
-CRITIC = ("lambd 1", "critic_pretrain x", "value_head_prefix v", "freezing_actor_steps 1", "critic_learning_rate 1e-5")
-
-
-@pytest.mark.parametrize("flag", CRITIC)
-def test_flags_of_the_critic_need_one(flag: str):
-    (line,) = notices(f"--{flag} --max_steps 3")
-    assert line.endswith(" cannot matter: --advantage_estimator group_norm has no critic")
-    assert notices(f"--{flag} --max_steps 3 --advantage_estimator gae") == []
-
-
-def test_values_are_clipped_from_the_second_optimizer_step_on():
-    one = "--value_clip 0.1 cannot matter: there is one optimizer step per rollout step, so values are the old ones"
-    assert notices("--value_clip 0.1 --advantage_estimator gae") == [one]
-    assert notices("--value_clip 0.1 --advantage_estimator gae --max_epochs 2") == []
-    (line,) = notices("--value_clip 0.1 --max_epochs 2")
-    assert line == "--value_clip 0.1 cannot matter: --advantage_estimator group_norm has no critic"
-
-
-def test_the_policy_has_steps_to_learn_in():
-    frozen = "--advantage_estimator gae --freezing_actor_steps 3"
-    assert notices(f"{frozen} --max_steps 3") == [
-        "--freezing_actor_steps 3 leaves the policy none of --max_steps 3 to learn in"
-    ]
-    assert notices(f"{frozen} --max_steps 4") == [] == notices(frozen)
-
-
-def test_a_critic_needs_no_group():
-    assert notices("--advantage_estimator gae --n_samples_per_prompt 1 --train_batch_size 4") == []
-
-
-def test_a_small_kl_target():
-    assert notices("--kl_target 0.01") == []
-    assert notices("--kl_target 0.05") == ["--kl_target 0.05 is outside the recommended range 0.001 to 0.01"]
-
-
-def test_what_an_estimator_does_not_heed():
-    assert notices("--advantages_norm") == [
-        "--advantages_norm cannot matter: the advantages of group_norm are normalised already"
-    ]
-    assert notices("--gamma 0.9") == [
-        "--gamma 0.9 cannot matter: --advantage_estimator group_norm has one advantage a response"
-    ]
-    assert notices("--gamma 0.9 --advantage_estimator reinforce") == []
-    loss = "--advantage_estimator gspo --loss_agg_mode token-mean"
-    assert notices(loss) == ["--loss_agg_mode token-mean cannot matter to --advantage_estimator gspo"]
-    assert broken_rules("--advantage_estimator gspo --high_entropy_token_ratio 0.2")[0].startswith(
-        "--high_entropy_token_ratio 0.2: --advantage_estimator gspo has one ratio for all tokens"
-    )
-    off_policy = "--advantage_estimator gspo --max_epochs 2 --clip_range"
-    assert notices(f"{off_policy} 0.2") == [
-        "--clip_range 0.2 hardly ever clips a response of --advantage_estimator gspo; its own is 0.0003"
-    ]
-    assert notices(f"{off_policy} 0.001") == []
-
-
-def test_kl_in_the_reward_wants_k1():
-    assert notices("--advantage_estimator reinforce --kl_estimator k3") == [
-        "--kl_estimator k3 in the reward gives a biased gradient; use --kl_estimator k1"
-    ]
-    assert notices("--advantage_estimator reinforce") == []
-
-
-def test_fire_without_a_filter():
-    assert notices("--use_fire") == [] == notices("--use_fire --top_p 1 --top_k 50")
-    (line,) = notices("--use_fire --top_p 1")
-    assert line.startswith("--use_fire at --first_token_temperature 10.0 without a filter")
-
-
-@pytest.mark.parametrize("name", ["v_head.summary", "", ".score"])
-def test_a_value_head_is_one_module(name: str):
-    shown = name or "''"
-    args = parsed("--advantage_estimator gae").with_(value_head_prefix=name)
-    line = f"--value_head_prefix {shown} is not the name of one module"
-    assert [problem[: len(line)] for problem in refusal(check, args)] == [line]
-
-
-def test_a_short_horizon():
-    assert notices("--kl_target 0.01 --kl_horizon 15") == [
-        "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon"
-    ]
-    assert notices("--kl_target 0.01 --kl_horizon 16") == []
-
-
 def test_the_programs_know_what_they_can_do():
     assert refusal(check, parsed(), program="vision") == [
         "training of vision-language models is not built yet (vision); train.py trains text models"
@@ -401,21 +307,6 @@ def test_notices_and_problems_under_strict(text: str, line: str):
 )
 def test_no_notice_where_the_flag_matters(text: str):
     assert notices(text) == []
-
-
-def test_a_k1_loss_is_noticed_for_any_estimator_that_is_told_to_use_it():
-    by_reinforce = "--advantage_estimator reinforce --use_kl_loss"
-    assert notices(f"{by_reinforce} --kl_estimator k1")[0].startswith("--kl_estimator k1 in the loss")
-    assert notices(by_reinforce) == [], "k3 is the default there"
-    assert notices("--kl_estimator k1 --init_kl_coef 0") == [
-        "--kl_estimator k1 cannot matter: --init_kl_coef is 0, so no KL is computed"
-    ]
-
-
-def test_the_usual_range_is_not_that_of_an_estimator_with_another_scale():
-    off_policy = "--max_epochs 2 --clip_range 0.01"
-    assert notices(off_policy) == ["--clip_range 0.01 is outside the recommended range 0.1 to 0.3"]
-    assert notices(f"{off_policy} --advantage_estimator gspo") == []
 
 
 def test_a_default_is_no_reason_for_a_notice():

@@ -160,7 +160,7 @@ def test_where_nothing_varies_there_is_nothing_to_train_on(parts):
 
     collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=2), Equal())
     found = collector.collect(sampler, 1)
-    assert [r.group for r in found][::2] == [4, 5, 6, 7] and {sum(r.response_mask) for r in found} == {0}
+    assert [r.group for r in found][::2] == [0, 1, 2, 3, 4, 5, 6, 7] and {sum(r.response_mask) for r in found} == {0}
 
 
 def test_the_schedule_gives_each_step_its_temperature(parts):

@@ -44,11 +44,12 @@ def test_truncated_rows_count_in_their_group_and_not_in_the_whitening(batch_of):
 
 
 def test_shaping_comes_in_its_order(batch_of):
-    """Lengths 1 of a budget of 8 with a buffer of 8: -1/8 each; moments of -1/8, 7/8, 15/8; then the clip at 1.5."""
-    batch = rows(batch_of, [0.0, 1.0, 2.0], [False] * 3)
+    """Lengths 1 of a budget of 8 with a buffer of 8: -1/8 each; divided by the deviation 2 of -1/8, 15/8, 31/8; then
+    the clip at 1.5."""
+    batch = rows(batch_of, [0.0, 2.0, 4.0], [False] * 3)
     made = stage("dr_grpo", overlong_buffer=8, running_norm=True, reward_clip=1.5)
     found, metrics = made(batch)
-    assert found.rewards.tolist() == pytest.approx([-0.125, 0.875, 1.5])  # their standard deviation is exactly 1
+    assert found.rewards.tolist() == [-0.0625, 0.9375, 1.5]
     assert metrics["reward/overlong"] == -0.125 and metrics["reward/clip_frac"] == pytest.approx(1 / 3)
     again = stage("dr_grpo", overlong_buffer=8, running_norm=True)
     again.load_state(made.state())

@@ -22,6 +22,7 @@ MODES = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-to
 LENGTHS, GROUPS = [4, 1, 3, 2, 6, 0, 5, 1], [0, 0, 0, 1, 1, 1, 2, 2]
 ADVANTAGES = [1.0, -0.5, 0.0, 2.0, -1.0, 1.0, -2.0, 0.0]
 PART = Part(tuple(range(8)), 0)
+OFF = KLTerm("off", KLController(0.0))
 
 
 @pytest.fixture
@@ -84,14 +85,17 @@ def gradient(model):
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
-def updater(strategy, model, *, micro=2, mode="seq-mean-token-mean", kl_coef=0.0, sharing=None, part_size=8, **flags):
+def updater(strategy, model, *, micro=2, mode=MODES[2], kl=OFF, sharing=None, part_size=8, name="group_norm", **flags):
     settings = UpdateSettings(
         algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, seed=0,
         max_epochs=1, max_new_tokens=16,
         batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
     )  # fmt: skip
-    kl = KLTerm("loss", KLController(kl_coef))
-    return Updater(strategy, Handle(model, model), load_estimator("group_norm"), kl, settings)
+    return Updater(strategy, Handle(model, model), load_estimator(name), kl, settings)
+
+
+def in_loss(coefficient):
+    return KLTerm("loss", KLController(coefficient))
 
 
 @pytest.mark.parametrize("micro", [1, 3, 8])
@@ -104,7 +108,7 @@ def test_a_step_has_the_gradient_of_the_whole_part_whatever_its_micro_batches(
     wanted_loss.backward()
     wanted = gradient(model)
     model.zero_grad()
-    updater(alone, model, micro=micro, mode=mode, kl_coef=kl_coef).step(batch, PART)
+    updater(alone, model, micro=micro, mode=mode, kl=in_loss(kl_coef)).step(batch, PART)
     assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()  # float32 logits in a float64 model
     assert sum(alone.losses) == pytest.approx(wanted_loss.item(), rel=1e-5)  # as above, with cancellation
 
@@ -114,7 +118,7 @@ def test_sharing_prompts_keeps_the_gradient(model, batch, alone):
     wanted = gradient(model)
     model.zero_grad()
     free = Cost(per_token=1e9, per_pair=0.0)
-    updater(alone, model, micro=4, mode="token-mean", kl_coef=0.3, sharing=free).step(batch, PART)
+    updater(alone, model, micro=4, mode="token-mean", kl=in_loss(0.3), sharing=free).step(batch, PART)
     assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()  # as above
 
 
@@ -130,7 +134,7 @@ def test_on_policy_the_current_logprobs_are_the_old_ones(model, batch, alone):
 
 
 def test_metrics_are_sums_over_tokens_divided_once(model, batch, alone):
-    made = updater(alone, model, micro=3, kl_coef=0.3)
+    made = updater(alone, model, micro=3, kl=in_loss(0.3))
     made.step(batch, PART)
     found, mask = made.report().metrics, batch.response_mask.double()
     logprobs = full_logprobs(model, batch).detach()
@@ -151,6 +155,20 @@ def test_metrics_are_sums_over_tokens_divided_once(model, batch, alone):
     assert (found["policy/grad_norm"], found["policy/lr"]) == (2.0, 0.5)
 
 
+def test_the_drift_is_that_of_the_last_optimizer_step(model, batch, alone):
+    """The coefficient adapts to how far the policy has come, not to how far it was on the way."""
+    drift = KLTerm("drift", KLController(0.1))
+    halves = [Part(tuple(range(4)), 0), Part(tuple(range(4, 8)), 0)]
+    found = []
+    for parts in (halves, halves[1:]):
+        made = updater(alone, model, kl=drift, name="cpgd")
+        for part in parts:
+            made.step(batch, part)
+        found.append(made.report().metrics)
+    assert found[0]["kl/drift"] == pytest.approx(found[1]["kl/drift"], rel=1e-6)
+    assert found[0]["policy/approx_kl"] != pytest.approx(found[1]["policy/approx_kl"], rel=1e-2)
+
+
 @pytest.mark.parametrize("cap, changed", [(2.0, 0.0), (1.1, 1.0)])
 def test_the_share_of_weights_that_a_bound_changes(model, batch, alone, cap, changed):
     """Every weight is exp(0.125) = 1.133."""
@@ -168,7 +186,7 @@ def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denomin
     perf = {"perf/optimizer_steps": 1.0, "perf/idle_rows": 3.0, "perf/train_micro_batches": 5.0}
     # of responses 4 + 1 + 2 + 6 + 5 tokens, of their prompts 2 + 2 + 3 + 3 + 2
     assert made.report().perf == {**perf, "perf/skipped_steps": 0.0, "perf/train_tokens": 30.0}
-    made = updater(alone, model, micro=1, kl_coef=0.3)
+    made = updater(alone, model, micro=1, kl=in_loss(0.3))
     made.step(batch, PART)
     assert made.report().perf["perf/train_micro_batches"] == 8.0
 
