@@ -10,6 +10,7 @@ from pathlib import Path
 import plain
 import torch
 from plain import Sample
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightrft.algorithms.estimator import load_estimator
@@ -98,6 +99,15 @@ def small_model(seed: int = 0):
             if "norm" not in name:
                 parameter *= 4
     return model.eval()
+
+
+def save_critic(path: Path) -> Path:
+    """A critic of its own weights with a lively head, named as flags name it."""
+    small_model(7).save_pretrained(path)
+    head = torch.randn(1, 64, generator=torch.Generator().manual_seed(3)) * 0.1
+    tensors = {**load_file(path / "model.safetensors"), "score.weight": head}
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
+    return path
 
 
 def make_samples(seed: int = 0) -> list[Sample]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import plain
 import pytest
 import torch
-from policies import largest_difference, named, small_model
-from safetensors.torch import load_file, save_file
+from policies import largest_difference, named, save_critic, small_model
+from safetensors.torch import load_file
 
 STRATEGIES = ("--zero_stage 1", "--zero_stage 3", "--fsdp")
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -16,15 +16,7 @@ SLOW = "--actor_learning_rate 0.02 --critic_learning_rate 0.02"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A critic of its own weights with a lively head, named as flags name it."""
-    path = tmp_path_factory.mktemp("critic")
-    model = small_model(7)
-    model.save_pretrained(path)
-    head = torch.randn(1, 64, generator=torch.Generator().manual_seed(3)) * 0.1
-    save_file(
-        {**load_file(path / "model.safetensors"), "score.weight": head}, path / "model.safetensors", {"format": "pt"}
-    )
-    return path
+    return save_critic(tmp_path_factory.mktemp("critic"))
 
 
 class PlainCritic(torch.nn.Module):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from policies import largest_difference, small_model
+from policies import largest_difference, save_critic, small_model
 from ranks import CASES, Case, turn
 
 SCRIPT, ROOT = Path(__file__).with_name("ranks.py"), Path(__file__).parents[2]
@@ -17,9 +17,7 @@ SCRIPT, ROOT = Path(__file__).with_name("ranks.py"), Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def critic(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("critic")
-    small_model(7).save_pretrained(path)
-    return str(path)
+    return str(save_critic(tmp_path_factory.mktemp("critic")))
 
 
 @pytest.fixture(scope="module")
