@@ -25,6 +25,19 @@ class GivenLogits(torch.nn.Module):
         return SimpleNamespace(logits=self.head(self.logits))
 
 
+@pytest.mark.parametrize("what", ["logprobs", "entropy"])
+def test_extreme_logits_have_finite_gradients(batch_of, what):
+    """+-300: the likeliest token, and one of probability 0."""
+    logits = torch.tensor([[[300.0, -300.0, 0.0], [-300.0, 300.0, 300.0], [0.0, 0.0, 0.0]]]).requires_grad_()
+    model = GivenLogits(logits)
+    scores = token_logprobs(model, model, batch_of([((0, 1, 2), (0, 1, 1))]), entropy="gradient")
+    getattr(scores, what).sum().backward()
+    assert bool(getattr(scores, what).isfinite().all()) and bool(logits.grad.isfinite().all())
+    if what == "logprobs":
+        expect(scores.logprobs, [[0.0, -600.0, -0.6931471805599453]], torch.float32)
+        expect(logits.grad, [[[-1.0, 1.0, 0.0], [0.0, -0.5, 0.5], [0.0, 0.0, 0.0]]], torch.float32)
+
+
 @pytest.mark.parametrize("what", ["logp", "entropy"])
 @cases("logits")
 def test_logprobs_entropy_and_their_gradients(case, what, batch_of):
