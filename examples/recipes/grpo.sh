@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash examples/recipes/grpo.sh [flags of train.py]: GRPO, arXiv:2402.03300.
-# The paper's clip is the same on both sides, and its KL coefficient 0.04.
+# As in the paper, the clip is the same on both sides; the KL coefficient is 0.001 here, the paper's is 0.04.
 # It runs on the tiny addition model as it stands. For a model of 7B on 8 GPUs of 80 GB, put what follows "7B:" in place
 # of its line; the rest is the algorithm.
 set -euo pipefail

@@ -1,7 +1,7 @@
 """What an estimator's file declares, read without importing it, so that `--help` needs no torch.
 
-An estimator is one file; its name is the flag's value. `defaults=`, `needs=` and `kl=` of its
-`ESTIMATOR = Estimator(...)` are therefore literals.
+An estimator is one file; its name is the flag's value. `defaults=`, `needs=`, `kl=`, `ignores=`, `whitening=` and
+`per_row=` of its `ESTIMATOR = Estimator(...)` are therefore literals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def no_critic(args: Args) -> str | None:
 
 
 def estimator_kl(name: str, folder: Path | None = None) -> str:
-    """Where the estimator puts the KL term: "loss" or "reward"."""
+    """Where the estimator puts the KL to the reference: "loss", "reward" or "off"."""
     return _declared(name, "kl", folder) or "loss"
 
 

@@ -29,6 +29,7 @@ def _kl_estimator(args: Args) -> str:
 
 
 FROM_STEP_ONE = "--actor_learning_rate 1e-2 --lr_warmup_steps 0"  # with a warm-up the first step has rate 0
+SCALED = f"{FROM_STEP_ONE} --optimizer sgd --max_norm 0"  # Adam and clipping hide the size of a gradient
 OFF_POLICY = "--train_batch_size 8 --actor_learning_rate 1e-2 --reward_fn shaped.py:length"
 
 
@@ -218,14 +219,14 @@ class AlgorithmArgs:
         "token_truncate",
         "Importance weights between engine and trainer.",
         choices=("off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric"),
-        witness=Witness("--is_correction off", "model", given=f"{FROM_STEP_ONE} --is_cap 0.5 --optimizer sgd"),
+        witness=Witness("--is_correction off", "model", given=f"{SCALED} --is_cap 0.5"),
     )
     is_cap: float = arg(
         2.0,
         "Upper bound of these weights.",
         gt=0,
         matters=no_correction,
-        witness=Witness("--is_cap 0.5", "model", given=f"{FROM_STEP_ONE} --optimizer sgd"),
+        witness=Witness("--is_cap 0.5", "model", given=SCALED),
     )
     is_low: float | None = arg(
         None,
@@ -233,7 +234,7 @@ class AlgorithmArgs:
         gt=0,
         unset="none",
         matters=no_correction,
-        witness=Witness("--is_low 1.5", "model", given=f"{FROM_STEP_ONE} --optimizer sgd"),
+        witness=Witness("--is_low 1.5", "model", given=SCALED),
     )
     eps_clip: float | None = older(
         None,
