@@ -27,3 +27,18 @@ def test_micro_batches_do_not_matter(trained, rollouts, name):
         assert largest_difference(found[micro], before) > 1e-3, "the turn must move the parameters, or it shows nothing"
     assert largest_difference(found[1], found[4]) < 1e-6  # float32 parameters of size 1, six steps
     assert largest_difference(found[2], found[4]) < 1e-6
+
+
+def test_what_the_engine_says_of_a_hot_first_token_does_not_matter(trained, rollouts):
+    flags = "--zero_stage 1 --is_correction token_mask --is_low 0.1 --is_cap 10"
+    found = {}
+    for fire in ("--use_fire", "--no-use_fire"):
+        for gap in (0.0, 9.0):
+            run = trained(f"{flags} {fire}")
+            given = run.batch(rollouts).rollout_logprobs.clone()
+            for row, rollout in enumerate(rollouts):
+                given[row, len(rollout.prompt_ids)] -= gap
+            run.learn(run.batch(rollouts, rollout_logprobs=given))
+            found[fire, gap] = run.parameters()
+    assert largest_difference(found["--use_fire", 0.0], found["--use_fire", 9.0]) == 0
+    assert largest_difference(found["--no-use_fire", 0.0], found["--no-use_fire", 9.0]) > 1e-3
