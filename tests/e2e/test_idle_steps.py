@@ -1,0 +1,39 @@
+"""Steps in which there is nothing to learn leave the model as it was, and the run goes on (algorithms S7.5, S14)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from runs import all_rows, train
+from safetensors.torch import load_file
+
+CASES = {
+    "no group varies": "--reward_fn one.py:one --dynamic_sampling --max_gen_batches 2",
+    "only the first batch is valid": "--reward_fn one.py:then_nan --dynamic_sampling --max_gen_batches 2",
+    "every response is cut off": "--reward_fn shaped.py:length --overlong_filter --max_new_tokens 1 --max_steps 1",
+}
+FUNCTIONS = """
+calls = []
+
+
+def one(responses):
+    return [1.0] * len(responses)
+
+
+def then_nan(responses):
+    calls.append(0)
+    return [float("nan") if len(calls) % 2 == 0 else 1.0] * len(responses)
+"""
+
+
+@pytest.mark.parametrize("flags", CASES.values(), ids=CASES)
+def test_a_run_without_anything_to_learn(here, flags):
+    (here / "one.py").write_text(FUNCTIONS)
+    ended = train(f"--fsdp --quiet --max_steps 2 --train_batch_size 8 {flags} --save_path run")
+    assert ended.code == 0, ended.err
+    found = all_rows(here / "run")
+    assert [row["perf/skipped_steps"] for row in found] == [row["perf/optimizer_steps"] for row in found]
+    assert all(row["perf/skipped_steps"] >= 2 for row in found)
+    assert all(value == value for row in found for value in row.values()), "no metric is NaN"
+    before, after = (load_file(here / name / "model.safetensors") for name in ("tiny", "run"))
+    assert all(torch.equal(after[name], value) for name, value in before.items())
