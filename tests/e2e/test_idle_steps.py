@@ -9,20 +9,16 @@ from safetensors.torch import load_file
 
 CASES = {
     "no group varies": "--reward_fn one.py:one --dynamic_sampling --max_gen_batches 2",
-    "only the first batch is valid": "--reward_fn one.py:then_nan --dynamic_sampling --max_gen_batches 2",
+    "only the first batch is valid": "--reward_fn one.py:then_nan --dynamic_sampling --max_gen_batches 2 --max_steps 1",
     "every response is cut off": "--reward_fn shaped.py:length --overlong_filter --max_new_tokens 1 --max_steps 1",
 }
 FUNCTIONS = """
-calls = []
-
-
 def one(responses):
     return [1.0] * len(responses)
 
 
-def then_nan(responses):
-    calls.append(0)
-    return [float("nan") if len(calls) % 2 == 0 else 1.0] * len(responses)
+def then_nan(rollouts):
+    return [1.0 if rollout.group < 4 else float("nan") for rollout in rollouts]
 """
 
 
