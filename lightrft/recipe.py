@@ -53,6 +53,7 @@ def shaping_settings(args: Args) -> ShapingSettings:
         overlong_buffer=a.overlong_buffer_len if a.overlong_buffer else 0,
         overlong_factor=a.overlong_buffer_penalty_factor,
         overlong_filter=a.overlong_filter,
+        mask_first=args.sampling.use_fire and args.sampling.fire_mask_first_token,
         running_norm=r.reward_running_norm,
         minus_mean=r.reward_running_norm_minus_mean,
         reward_clip=r.reward_clip,

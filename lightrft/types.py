@@ -145,6 +145,12 @@ class Batch:
     def has(self, name: str) -> bool:
         return object.__getattribute__(self, name) is not None
 
+    @property
+    def first_tokens(self) -> Tensor:
+        """[B, T] bool: the first token of each response."""
+        place = self.attention_mask.cumsum(-1) - 1
+        return (place == self.prompt_lengths[:, None]) & (self.attention_mask == 1)
+
     def filled(self, **changes: Any) -> Batch:
         """A copy with `changes`; `dataclasses.replace` would trip over the fields that are still empty."""
         kept = {entry.name: object.__getattribute__(self, entry.name) for entry in fields(self)}

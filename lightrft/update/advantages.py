@@ -17,12 +17,13 @@ from lightrft.update.kl import KLTerm
 
 @dataclass(frozen=True)
 class ShapingSettings:
-    """What is done to raw rewards. overlong_buffer 0, reward_clip 0: not done."""
+    """What is done to raw rewards, and which tokens are not trained on. overlong_buffer 0, reward_clip 0: not done."""
 
     max_new_tokens: int
     overlong_buffer: int = 0
     overlong_factor: float = 1.0
     overlong_filter: bool = False
+    mask_first: bool = False
     running_norm: bool = False
     minus_mean: bool = False
     reward_clip: float = 0.0
@@ -62,10 +63,11 @@ class AdvantageStage:
         return rewards, metrics
 
     def _filtered(self, batch: Batch) -> Batch:
-        """Truncated rows count in their groups, but none of their tokens does: not in the whitening either."""
-        if not self.shaping.overlong_filter:
-            return batch
-        return batch.filled(response_mask=batch.response_mask * ~batch.truncated[:, None])
+        """Truncated rows count in their groups, but none of their tokens does: not in the whitening either. The same
+        for hot first tokens where they are masked."""
+        mask = batch.response_mask
+        mask = mask * ~batch.truncated[:, None] if self.shaping.overlong_filter else mask
+        return batch.filled(response_mask=mask * ~batch.first_tokens if self.shaping.mask_first else mask)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint: the reward's moments and the KL coefficient."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mask
@@ -84,11 +83,7 @@ class LossTerms:
 
     def _compared(self, batch: Batch) -> Tensor:
         """[B, T]: 1 on the trained tokens that engine and trainer judge by one distribution."""
-        mask = batch.response_mask
-        if not self.fire:
-            return mask
-        place = torch.arange(mask.shape[1], device=mask.device)
-        return mask * (place != batch.prompt_lengths[:, None])
+        return batch.response_mask * ~batch.first_tokens if self.fire else batch.response_mask
 
     def _weights(self, old: Tensor, rollout: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Importance weights, and 1 where they are not what they would be without bounds, both [B, T]."""

@@ -88,3 +88,9 @@ class SamplingArgs:
         matters=_no_fire,
         witness=Witness("--first_token_temperature 1.5", "metrics", given="--use_fire"),
     )
+    fire_mask_first_token: bool = arg(
+        False,
+        "Do not train on that first token.",
+        matters=_no_fire,
+        witness=Witness("--fire_mask_first_token", "metrics", given="--use_fire"),
+    )

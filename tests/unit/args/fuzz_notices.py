@@ -102,7 +102,7 @@ def _dead_elsewhere(values: dict[str, Any]) -> Iterator[str]:
     if values["temperature_schedule"] == "constant":
         yield from ("temperature_final", "temperature_schedule_steps")
     if not values["use_fire"]:
-        yield "first_token_temperature"
+        yield from ("first_token_temperature", "fire_mask_first_token")
     compares = ESTIMATORS[values["advantage_estimator"]].group  # and takes the mean of what it compares off
     if not values["reward_running_norm"] or (compares and not values["reward_clip"]):
         yield "reward_running_norm_minus_mean"

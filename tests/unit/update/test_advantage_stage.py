@@ -43,6 +43,18 @@ def test_truncated_rows_count_in_their_group_and_not_in_the_whitening(batch_of):
     assert kept.advantages[:, 1].tolist() == [-2.0, -1.0, 3.0]
 
 
+def test_a_hot_first_token_can_be_left_out(batch_of):
+    """Rewards 1 and 3 less their mean: -1 and 1, on the tokens after the first; the first row has only that one."""
+    batch = batch_of(
+        [((1, 5), (0, 1)), ((1, 2, 5, 6, 7), (0, 0, 1, 1, 1))], rewards=torch.tensor([1.0, 3.0], dtype=torch.float64),
+        group=torch.zeros(2, dtype=torch.long),
+    )  # fmt: skip
+    found, _ = stage("dr_grpo", mask_first=True)(batch)
+    assert found.response_mask.tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
+    assert found.advantages.tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
+    assert batch.first_tokens.tolist() == [[False, True, False, False, False], [False, False, True, False, False]]
+
+
 def test_shaping_comes_in_its_order(batch_of):
     """Lengths 1 of a budget of 8 with a buffer of 8: -1/8 each; divided by the deviation 2 of -1/8, 15/8, 31/8; then
     the clip at 1.5."""
