@@ -12,6 +12,7 @@ import torch
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.estimators import kl_place, no_critic
 from lightrft.args.hardware import assumed_gpus
+from lightrft.args.idle import no_target
 from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
@@ -92,7 +93,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
         f"estimator {args.algorithm.advantage_estimator}",
         *_critic(args, steps),
-        *_drift(args),
+        *_adapted(args),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
@@ -108,14 +109,17 @@ def _critic(args: Args, steps: int) -> Iterator[str]:
     if no_critic(args) is None:
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
-        frozen = frozen if n < steps else f"; the policy learns in none of the {_counted(steps, 'step')}"
+        frozen = frozen if n < steps else "; the policy never learns in this run"
         yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
 
 
-def _drift(args: Args) -> Iterator[str]:
-    """Nothing adapts the coefficient of a drift that is 0 by construction (algorithms S3.4)."""
-    if kl_place(args) == "drift" and optimizer_steps(args) == 1 and args.algorithm.init_kl_coef > 0:
+def _adapted(args: Args) -> Iterator[str]:
+    """Nothing adapts the coefficient of a drift that is 0 by construction (algorithms S3.4, S6.4)."""
+    a, samples = args.algorithm, prompts_per_step(args) * args.algorithm.n_samples_per_prompt
+    if kl_place(args) == "drift" and optimizer_steps(args) == 1 and a.init_kl_coef > 0:
         yield "one optimizer step per rollout step: the drift is exactly 0, and its coefficient stays as it is"
+    elif no_target(args) is None and samples > a.kl_horizon:
+        yield f"the KL coefficient adapts to {samples} samples a step as to --kl_horizon {a.kl_horizon}"
 
 
 def _filters(args: Args) -> Iterator[str]:

@@ -17,11 +17,9 @@ LEAST_DRIFT = 0.1  # of its first coefficient: the controller must not let the d
 
 
 def kl_term(args: Args) -> KLTerm:
-    """A drift's coefficient stays as it is where one optimizer step follows each rollout: its KL is always 0 there."""
     a, place = args.algorithm, kl_place(args)
-    fixed = place == "drift" and optimizer_steps(args) == 1
     floor = LEAST_DRIFT * a.init_kl_coef if place == "drift" else 0.0
-    controller = KLController(a.init_kl_coef, None if fixed else a.kl_target or None, a.kl_horizon, floor)
+    controller = KLController(a.init_kl_coef, a.kl_target or None, a.kl_horizon, floor)
     return KLTerm(place, controller, beside=a.init_kl_coef if place == "drift" and a.use_kl_loss else 0.0)
 
 

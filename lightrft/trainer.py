@@ -125,7 +125,7 @@ class Trainer:
             for part in self.updater.partition(batch, step):
                 self.updater.step(batch, part)
         learned = self.updater.report()
-        adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.perf["perf/optimizer_steps"])
+        adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
         self.sync.push(self.policy, version=self.progress.advance())
         evaluated = self._evaluate_when_due()
         self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_RATIO_LIMIT = 20.0
+IMPOSSIBLE = 1e4  # the size of a log-ratio when one policy gives the token probability 0
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
@@ -23,7 +24,8 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 
 def log_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """d = logprobs - old_logprobs; 0 where masked. `bounded` before anybody takes its exp."""
-    return masked(logprobs, mask) - masked(old_logprobs, mask)
+    d = masked(logprobs, mask) - masked(old_logprobs, mask)
+    return d.clamp(-IMPOSSIBLE, IMPOSSIBLE)
 
 
 def bounded(d: Tensor) -> Tensor:
@@ -77,7 +79,9 @@ class Groups:
 
     def rows(self, group: Tensor) -> Tensor:
         """[B] group ids to [B] places in the [G] statistics."""
-        return (group[:, None] == self.ids).long().argmax(-1)
+        same = group[:, None] == self.ids
+        assert bool(same.any(-1).all()), "a group without statistics"
+        return same.long().argmax(-1)
 
 
 def group_statistics(rewards: Tensor, group: Tensor) -> Groups:

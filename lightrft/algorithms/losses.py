@@ -32,8 +32,9 @@ def clipped_ratio_loss(
 
     PPO, arXiv:1707.06347; clip-higher: DAPO, arXiv:2503.14476; dual clip: arXiv:1912.09729.
     """
-    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
-    ratio, fixed = d.exp(), d.detach().exp()
+    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    ratio = bounded(d).exp()
+    fixed = ratio.detach()
     above = ((advantages > 0) & (fixed > 1 + high)).to(d.dtype)
     below = ((advantages < 0) & (fixed < 1 - low)).to(d.dtype)
     metrics = {"policy/clip_frac": above + below, "policy/clip_frac_high": above, "policy/clip_frac_low": below}
@@ -56,9 +57,9 @@ def sequence_ratio_loss(
 
     Its mean over a row is the row's objective, and a clipped row has no gradient at all. A must be one number per row.
     """
-    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
+    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
     assert _constant_in_rows(advantages, mask), "gspo takes one advantage per response; use gspo_token"
-    ratio = row_mean(d, mask).exp()
+    ratio = row_mean(bounded(d), mask).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
     return _with_sequence_metrics(loss, ratio.detach(), d.detach(), advantages, mask, low, high)
 
@@ -67,8 +68,9 @@ def token_sequence_ratio_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, low: float, high: float
 ) -> TokenLoss:
     """GSPO-token: s_t = sg[s] exp(logprob - sg[logprob]) has the value of the row's ratio and a gradient per token."""
-    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
-    ratio = (row_mean(d.detach(), mask) + d - d.detach()).exp()
+    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    near = bounded(d)
+    ratio = (row_mean(near.detach(), mask) + near - near.detach()).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
     return _with_sequence_metrics(loss, ratio.detach(), d.detach(), advantages, mask, low, high)
 
@@ -97,8 +99,9 @@ def geometric_mean_loss(
     GMPO, arXiv:2507.20673: the clip is per token, in log space, on the side of A's sign, and before the mean. A clipped
     token loses its own gradient only.
     """
-    d, advantages = bounded(log_ratio(logprobs, old_logprobs, mask)), masked(advantages, mask)
-    clipped = d.clamp(max=high).where(advantages > 0, d.clamp(min=-low).where(advantages < 0, d))
+    d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
+    near = bounded(d)
+    clipped = near.clamp(max=high).where(advantages > 0, near.clamp(min=-low).where(advantages < 0, near))
     loss = masked(-row_mean(clipped, mask).exp() * advantages, mask)
     above = ((advantages > 0) & (d.detach() > high)).to(d.dtype)
     below = ((advantages < 0) & (d.detach() < -low)).to(d.dtype)

@@ -49,8 +49,8 @@ def mean(values: Tensor, ranks: Ranks) -> float:
 
 def largest(values: Tensor, mask: Tensor, ranks: Ranks) -> float:
     """The maximum where the mask is 1, over all ranks; -inf where that is nowhere."""
-    here = values.double().masked_fill(mask == 0, -float("inf")).max()
-    return float(ranks.reduce({"max": here}, "max")["max"])
+    here = max(values[mask == 1].tolist(), default=-float("inf"))
+    return max(ranks.gather([here]))
 
 
 def moments(values: Tensor, mask: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:

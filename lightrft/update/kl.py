@@ -34,7 +34,7 @@ class KLTerm:
     def after_step(self, metrics: Mapping[str, float], samples: int, optimizer_steps: float) -> dict[str, float]:
         """Adapts the coefficient to the KL of the rollout step; says which one it used.
 
-        A drift is measured before the last optimizer step, so where there was only one it says nothing.
+        A drift is measured before the last optimizer step, so where only one was taken it says nothing.
         """
         used = {f"kl/coef_{self.place}": self.controller.coefficient} if self.place != "off" else {}
         measured = metrics.get("kl/drift" if self.place == "drift" else "kl/ref")

@@ -17,7 +17,7 @@ from lightrft.strategy.base import Handle, StepReport, Strategy
 from lightrft.types import Batch
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm
-from lightrft.update.loss import LossTerms
+from lightrft.update.loss import LossTerms, Terms
 from lightrft.update.partition import Part, draw_parts, micro_batches
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class UpdateReport:
 
     metrics: dict[str, float]
     perf: dict[str, float]
+
+    @property
+    def taken(self) -> float:
+        """Optimizer steps less those that were skipped."""
+        return self.perf.get("perf/optimizer_steps", 0.0) - self.perf.get("perf/skipped_steps", 0.0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class Updater:
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
 
-        part: of this rank's rows, maybe none of them; all ranks take part in every step.
+        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step.
         """
         batch = batch.select(part.rows) if part.rows else idle(batch)
         counts, batch = self._count(batch, real=len(part.rows))
@@ -86,7 +91,7 @@ class Updater:
         if counts.tokens == 0:
             self.sums.count("perf/skipped_steps", 1.0)
             return
-        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.gather))
+        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.gather), real=len(part.rows))
         if not part.critic_alone:
             self._learn(micro_batches, counts)
         if self.critic is not None:
@@ -125,26 +130,29 @@ class Updater:
         shared = tokens.new_tensor([per_group.get(group, 0.0) for group in batch.group.tolist()])
         return counts, batch.filled(group_tokens=shared)
 
-    def _cut(self, batch: Batch) -> list[Batch]:
+    def _cut(self, batch: Batch, real: int) -> list[Batch]:
         """Micro-batches, equally many on all ranks: sharded models need every rank in every pass."""
-        found = [batch.select(rows) for rows in self._rows(batch)]
-        most = max(self.strategy.gather([len(found)]))
-        return [*found, *[idle(batch)] * (most - len(found))]
-
-    def _rows(self, batch: Batch) -> list[list[int]]:
-        """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
-
-        One row with trained tokens is always kept, for its metrics: those per token (entropy, clip fractions,
-        mismatch) are over the rows that are run.
-        """
-        rows = list(range(len(batch)))
-        if self.loss.policy_alone:
-            moving = (batch.advantages != 0).any(-1).nonzero()[:, 0].tolist()
-            self.sums.count("perf/idle_rows", len(rows) - len(moving))
-            rows = moving or batch.response_mask.any(-1).nonzero()[:1, 0].tolist()
+        rows = self._moving(batch, real) if self.loss.policy_alone else list(range(real))
         lengths = batch.attention_mask.sum(-1).tolist()
         groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
-        return micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
+        cut = micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
+        most = max(self.strategy.gather([len(cut)]))
+        return [*map(batch.select, cut), *[idle(batch)] * (most - len(cut))]
+
+    def _moving(self, batch: Batch, real: int) -> list[int]:
+        """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
+
+        Where no row of any rank moves, the first with trained tokens is kept for its metrics: those per token (entropy,
+        clip fractions, mismatch) are over the rows that are run.
+        """
+        moving = (batch.advantages[:real] != 0).any(-1).nonzero()[:, 0].tolist()
+        self.sums.count("perf/idle_rows", real - len(moving))
+        trained = batch.response_mask.any(-1).nonzero()[:, 0].tolist()
+        everyone = self.strategy.gather([(bool(moving), bool(trained))])
+        if any(moves for moves, _ in everyone):
+            return moving
+        first = next(rank for rank, (_, has_tokens) in enumerate(everyone) if has_tokens)
+        return trained[:1] if self.strategy.world.rank == first else []
 
     def _loss(self, batch: Batch, counts: Counts) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
@@ -152,12 +160,16 @@ class Updater:
             self.policy.module, self.policy.model, batch, entropy=self.loss.entropy, sharing=self.settings.sharing
         )
         self.sums.count("perf/train_tokens", scores.tokens)
-        terms = self.loss(batch, scores)
-        total, mask, mode = scores.logprobs.new_zeros(()), batch.response_mask, self.settings.aggregation
+        terms, total = self.loss(batch, scores), scores.logprobs.new_zeros(())
+        mask, mode = batch.response_mask, self.settings.aggregation
         for name, (coefficient, tokens) in terms.weighted.items():
             term = coefficient * aggregate(tokens, mask, mode, counts, batch.group_tokens)
             self.sums.add(name, term)
             total = total + term
+        self._watch(terms, mask)
+        return total
+
+    def _watch(self, terms: Terms, mask: Tensor) -> None:
         for name, values in terms.token_metrics.items():
             self.sums.mean(name, values, mask)
         for name, values in terms.row_metrics.items():
@@ -165,7 +177,6 @@ class Updater:
         for name, values in terms.mismatch.items():
             self.sums.mean(name, values, terms.compared)
         self.sums.largest("mismatch/gap_max", terms.mismatch["mismatch/gap_mean"].max())
-        return total
 
     def _report(self, report: StepReport) -> None:
         self.sums.average("policy/grad_norm", report.grad_norm)
@@ -215,7 +226,8 @@ class MetricSums:
     def finish(self, strategy: Strategy) -> UpdateReport:
         steps = max(self.counters.get("perf/optimizer_steps", 0.0), 1.0)
         sums, counts = strategy.reduce(self.numerator), strategy.reduce(self.denominator)
-        metrics = {name: float(value / counts.get(name, steps)) for name, value in sums.items()}
+        over = {name: float(counts.get(name, steps)) for name in sums}
+        metrics = {name: float(value) / over[name] for name, value in sums.items() if over[name] > 0}
         metrics |= {name: float(value) for name, value in strategy.reduce(self.maximum, "max").items()}
         metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
         return UpdateReport(dict(sorted(metrics.items())), dict(self.counters))

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from policies import as_rollout, make_samples, off_policy, padded_rows, prepare
+from policies import Trained, as_rollout, make_samples, off_policy, padded_rows, prepare
 
 from lightrft.args.estimators import estimator_names
 from lightrft.strategy.base import Handle, OptimArgs, StepReport, World
 from lightrft.strategy.launch import Collectives, join_world, leave_world
+from lightrft.types import Batch
 from lightrft.update.partition import Part, draw_parts
 
 # Rows of three groups of four, dealt unevenly: groups lie across ranks, and of three ranks the last has only the
@@ -60,7 +61,12 @@ SHAPED = [
     Case("group_norm", more=f"--overlong_buffer --overlong_buffer_len 4 {filtered}")
     for filtered in ("", "--overlong_filter")
 ]
-CASES = [*EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED]
+# without a KL term and an entropy bonus rows without advantage are not run, on some ranks more than on others
+ALONE = "--init_kl_coef 0 --entropy_coef 0"
+IDLE = [Case(name, more=ALONE) for name in ("group_norm", "gspo", "gmpo")] + [Case("group_norm", "--fsdp", 1, ALONE)]
+HOT = [Case("reinforce", more="--use_fire"), Case("group_norm", more="--use_fire --fire_mask_first_token")]
+FROZEN = [Case("gae", kind, more="--freezing_actor_steps 1") for kind in ("--fsdp", "--zero_stage 1")]
+CASES = [*EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN]
 
 
 class Float64(Collectives):
@@ -93,26 +99,36 @@ class Float64(Collectives):
         yield from handle.model.named_parameters()
 
 
-def turn(world: World, case: Case, critic: str) -> tuple[dict, dict]:
-    """Parameters of policy and critic after one turn of the loop, float64, and the metrics, equal on all ranks."""
+def turn(world: World, case: Case, critic: str) -> tuple[dict, dict, dict]:
+    """Parameters of policy and critic before and after one turn of the loop, and the metrics, equal on all ranks."""
     more = f" --critic_pretrain {critic}" if case.estimator == "gae" else ""
     strategy = Float64(world) if case.strategy == "float64" else None
     run = prepare(world, case.flags + more, reference_seed=3, strategy=strategy)
-    samples, mine = make_samples(), list(DEALT[world.size][world.rank])
-    rollouts = [as_rollout(samples[row]) for row in mine]
+    before, mine = parameters(run), list(DEALT[world.size][world.rank])
+    batch, metrics = own_batch(run, mine)
+    frozen = run.updater.settings.frozen_steps > 0
+    for part in draw_parts(12, 4, 2, seed=42, step=1, critic_alone=frozen):
+        rows = tuple(place for place, row in enumerate(mine) if row in part.rows)
+        run.updater.step(batch, Part(rows, part.epoch, part.critic_alone))
+    return before, parameters(run), {**metrics, **run.updater.report().metrics}
+
+
+def own_batch(run: Trained, mine: list[int]) -> tuple[Batch, dict[str, float]]:
+    """This rank's rows, off policy, with their advantages."""
+    samples = make_samples()
     width = max(len(samples[row].prompt) + len(samples[row].response) for row in mine)
     old, _ = off_policy(samples, width + 9)
     old = padded_rows([old[row] for row in mine], [samples[row] for row in mine], width)
-    batch, metrics = run.shaped(rollouts, old_logprobs=old)
-    for part in draw_parts(len(samples), 4, 2, seed=42, step=1):
-        run.updater.step(batch, Part(tuple(place for place, row in enumerate(mine) if row in part.rows), part.epoch))
-    metrics |= run.updater.report().metrics
+    return run.shaped([as_rollout(samples[row]) for row in mine], old_logprobs=old)
+
+
+def parameters(run: Trained) -> dict[str, torch.Tensor]:
     handles = {"policy": run.policy} | ({"critic": run.updater.critic.handle} if run.updater.critic else {})
     return {
         f"{kind}.{name}": value.detach().double().clone()
         for kind, handle in handles.items()
         for name, value in run.strategy.full_params(handle)
-    }, metrics
+    }
 
 
 def main(out: str, critic: str) -> None:
@@ -120,9 +136,9 @@ def main(out: str, critic: str) -> None:
     world = join_world()
     found = [turn(world, case, critic) for case in CASES]
     everyone = [None] * world.size
-    dist.all_gather_object(everyone, [metrics for _, metrics in found])
+    dist.all_gather_object(everyone, [metrics for *_, metrics in found])
     if world.rank == 0:
-        torch.save({"parameters": [parameters for parameters, _ in found], "metrics": everyone}, out)
+        torch.save({"parameters": [after for _, after, _ in found], "metrics": everyone}, out)
     leave_world()
 
 

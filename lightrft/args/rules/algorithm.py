@@ -45,7 +45,10 @@ def kl_has_a_place(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def kl_estimator_suits_its_place(args: Args, world_size: int) -> Iterator[Finding]:
-    """As a loss k1 has no gradient in expectation; in the reward k2 and k3 have a biased one (algorithms S6.2)."""
+    """As a loss k1 has no gradient in expectation; in the reward k2 and k3 have a biased one (algorithms S6.2).
+
+    With --use_kl_loss the KL to the reference is in the loss beside a drift, too.
+    """
     a = args.algorithm
     place = "loss" if a.use_kl_loss else kl_place(args)
     flags = ("kl_estimator", "use_kl_loss", "init_kl_coef", "advantage_estimator")
@@ -99,14 +102,18 @@ def clips_have_the_estimators_scale(args: Args, world_size: int) -> Iterator[Fin
 
 
 def the_higher_clip_is_higher(args: Args, world_size: int) -> Iterator[Finding]:
-    a = args.algorithm
-    if a.use_clip_higher and a.clip_range_higher <= a.clip_range:
-        low, high = as_text(a.clip_range), as_text(a.clip_range_higher)
-        yield Problem(
-            ("use_clip_higher", "clip_range_higher", "clip_range", "advantage_estimator"),
-            f"--use_clip_higher, but --clip_range_higher {high} is not above --clip_range {low}; use "
-            f"--clip_range_higher {1.4 * a.clip_range:g} or leave it out",
-        )
+    """A contradiction where a clip was typed; else the estimator has clips of its own."""
+    a, flags = args.algorithm, ("use_clip_higher", "clip_range_higher", "clip_range", "advantage_estimator")
+    if not a.use_clip_higher or a.clip_range_higher > a.clip_range:
+        return
+    low, high = as_text(a.clip_range), as_text(a.clip_range_higher)
+    if args.typed("clip_range") or args.typed("clip_range_higher"):
+        remedy = f"use --clip_range_higher {1.4 * a.clip_range:g} or leave it out"
+        line = f"--use_clip_higher, but --clip_range_higher {high} is not above --clip_range {low}; {remedy}"
+        yield Problem(flags, line)
+    else:
+        own = f"the clips of --advantage_estimator {a.advantage_estimator} are {low} and {high}"
+        yield Notice(flags, f"--use_clip_higher cannot matter: {own}")
 
 
 def temperature_goes_somewhere(args: Args, world_size: int) -> Iterator[Finding]:
@@ -138,13 +145,25 @@ def fire_keeps_a_filter(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def something_is_left_to_train_on(args: Args, world_size: int) -> Iterator[Finding]:
+    s, budget = args.sampling, args.model.max_new_tokens
+    if s.use_fire and s.fire_mask_first_token and budget == 1:
+        yield Problem(
+            ("fire_mask_first_token", "max_new_tokens", "max_len", "prompt_max_len"),
+            f"--fire_mask_first_token leaves nothing of --max_new_tokens {budget} to train on; use --max_new_tokens 2 "
+            "or more",
+        )
+
+
 def kl_adapts_slowly(args: Args, world_size: int) -> Iterator[Finding]:
     a = args.algorithm
     samples = prompts_per_step(args) * a.n_samples_per_prompt
-    if no_target(args) is None and samples > a.kl_horizon:
+    typed = args.typed("kl_horizon") or args.typed("kl_target")
+    if typed and no_target(args) is None and samples > a.kl_horizon:
         yield Notice(
             ("kl_horizon", "kl_target"),
-            f"--kl_horizon {a.kl_horizon} is shorter than a step of {samples} samples, which counts as one horizon",
+            f"--kl_horizon {a.kl_horizon} is shorter than a step of {samples} samples, which counts as one horizon; "
+            f"use --kl_horizon {samples} or more",
         )
 
 
@@ -180,15 +199,15 @@ def a_step_can_be_filled(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def agreement_has_its_weight(args: Args, world_size: int) -> Iterator[Finding]:
-    """Where engine and trainer agree the weight is 1: outside the band it would be taken for a mismatch."""
+    """Where engine and trainer agree the weight is 1 up to rounding: at the edge of the band half of it is outside."""
     a = args.algorithm
-    inside = (a.is_low or 0.0) <= 1 <= a.is_cap
+    inside = (a.is_low or 0.0) < 1 < a.is_cap
     if a.is_correction in ("token_mask", "sequence_mask", "geometric") and not inside:
         low = as_text(a.is_low or 0.0)
         yield Problem(
             ("is_correction", "is_cap", "is_low"),
-            f"--is_correction {a.is_correction} between {low} and {as_text(a.is_cap)} drops the samples on which "
-            "engine and trainer agree, whose weight is 1; use --is_low 0.5 --is_cap 2",
+            f"--is_correction {a.is_correction} between {low} and {as_text(a.is_cap)} drops what engine and trainer "
+            "agree on, whose weight is 1 up to rounding; use --is_low 0.5 --is_cap 2",
         )
 
 
@@ -224,7 +243,7 @@ def policy_learns_at_all(args: Args, world_size: int) -> Iterator[Finding]:
 
 def value_head_is_one_module(args: Args, world_size: int) -> Iterator[Finding]:
     name = args.model.value_head_prefix
-    if not name or "." in name:
+    if no_critic(args) is None and (not name or "." in name):
         yield Problem(
             ("value_head_prefix",),
             f"--value_head_prefix {name or repr(name)} is not the name of one module; use one without dots, as in "
@@ -243,6 +262,7 @@ RULES: tuple[Rule, ...] = (
     temperature_goes_somewhere,
     overlong_buffer_fits,
     fire_keeps_a_filter,
+    something_is_left_to_train_on,
     kl_adapts_slowly,
     weights_have_a_band,
     groups_can_vary,

@@ -20,10 +20,11 @@ BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fl
 TESTED: set[str] = set()  # names of the cases that some test takes; test_golden_cases.py wants all of them
 
 
-def cases(op: str, *, given: str | None = None, without: str | None = None) -> Any:
-    """The cases of an operation, those with and without a parameter."""
+def cases(op: str, *, given: str | None = None, without: str | None = None, **values: Any) -> Any:
+    """The cases of an operation, those with and without a parameter, and with such values of others."""
     found = [c for c in GOLDEN["cases"] if c["op"] == op and without not in c["params"]]
     found = [c for c in found if given is None or given in c["params"]]
+    found = [c for c in found if all(c["params"].get(name) == value for name, value in values.items())]
     assert found, f"no golden case of {op}"
     TESTED.update(c["name"] for c in found)
     return pytest.mark.parametrize("case", found, ids=[c["name"] for c in found])

@@ -17,7 +17,8 @@ ESTIMATOR: Estimator = Estimator(
     defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
 """
 CPGD = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x")
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x",
+    defaults={"clip_range_higher": 0.2})
 """
 REINFORCE = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward")

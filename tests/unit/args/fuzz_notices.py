@@ -42,7 +42,7 @@ def due(known: dict[str, Field], values: dict[str, Any], typed: set[str]) -> Cou
     named = [(flag, "dead") for flag in {*_dead(values), *_dead_elsewhere(values)} & typed]
     ranges = [(flag, "range") for flag in typed - ESTIMATORS[values["advantage_estimator"]].own.keys()]
     unusual = [notice for notice in ranges if _unusual(known[notice[0]], values[notice[0]])]
-    return Counter([*named, *unusual, *_odd(values)])
+    return Counter([*named, *unusual, *_odd(values, typed)])
 
 
 def steps(values: dict[str, Any]) -> int:
@@ -146,7 +146,7 @@ def _dead_in_reports(values: dict[str, Any]) -> Iterator[str]:
         yield "logging_steps"
 
 
-def _odd(values: dict[str, Any]) -> Iterator[Notice]:
+def _odd(values: dict[str, Any], typed: set[str]) -> Iterator[Notice]:
     samples = values["rollout_batch_size"] * values["n_samples_per_prompt"]
     if samples > values["train_batch_size"]:
         yield "train_batch_size", "odd"
@@ -159,15 +159,18 @@ def _odd(values: dict[str, Any]) -> Iterator[Notice]:
             yield "actor_learning_rate", "odd"
         if values["max_steps"] is not None and values["freezing_actor_steps"] >= values["max_steps"]:
             yield "freezing_actor_steps", "odd"
-    yield from _odd_kl(values, max(samples, values["train_batch_size"]))
+    yield from _odd_kl(values, max(samples, values["train_batch_size"]), typed)
+    own_clips = not {"clip_range", "clip_range_higher"} & typed
+    if values["use_clip_higher"] and own_clips and values["clip_range_higher"] <= values["clip_range"]:
+        yield "use_clip_higher", "odd"
 
 
-def _odd_kl(values: dict[str, Any], samples: int) -> Iterator[Notice]:
+def _odd_kl(values: dict[str, Any], samples: int, typed: set[str]) -> Iterator[Notice]:
     """k1 has no gradient in a loss, and only k1 has the right one in the reward."""
     place = "loss" if values["use_kl_loss"] else ESTIMATORS[values["advantage_estimator"]].kl
     wrong = {"loss": values["kl_estimator"] == "k1", "reward": values["kl_estimator"] != "k1"}
     if values["init_kl_coef"] > 0 and wrong.get(place):
         yield "kl_estimator", "odd"
     adapts = "kl_horizon" not in _dead_in_kl(values, on_policy=steps(values) == 1)
-    if adapts and samples > values["kl_horizon"]:
+    if adapts and {"kl_target", "kl_horizon"} & typed and samples > values["kl_horizon"]:
         yield "kl_horizon", "odd"

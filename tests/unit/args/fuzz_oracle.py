@@ -100,7 +100,7 @@ def _rules(known: dict[str, Field], expected: Expected) -> Iterator[Rule]:
         yield f".*training on {world} processes", ()
     yield from _about_unbuilt(known, expected)
     yield from _about_batches(values, world)
-    yield from _about_algorithm(values)
+    yield from _about_algorithm(values, expected)
     yield from _about_sampling(values)
     yield from _about_the_rest(values)
 
@@ -132,7 +132,11 @@ def _about_batches(values: dict[str, Any], world: int) -> Iterator[Rule]:
         yield "--rollout_batch_size", ("rollout_batch_size", "engine_tp_size")
 
 
-def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
+def _typed(expected: Expected, name: str) -> bool:
+    return bool(expected.layers[name]) and expected.layers[name][-1].typed
+
+
+def _about_algorithm(values: dict[str, Any], expected: Expected) -> Iterator[Rule]:
     estimator, alone = ESTIMATORS[values["advantage_estimator"]], values["n_samples_per_prompt"] == 1
     if alone and estimator.group:
         yield "--n_samples_per_prompt", ("n_samples_per_prompt", "advantage_estimator")
@@ -145,11 +149,14 @@ def _about_algorithm(values: dict[str, Any]) -> Iterator[Rule]:
     if values["is_correction"] != "off" and values["is_low"] and values["is_low"] > values["is_cap"]:
         yield "--is_low", ("is_low", "is_cap", "is_correction")
     low, high = values["is_low"] or 0, values["is_cap"]
-    if values["is_correction"] in ("token_mask", "sequence_mask", "geometric") and not low <= 1 <= high:
+    if values["is_correction"] in ("token_mask", "sequence_mask", "geometric") and not low < 1 < high:
         yield "--is_correction", ("is_low", "is_cap", "is_correction")
-    if values["use_clip_higher"] and values["clip_range_higher"] <= values["clip_range"]:
+    typed = [name for name in ("clip_range", "clip_range_higher") if _typed(expected, name)]
+    if values["use_clip_higher"] and typed and values["clip_range_higher"] <= values["clip_range"]:
         yield "--use_clip_higher", ("use_clip_higher", "clip_range", "clip_range_higher", "advantage_estimator")
-    if not values["value_head_prefix"] or "." in values["value_head_prefix"]:
+    if values["use_fire"] and values["fire_mask_first_token"] and values["max_new_tokens"] == 1:
+        yield "--fire_mask_first_token", ("fire_mask_first_token", "max_new_tokens", "max_len", "prompt_max_len")
+    if estimator.critic and (not values["value_head_prefix"] or "." in values["value_head_prefix"]):
         yield "--value_head_prefix", ("value_head_prefix",)
 
 

@@ -44,7 +44,7 @@ class Estimator:
 
 
 ESTIMATORS = {
-    "cpgd": Estimator(kl="off", drift=True),
+    "cpgd": Estimator(kl="off", drift=True, own={"clip_range_higher": 0.2}),
     "gae": Estimator(group=False, kl="reward", critic=True),
     "group_norm": Estimator(),
     "gspo": Estimator(

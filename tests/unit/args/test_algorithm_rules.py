@@ -98,9 +98,11 @@ def test_a_value_head_is_one_module(name: str):
 
 def test_a_short_horizon():
     assert notices("--kl_target 0.01 --kl_horizon 15") == [
-        "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon"
+        "--kl_horizon 15 is shorter than a step of 16 samples, which counts as one horizon; use --kl_horizon 16 or more"
     ]
     assert notices("--kl_target 0.01 --kl_horizon 16") == []
+    default = "--advantage_estimator cpgd --max_epochs 2"
+    assert notices(f"{default} --rollout_batch_size 4000 --train_batch_size 16000") == [], "the plan says it"
 
 
 def test_a_k1_loss_is_noticed_for_any_estimator_that_is_told_to_use_it():
@@ -135,6 +137,10 @@ ON_POLICY = "there is one optimizer step per rollout step, so the ratio is exact
         ),
         ("--advantage_estimator cpgd --init_kl_coef 0.01", f"--init_kl_coef 0.01 cannot matter: {ON_POLICY}"),
         (
+            "--advantage_estimator cpgd --max_epochs 2 --use_clip_higher",
+            "--use_clip_higher cannot matter: the clips of --advantage_estimator cpgd are 0.2 and 0.2",
+        ),
+        (
             "--advantage_estimator cpgd --max_epochs 2 --init_kl_coef 0 --cpgd_drift_cap 1",
             "--cpgd_drift_cap 1.0 cannot matter: --init_kl_coef is 0, so no KL is computed",
         ),
@@ -153,7 +159,9 @@ def test_what_can_do_nothing(text: str, line: str):
         "--advantage_estimator cpgd --init_kl_coef 0.01 --use_kl_loss",
         "--kl_target 0",
         "--dynamic_sampling --train_batch_size 64 --max_gen_batches 4",
-        "--is_correction token_mask --is_low 0.5 --is_cap 1",
+        "--is_correction token_mask --is_low 0.5 --is_cap 1.01",
+        "--use_clip_higher --max_epochs 2",
+        "--use_fire --fire_mask_first_token --max_new_tokens 2",
         "--is_cap 0.5",
     ],
 )
@@ -181,13 +189,22 @@ def test_what_can_do_something(text: str):
         ),
         (
             "--is_correction geometric --is_cap 0.5",
-            "--is_correction geometric between 0.0 and 0.5 drops the samples on which engine and trainer agree, whose "
-            "weight is 1; use --is_low 0.5 --is_cap 2",
+            "--is_correction geometric between 0.0 and 0.5 drops what engine and trainer agree on, whose weight is 1 "
+            "up to rounding; use --is_low 0.5 --is_cap 2",
         ),
         (
-            "--is_correction token_mask --is_low 1.5",
-            "--is_correction token_mask between 1.5 and 2.0 drops the samples on which engine and trainer agree, whose "
-            "weight is 1; use --is_low 0.5 --is_cap 2",
+            "--is_correction token_mask --is_low 1",
+            "--is_correction token_mask between 1.0 and 2.0 drops what engine and trainer agree on, whose weight is 1 "
+            "up to rounding; use --is_low 0.5 --is_cap 2",
+        ),
+        (
+            "--is_correction sequence_mask --is_cap 1",
+            "--is_correction sequence_mask between 0.0 and 1.0 drops what engine and trainer agree on, whose weight is "
+            "1 up to rounding; use --is_low 0.5 --is_cap 2",
+        ),
+        (
+            "--use_fire --fire_mask_first_token --max_new_tokens 1",
+            "--fire_mask_first_token leaves nothing of --max_new_tokens 1 to train on; use --max_new_tokens 2 or more",
         ),
     ],
 )

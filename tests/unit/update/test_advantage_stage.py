@@ -86,17 +86,15 @@ def test_exactly_one_place(flags: str, place: str, in_loss: float, in_reward: fl
     assert term.needs_reference == (in_loss + in_reward > 0)
 
 
-def test_a_drift_adapts_only_where_there_is_one():
-    one, many = (parse(f"{BASE} --advantage_estimator cpgd --max_epochs {n}".split()) for n in (1, 2))
-    fixed, adapted = kl_term(one), kl_term(many)
-    for term in (fixed, adapted):
-        assert term.after_step({"kl/drift": 0.0, "kl/ref": 9.0}, 10000, 2) == {"kl/coef_drift": 0.001}
-    assert fixed.at("drift") == 0.001 and adapted.at("drift") == pytest.approx(0.0008)
+def test_a_drift_adapts_only_where_a_second_step_was_taken():
+    """A drift of 0 lowers the coefficient by a fifth at the whole horizon, but not below a tenth of the first one."""
+    term = kl_term(parse(f"{BASE} --advantage_estimator cpgd".split()))
+    for taken, after in ((1, 0.001), (0, 0.001), (2, 0.0008), (1, 0.0008)):
+        term.after_step({"kl/drift": 0.0, "kl/ref": 9.0}, 10000, taken)
+        assert term.at("drift") == pytest.approx(after)
     for _ in range(30):
-        adapted.after_step({"kl/drift": 0.0}, 10000, 2)
-    assert adapted.at("drift") == pytest.approx(0.0001), "a tenth of the first coefficient stays"
-    adapted.after_step({"kl/drift": 9.0}, 10000, 1)  # too few samples were found for a second optimizer step
-    assert adapted.at("drift") == pytest.approx(0.0001)
+        assert term.after_step({"kl/drift": 0.0}, 10000, 2).keys() == {"kl/coef_drift"}
+    assert term.at("drift") == pytest.approx(0.0001)
 
 
 @pytest.mark.parametrize(
