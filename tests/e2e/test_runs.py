@@ -158,6 +158,8 @@ def test_dry_run_writes_nothing(here):
     assert f"sampled with --top_p 0.9, {bias}: that bias stays" in ended.out
     assert bias not in train("--fsdp --save_path run --dry_run --max_steps 2 --top_p 1").out
     stays = "the drift is exactly 0, and its coefficient stays as it is"
+    adapts = train("--fsdp --save_path run --dry_run --init_kl_coef 0.01 --kl_target 0.1 --kl_horizon 8").out
+    assert "the KL coefficient adapts to 16 samples a step as to --kl_horizon 8" in adapts.splitlines()
     by_cpgd = "--fsdp --save_path run --dry_run --advantage_estimator cpgd"
     assert [stays in train(f"{by_cpgd} --max_epochs {n}").out for n in (1, 2)] == [True, False]
     assert files(here) == before and not (here / "run").exists()

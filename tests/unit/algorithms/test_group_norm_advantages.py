@@ -82,6 +82,8 @@ def test_group_statistics_by_hand():
     found = group_statistics(torch.tensor([1.0, NAN, 3.0, 2.0, INF]), torch.tensor([9, 9, 9, 4, 4]))
     assert found.ids.tolist() == [4, 9]
     assert found.rows(torch.tensor([9, 4, 4])).tolist() == [1, 0, 0]
+    with pytest.raises(AssertionError, match="without statistics"):
+        found.rows(torch.tensor([9, 5]))
     assert found.mean.tolist() == [2.0, 2.0] and found.mean.dtype == torch.float64
     assert found.count.tolist() == [1.0, 2.0]
     assert found.std[1].item() == pytest.approx(math.sqrt(2), rel=1e-15)

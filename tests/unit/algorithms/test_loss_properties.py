@@ -95,7 +95,7 @@ def test_junk_in_the_padding_reaches_nothing(loss_of, junk):
 
 
 @EACH
-@pytest.mark.parametrize("distance", [50.0, -50.0, 300.0])
+@pytest.mark.parametrize("distance", [50.0, -50.0, 300.0, math.inf, -math.inf])
 def test_far_apart_policies_stay_finite(loss_of, distance):
     logp, _, advantages, mask = batch(4)
     loss, grad = gradient(loss_of, (logp, logp - distance, advantages, mask))
@@ -104,7 +104,8 @@ def test_far_apart_policies_stay_finite(loss_of, distance):
 
 @pytest.mark.parametrize("d", [25.0, -25.0])
 def test_what_is_linear_in_d_keeps_its_gradient_however_far(d):
-    """Only what goes through an exp is held at 20 (S6.1): k2 has gradient d, k3 1 - exp(-d), CPGD -A, its drift c."""
+    """Only what goes through an exp is held at 20 (S6.1): k2 has gradient d, k3 1 - exp(-d), CPGD -A, its drift c. And
+    the k1 distance is the same for every loss."""
     held = math.copysign(20, d)
     wanted = {
         "k1": 1.0, "k2": d, "k3": 1 - math.exp(-held), "drift": min(math.expm1(held), 2.0),
@@ -121,6 +122,8 @@ def test_what_is_linear_in_d_keeps_its_gradient_however_far(d):
             loss = clipped_log_ratio_loss(logp, zero, zero - math.copysign(1, d), one, 0.2, 0.3).loss
         loss.sum().backward()
         assert logp.grad.item() == pytest.approx(gradient_wanted, rel=1e-12), name
+    for name in LOSSES.keys() - {"drift"}:
+        assert LOSSES[name](zero + d, zero, zero, one).metrics["policy/approx_kl_k1"].item() == -d
 
 
 @EACH

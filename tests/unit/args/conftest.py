@@ -18,7 +18,7 @@ ESTIMATOR: Estimator = Estimator(
 """
 CPGD = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x",
-    defaults={"clip_range_higher": 0.2})
+    defaults={"clip_range_higher": 0.2, "kl_target": 0.01})
 """
 REINFORCE = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward")

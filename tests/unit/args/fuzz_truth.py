@@ -44,7 +44,7 @@ class Estimator:
 
 
 ESTIMATORS = {
-    "cpgd": Estimator(kl="off", drift=True, own={"clip_range_higher": 0.2}),
+    "cpgd": Estimator(kl="off", drift=True, own={"clip_range_higher": 0.2, "kl_target": 0.01}),
     "gae": Estimator(group=False, kl="reward", critic=True),
     "group_norm": Estimator(),
     "gspo": Estimator(

@@ -179,6 +179,22 @@ def test_the_share_of_weights_that_a_bound_changes(model, batch, alone, cap, cha
     assert found["mismatch/weight_mean"] == pytest.approx(min(cap, math.exp(0.125)), rel=1e-6)
 
 
+def test_a_step_over_nothing_is_not_taken(model, batch, alone):
+    """Row 5 has no tokens."""
+    made = updater(alone, model)
+    for rows in ((5,), (0, 1)):
+        made.step(batch, Part(rows, 0))
+    report = made.report()
+    assert (report.perf["perf/optimizer_steps"], report.taken) == (2.0, 1.0)
+
+
+def test_a_mean_over_nothing_is_left_out(alone):
+    sums = MetricSums()
+    for name, mask in (("some", [1, 0]), ("none", [0, 0])):
+        sums.mean(name, torch.tensor([2.0, 4.0]), torch.tensor(mask))
+    assert sums.finish(alone).metrics == {"some": 2.0}
+
+
 def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denominators(model, batch, alone):
     made = updater(alone, model, micro=1)
     made.step(batch, PART)
