@@ -24,7 +24,7 @@ ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's
 
 @dataclass(frozen=True)
 class Scores:
-    """logprobs and entropy [B, T] float32, both 0 where the response mask is 0.
+    """logprobs and entropy [B, T] float32 (float64 of a float64 model), both 0 where the response mask is 0.
 
     tokens: positions that the model was run on, padding and prompts included.
     """
@@ -51,7 +51,7 @@ def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def token_logprobs(
     module: Any, model: Any, batch: Batch, *, entropy: str | None = None, sharing: Cost | None = None
 ) -> Scores:
-    """log softmax(logits / temperature)[token] at every trained token, in float32.
+    """log softmax(logits / temperature)[token] at every trained token, in float32 or better.
 
     module: what the strategy wants called (an engine, a sharded module); model: the Hugging Face model inside it.
     entropy: "value", "gradient" for one that can be trained on (it keeps a second [tokens, V] array), or None.
@@ -60,12 +60,13 @@ def token_logprobs(
     """
     layout = lay_out(batch, sharing)
     trained = batch.response_mask.bool()
-    empty = torch.zeros(trained.shape, device=trained.device)
     if not len(layout.predicts):
-        logits = module(input_ids=batch.input_ids[:, :1], use_cache=False).logits
-        return Scores(empty + 0.0 * logits.float().sum(), empty if entropy else None)
+        logits = _precise(module(input_ids=batch.input_ids[:, :1], use_cache=False).logits)
+        empty = logits.new_zeros(trained.shape)
+        return Scores(empty + 0.0 * logits.sum(), empty if entropy else None)
     with head_on(model, layout.select):
-        logits = module(**layout.inputs, use_cache=False).logits.float()
+        logits = _precise(module(**layout.inputs, use_cache=False).logits)
+    empty = logits.new_zeros(trained.shape)
     if batch.temperature != 1.0:
         logits = logits / batch.temperature
     logp = logits.log_softmax(-1)
@@ -74,6 +75,11 @@ def token_logprobs(
     if entropy is not None:
         found = empty.masked_scatter(trained, entropy_of(logp if entropy == "gradient" else logp.detach()))
     return Scores(empty.masked_scatter(trained, picked), found, layout.inputs["input_ids"].numel())
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """float32 or better: bfloat16 has three digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def entropy_of(logp: Tensor) -> Tensor:

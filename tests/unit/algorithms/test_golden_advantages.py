@@ -72,46 +72,49 @@ def test_generalized_advantages(case, dtype):
     expect(whitened(raw, mask()), wanted["advantages"], dtype)
 
 
+@BOTH
 @cases("running_norm")
-def test_running_moments(case):
+def test_running_moments(case, dtype):
     moments = RunningMoments()
     for values, wanted in zip(case["params"]["batches"], case["outputs"]["steps"], strict=True):
         moments.update(values)
         expect([moments.count, moments.mean, moments.std], [wanted["count"], wanted["mean"], wanted["std"]])
-        rewards = torch.tensor(values, dtype=torch.float64)
-        expect(moments.normalised(rewards, minus_mean=case["params"]["minus_mean"]), wanted["normalised"])
+        rewards = torch.tensor(values, dtype=dtype)
+        expect(moments.normalised(rewards, minus_mean=case["params"]["minus_mean"]), wanted["normalised"], dtype)
 
 
+@BOTH
 @cases("reward_pipeline")
-def test_the_order_of_the_reward_pipeline(case):
+def test_the_order_of_the_reward_pipeline(case, dtype):
     p, wanted = case["params"], case["outputs"]
-    lengths = mask().sum(-1).double()
-    rewards = column("rewards", torch.float64) + overlong_penalty(lengths, p["max_len"], p["buffer_len"], p["factor"])
-    expect(rewards, wanted["penalised"])
+    lengths = mask().sum(-1).to(dtype)
+    rewards = column("rewards", dtype) + overlong_penalty(lengths, p["max_len"], p["buffer_len"], p["factor"])
+    expect(rewards, wanted["penalised"], dtype)
     moments = RunningMoments()
     moments.update(p["history"])
     moments.update(rewards.tolist())
-    expect([moments.mean, moments.std], [wanted["running_mean"], wanted["running_std"]])
+    expect([moments.mean, moments.std], [wanted["running_mean"], wanted["running_std"]], dtype)
     rewards = moments.normalised(rewards, minus_mean=p["minus_mean"])
-    expect(rewards, wanted["normalised"])
+    expect(rewards, wanted["normalised"], dtype)
     if p["reward_clip"]:
         rewards, share = clipped_rewards(rewards, p["reward_clip"])
-        expect(share, wanted["reward_clip_frac"])
-    expect(rewards, wanted["clipped"])
+        expect(share, wanted["reward_clip_frac"], dtype)
+    expect(rewards, wanted["clipped"], dtype)
     shaped = group_baseline(rewards, torch.tensor(FIXTURE["groups"]), KINDS[p["kind"]])[0]
-    expect(shaped, wanted["shaped"])
+    expect(shaped, wanted["shaped"], dtype)
     found = shaped[:, None] * mask()
     found = whitened(found, mask()) if p["advantages_norm"] else found
     found, share = clipped_advantages(found, mask(), p["advantage_clip"])
-    expect(found, wanted["advantages"])
-    expect(share, wanted["advantage_clip_frac"])
+    expect(found, wanted["advantages"], dtype)
+    expect(share, wanted["advantage_clip_frac"], dtype)
 
 
+@BOTH
 @cases("overlong")
-def test_overlong_punishment(case):
+def test_overlong_punishment(case, dtype):
     p = case["params"]
-    lengths = torch.tensor(p["lengths"], dtype=torch.float64)
-    expect(overlong_penalty(lengths, p["max_len"], p["buffer_len"], p["factor"]), case["outputs"]["penalty"])
+    lengths = torch.tensor(p["lengths"], dtype=dtype)
+    expect(overlong_penalty(lengths, p["max_len"], p["buffer_len"], p["factor"]), case["outputs"]["penalty"], dtype)
 
 
 @cases("dynamic_sampling")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from golden import cases, expect
+from golden import BOTH, cases, expect
 
 from lightrft.models.forward import token_logprobs
 
@@ -38,19 +38,19 @@ def test_extreme_logits_have_finite_gradients(batch_of, what):
         expect(logits.grad, [[[-1.0, 1.0, 0.0], [0.0, -0.5, 0.5], [0.0, 0.0, 0.0]]], torch.float32)
 
 
+@BOTH
 @pytest.mark.parametrize("what", ["logp", "entropy"])
 @cases("logits")
-def test_logprobs_entropy_and_their_gradients(case, what, batch_of):
-    """In float32, which is what log-probabilities are taken in."""
+def test_logprobs_entropy_and_their_gradients(case, what, batch_of, dtype):
     p, wanted = case["params"], case["outputs"]
-    given = torch.tensor(p["logits"])
-    last = torch.full((2, 1, given.shape[-1]), float("nan"))  # nothing is predicted from the last position
+    given = torch.tensor(p["logits"], dtype=dtype)
+    last = torch.full((2, 1, given.shape[-1]), float("nan"), dtype=dtype)  # nothing is predicted from the last position
     logits = torch.cat([given, last], 1).requires_grad_()
     rows = [((0, *labels), (0, 1, 1, 1)) for labels in p["labels"]]
     model = GivenLogits(logits)
     scores = token_logprobs(model, model, batch_of(rows, temperature=p["temperature"]), entropy="gradient")
     found = {"logp": scores.logprobs, "entropy": scores.entropy}[what]
     found.sum().backward()
-    expect(found[:, 1:], wanted[what], torch.float32)
-    expect(logits.grad[:, :-1], wanted[f"d{what}_dlogits"], torch.float32)
+    expect(found[:, 1:], wanted[what], dtype)
+    expect(logits.grad[:, :-1], wanted[f"d{what}_dlogits"], dtype)
     assert bool(logits.grad[:, -1].eq(0).all())
