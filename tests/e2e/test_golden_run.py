@@ -25,10 +25,10 @@ ESTIMATORS = {
 }
 FLAGS = "--fsdp --max_steps 10 --train_batch_size 8 --lr_warmup_steps 3 --save_interval 0 --quiet"
 FLAGS += " --actor_learning_rate 1e-4 --adam_epsilon 1e-3"
-REWARD = "--reward_fn shaped.py:length --reward_running_norm"  # varies from sample to sample, so that every group has something to learn from
+REWARD = "--reward_fn shaped.py:length --reward_running_norm"  # varies in every group: all have something to learn from
 
-# The model is warmed up anew on every machine, and float32 rounds otherwise on other processors. Measured between AVX-512
-# and no vector instructions at all: up to 1.8e-3 relative. Two runs on one machine are equal.
+# The model is warmed up anew on every machine, and float32 rounds otherwise on other processors. Measured between
+# AVX-512 and no vector instructions at all: up to 1.8e-3 relative. Two runs on one machine are equal.
 RELATIVE, ABSOLUTE = 4e-3, 1e-4
 SHOWN = 6  # digits of what is committed
 EACH = 997  # every so many weights of a tensor are committed, beside its norm
