@@ -206,7 +206,8 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}~/])/(?:work|root|home|Users|mnt|workspace
 def texts() -> Iterator[tuple[str, str]]:
     for folder, inner, names in os.walk(ROOT):
         inner[:] = sorted(n for n in inner if not (n in IGNORED or n.startswith(".venv") or n.endswith(".egg-info")))
-        for path in (Path(folder, name) for name in names if name not in IGNORED):  # .git is a file in a second checkout
+        # .git is a file in a second checkout
+        for path in (Path(folder, name) for name in names if name not in IGNORED):
             try:
                 text = path.read_text(encoding="utf-8") if path != Path(__file__) else ""
             except (UnicodeDecodeError, FileNotFoundError):
