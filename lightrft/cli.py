@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from lightrft.args import Args, check, parse
 from lightrft.args.show import print_args
 from lightrft.errors import Refused, RunFailed
+from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
     from lightrft.args.settings import Notice
@@ -28,6 +29,11 @@ ENVIRONMENT = {  # good defaults for what the user has not set; run.json shows t
 def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     """Exit code 0 finished, or stopped by a signal after saving; 2 refused; 1 failed during the run."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with steady_streams():
+        return _ended(words, program)
+
+
+def _ended(words: Sequence[str], program: str) -> int:
     try:
         return _run(words, program)
     except KeyboardInterrupt:
@@ -39,8 +45,7 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
         print(f"error: a path is too long: {str(error.filename)[:60]}...; give a shorter one", file=sys.stderr)
         return Refused.exit_code
     except (Refused, RunFailed) as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr, flush=True)
+        _tell((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
         return error.exit_code
 
 
@@ -48,7 +53,7 @@ def _run(words: Sequence[str], program: str) -> int:
     world_size = _world_size(os.environ.get("WORLD_SIZE", "1"))
     args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
-        print(print_args(args, args.run.print_args))
+        _show(print_args(args, args.run.print_args))
         return 0
     notices = check(args, world_size, strict=args.run.strict_args, program=program)
     for name, value in ENVIRONMENT.items():
@@ -64,11 +69,21 @@ def _world_size(text: str) -> int:
     return int(text)
 
 
-def _tell(lines: Iterable[str]) -> None:
+def _tell(lines: Iterable[str], stream: TextIO | None = None) -> None:
     """A reader who has closed the pipe, or a full disk, keeps no run from starting."""
     with suppress(OSError):
         for line in lines:
-            print(line, flush=True)
+            print(line, file=stream, flush=True)
+
+
+def _show(text: str) -> None:
+    """What the command was called for: a reader may close the pipe early, but nothing else may lose it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise RunFailed(f"standard output cannot be written to: {error.strerror}") from error
 
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:

@@ -183,7 +183,7 @@ def _metavar(flag: Flag) -> str:
         return "{" + ",".join(map(str, allowed)) + "}"
     if flag.kind.shape == "pairs":
         return "NAME=NUMBER ..."
-    word = {int: "INT", float: "FLOAT"}.get(flag.kind.of, "TEXT")
+    word = "PATH" if flag.record.path else {int: "INT", float: "FLOAT"}.get(flag.kind.of, "TEXT")
     return f"{word} ..." if flag.kind.shape == "list" and not flag.kind.count else word
 
 

@@ -49,6 +49,7 @@ class Record:
     derive: Callable[[Args], Any] | None
     unset: str | None
     unbuilt: str | None
+    path: bool
 
     def allowed(self) -> tuple[str | int, ...] | None:
         return self.choices() if callable(self.choices) else self.choices
@@ -69,6 +70,8 @@ class Record:
             return "is empty: give a value or leave the flag out"
         if isinstance(item, str) and "\0" in item:
             return "holds a NUL character; remove it"
+        if isinstance(item, str) and not _is_text(item):
+            return f"{ascii(item)} holds bytes that are no text in UTF-8; rename it, or start with PYTHONUTF8=1"
         if allowed is not None and item not in allowed:
             names = [str(choice) for choice in allowed]
             return f"{as_text(item)} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"
@@ -100,18 +103,20 @@ def arg(
     derive: Callable[[Args], Any] | None = None,
     unset: str | None = None,
     part: str | None = None,
+    path: bool = False,
 ) -> Any:
     """A dataclass field that carries its flag's record.
 
     `opposites` are further names of a switch that turn it off. `matters(args)` is the reason why the flag, once typed,
     can have no effect in this configuration, or None. `derive(args)` fills a default that follows from other flags;
     `unset` says in words what a default of None means. `part` names the part of the project that is to build the flag.
+    `path`: a file or folder, or the name of a model or data set in its place; args/paths.py expands it.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     record = Record(
         help=help, default=default, required=required, **limits, choices=choices, recommended=recommended,
         aliases=aliases, opposites=opposites, nargs=nargs, matters=matters, witness=witness, derive=derive,
-        unset=unset, unbuilt=part,
+        unset=unset, unbuilt=part, path=path,
     )  # fmt: skip
     metadata = {RECORD: record}
     if required:
@@ -151,6 +156,15 @@ def as_text(value: Any) -> str:
     if isinstance(value, str) and (value.split() != [value]):
         return repr(value)
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _is_text(word: str) -> bool:
+    """Undecodable bytes of a command line arrive as lone surrogates, which no file of ours can hold."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightrft.args.convert import Wrong
 from lightrft.args.names import VALUES
+from lightrft.args.paths import expanded
 from lightrft.args.surface import Flag
 from lightrft.args.unbuilt import about_choice
 
@@ -45,7 +46,7 @@ class Notice:
 def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -> Setting | Problem:
     """`read()` converts the value; `shown` is the flag as the user reads it: --seed, or run.yaml:3: seed."""
     try:
-        value = read()
+        value = expanded(read()) if flag.record.path else read()
     except Wrong as wrong:
         return Problem((flag.name,), f"{shown} {wrong}")
     value = VALUES.get((flag.name, value), value) if isinstance(value, str) else value

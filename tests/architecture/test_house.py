@@ -29,7 +29,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"types", "args"},
-    {"errors"},
+    {"errors", "streams"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

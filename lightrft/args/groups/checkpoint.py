@@ -30,6 +30,7 @@ class CheckpointArgs:
         "The run's folder; the final model, summary.json and, by default, logs and checkpoints.",
         required=True,
         witness=Witness("--save_path {save_path}/elsewhere", "files"),
+        path=True,
     )
     ckpt_path: str = arg(
         None,
@@ -37,6 +38,7 @@ class CheckpointArgs:
         derive=_checkpoints_folder,
         unset="<save_path>/checkpoints",
         witness=Witness("--ckpt_path {save_path}/elsewhere", "files", given=OFTEN),
+        path=True,
     )
     load_checkpoint: bool = arg(
         False,

@@ -52,6 +52,7 @@ class DataArgs:
         "Prompts: .jsonl, .json, .csv or .parquet files, dataset folders or names, reasoning_gym:<task>.",
         required=True,
         witness=Witness("--prompt_data eval.jsonl", "metrics"),
+        path=True,
     )
     prompt_split: str = arg(
         "train",

@@ -39,6 +39,7 @@ class EvaluationArgs:
         (),
         "Held-out prompts, evaluated before and after training.",
         witness=Witness("--eval_data add.jsonl", "summary"),
+        path=True,
     )
     eval_split: str = arg(
         "test",

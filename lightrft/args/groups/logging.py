@@ -42,6 +42,7 @@ class LoggingArgs:
         derive=_logs_folder,
         unset="<save_path>/logs",
         witness=Witness("--log_dir {save_path}/elsewhere", "files"),
+        path=True,
     )
     plot_every: int = arg(
         10, "Draw the plots every so many steps; 0 = never.", ge=0, witness=Witness("--plot_every 1", "files")
@@ -51,6 +52,7 @@ class LoggingArgs:
         "Folder for TensorBoard's event files.",
         unset="no TensorBoard",
         witness=Witness("--use_tensorboard {save_path}/tensorboard", "files"),
+        path=True,
     )
     use_wandb: str | None = arg(
         None,

@@ -25,9 +25,15 @@ class ModelArgs:
         "Model and tokenizer to train: a path or a hub name.",
         required=True,
         witness=Witness("--pretrain tiny_other", "metrics"),
+        path=True,
     )
     reward_pretrain: tuple[str, ...] = unbuilt(
-        "rewards", (), "Reward models: a path, or name=path.", "--reward_pretrain folder", unset="no reward model"
+        "rewards",
+        (),
+        "Reward models: a path, or name=path.",
+        "--reward_pretrain folder",
+        unset="no reward model",
+        path=True,
     )
     remote_rm_url: tuple[str, ...] = unbuilt(
         "rewards",
@@ -42,6 +48,7 @@ class ModelArgs:
         unset="--pretrain",
         matters=no_critic,
         witness=Witness("--critic_pretrain tiny_critic", "metrics", given=WITH_CRITIC),
+        path=True,
     )
     freezing_actor_steps: int = arg(
         0,
@@ -93,6 +100,7 @@ class ModelArgs:
         "Folder of models downloaded from the hub.",
         unset="the hub library's own",
         witness=Witness("--cache_dir no_such_hub", "refused", given="--pretrain tests/tiny --cache_dir hub"),
+        path=True,
     )
     disable_fast_tokenizer: bool = arg(
         False,
@@ -121,7 +129,7 @@ class ModelArgs:
         unset="--actor_learning_rate",
     )
     lora_path: str | None = unbuilt(
-        "distributed", None, "PEFT adapter to start from.", "--lora_path folder", unset="a new adapter"
+        "distributed", None, "PEFT adapter to start from.", "--lora_path folder", unset="a new adapter", path=True
     )
     load_in_4bit: bool = unbuilt("distributed", False, "QLoRA: the frozen weights in 4 bits.", "--load_in_4bit")
     bits: int = unbuilt("distributed", 16, "Bits of the frozen weights.", "--bits 4", choices=(4, 8, 16))

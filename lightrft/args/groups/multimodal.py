@@ -11,7 +11,12 @@ class MultimodalArgs:
 
     mixed_mm_data: bool = unbuilt("vision", False, "Rows with and without images in one step.", "--mixed_mm_data")
     processor: str | None = unbuilt(
-        "vision", None, "Processor of images, a path or hub name.", "--processor folder", unset="that of --pretrain"
+        "vision",
+        None,
+        "Processor of images, a path or hub name.",
+        "--processor folder",
+        unset="that of --pretrain",
+        path=True,
     )
     max_pixels: int | None = unbuilt(
         "vision", None, "Most pixels of one image.", "--max_pixels 1000000", ge=1, unset="the processor's own"

@@ -34,6 +34,7 @@ class RewardArgs:
         (),
         "Reward functions: a rule's name or file.py:function.",
         witness=Witness("--reward_fn shaped.py:length", "metrics"),
+        path=True,
     )
     reward_weights: Mapping[str, float] = arg(
         {},
@@ -81,7 +82,12 @@ class RewardArgs:
     )
     reward_workers: int = unbuilt("rewards", 1, "Processes that compute rewards.", "--reward_workers 4", ge=1)
     judge_template: str | None = unbuilt(
-        "rewards", None, "File with the question to a judge.", "--judge_template judge.txt", unset="a built-in one"
+        "rewards",
+        None,
+        "File with the question to a judge.",
+        "--judge_template judge.txt",
+        unset="a built-in one",
+        path=True,
     )
     judge_url: str | None = unbuilt(
         "rewards", None, "OpenAI-compatible judge.", "--judge_url http://localhost:8000/v1", unset="no judge"

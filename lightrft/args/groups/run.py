@@ -14,6 +14,7 @@ class RunArgs:
         (),
         "YAML files of flags, flat or under their group; a later file wins, the command line wins over all.",
         witness=Witness("--config other.yaml", "metrics"),
+        path=True,
     )
     mode: str | None = arg(
         None,

@@ -1,0 +1,37 @@
+"""Standard output and standard error that never end a run."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+@contextmanager
+def steady_streams() -> Iterator[None]:
+    """What an encoding cannot hold is written as an escape; what a reader who has gone cannot take is dropped.
+
+    Without the latter Python reports the closed pipe once more while it shuts down, and exits with 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                _empty(stream)
+
+
+def _empty(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: the stream is closed already
+        if not stream.closed:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
