@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import AdvantageFunction, Advantages, AdvantageSettings
 from lightrft.algorithms.functional import Groups, group_statistics, kl_penalty, masked
-from lightrft.algorithms.ranks import ONE_RANK, Ranks, largest, moments
+from lightrft.algorithms.ranks import ONE_RANK, Ranks, constant, moments
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ def from_groups(kind: str) -> AdvantageFunction:
 
     def advantage(batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Advantages:
         per_response, groups = group_baseline(batch.rewards, batch.group, kind, ranks)
-        spread = per_response.float()[:, None].expand(batch.response_mask.shape)
+        spread = per_response[:, None].expand(batch.response_mask.shape)
         return Advantages(masked(spread, batch.response_mask), batch.rewards.isfinite(), _group_metrics(groups))
 
     return advantage
@@ -125,7 +125,7 @@ def from_returns(baseline: str | None, *, discounted: bool) -> AdvantageFunction
         mask = batch.response_mask * valid[:, None]
         each = step_rewards(batch, rewards, mask, settings)
         found = discounted_returns(each, mask, settings.gamma if discounted else 1.0)
-        return Advantages(found.float(), valid, metrics)
+        return Advantages(found, valid, metrics)
 
     return advantage
 
@@ -137,12 +137,12 @@ def from_values(batch: Batch, settings: AdvantageSettings, ranks: Ranks) -> Adva
     each = step_rewards(batch, batch.rewards, mask, settings)
     found, returns = generalized_advantages(each, batch.values.double(), mask, settings.gamma, settings.lambd)
     metrics = {"critic/explained_variance": explained_variance(batch.values.double(), returns, mask, ranks)}
-    return Advantages(found.float(), valid, metrics, returns.float())
+    return Advantages(found, valid, metrics, returns)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, ranks: Ranks = ONE_RANK) -> float:
     """1 - var(R - V) / var(R) over trained tokens: 1 = perfect, 0 = as good as a constant; 0 where R is constant."""
-    if largest(returns, mask, ranks) <= -largest(-returns, mask, ranks):
+    if constant(returns, mask, ranks):
         return 0.0
     errors, whole = moments(returns - values, mask, ranks)[1], moments(returns, mask, ranks)[1]
     return float(1 - errors / whole)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lightrft.algorithms.ranks import Ranks
+from lightrft.algorithms.functional import masked
+from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class AdvantageSettings:
 
 @dataclass(frozen=True)
 class Advantages:
-    """advantages [B, T] float32, 0 where the mask is 0; valid [B] bool, False for samples that must not train.
+    """advantages [B, T] float64, 0 where the mask is 0; valid [B] bool, False for samples that must not train.
 
-    returns [B, T]: what a critic learns, where there is one.
+    returns [B, T] float64: what a critic learns, where there is one. Both are rounded to float32 last, after whitening.
     """
 
     advantages: Tensor
@@ -104,20 +105,33 @@ class Estimator:
     def fill_advantages(
         self, batch: Batch, settings: AdvantageSettings, ranks: Ranks
     ) -> tuple[Batch, Mapping[str, float]]:
-        """The batch with its advantages, invalid samples masked out of every denominator, and metrics.
+        """The batch with its advantages (float32), invalid samples masked out of every denominator, and metrics.
 
-        batch: this rank's rows of the rollout step; groups and whitening are over the rows of all ranks.
+        batch: this rank's rows of the rollout step; groups and whitening are over the rows of all ranks. A row with
+        an advantage or return that float32 cannot hold is masked out as well: one such number would be in every loss.
         """
         found = self.advantage(batch, settings, ranks)
         mask = batch.response_mask * found.valid[:, None]
-        advantages, metrics = found.advantages, dict(found.metrics)
+        finite = finite_rows(found.advantages, mask) & finite_rows(found.returns, mask)
+        metrics = {**found.metrics, "policy/nonfinite_frac": mean((~finite).double(), ranks)}
+        mask = mask * finite[:, None]
+        advantages = masked(found.advantages, mask)
         if settings.whiten:
             advantages = whitened(advantages, mask, ranks)
         if settings.clip > 0:
             advantages, outside = clipped_advantages(advantages, mask, settings.clip, ranks)
             metrics["policy/advantage_clip_frac"] = outside
-        filled = {"advantages": advantages, "response_mask": mask}
-        return batch.filled(**filled, **({} if found.returns is None else {"returns": found.returns})), metrics
+        filled = {"advantages": advantages.float(), "response_mask": mask}
+        if found.returns is not None:
+            filled["returns"] = masked(found.returns, mask).float()
+        return batch.filled(**filled), metrics
+
+
+def finite_rows(values: Tensor | None, mask: Tensor) -> Tensor:
+    """[B] bool: whether float32 can hold all of a row's values [B, T] where the mask is 1. No values are fine."""
+    if values is None:
+        return mask.new_ones(len(mask)).bool()
+    return masked(values, mask).float().isfinite().all(-1)
 
 
 def load_estimator(name: str) -> Estimator:

@@ -1,7 +1,8 @@
 """Policy losses, per token `[B, T]`; one aggregation reduces them (functional.aggregate).
 
-Inputs are `[B, T]`; only `logprobs` carries a gradient. d = logprobs - old_logprobs is held within +-20 before any exp,
-and nowhere else: a loss linear in d keeps its gradient however far apart the policies are.
+Inputs are `[B, T]`; only `logprobs` carries a gradient. What goes into an exp is held within +-20, d = logprobs -
+old_logprobs for a ratio per token and its mean for one per row, and nothing else is: a loss linear in d keeps its
+gradient however far apart the policies are.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def sequence_ratio_loss(
     """
     d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
     assert _constant_in_rows(advantages, mask), "gspo takes one advantage per response; use gspo_token"
-    ratio = row_mean(bounded(d), mask).exp()
+    ratio = bounded(row_mean(d, mask)).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
     return _with_sequence_metrics(loss, ratio.detach(), d.detach(), advantages, mask, low, high)
 
@@ -69,8 +70,9 @@ def token_sequence_ratio_loss(
 ) -> TokenLoss:
     """GSPO-token: s_t = sg[s] exp(logprob - sg[logprob]) has the value of the row's ratio and a gradient per token."""
     d, advantages = log_ratio(logprobs, old_logprobs, mask), masked(advantages, mask)
-    near = bounded(d)
-    ratio = (row_mean(near.detach(), mask) + near - near.detach()).exp()
+    mean = row_mean(d.detach(), mask)
+    own = (d - d.detach()).where(mean == bounded(mean), 0.0)  # as gspo's: no gradient beyond the bound
+    ratio = (bounded(mean) + own).exp()
     loss = masked(ppo_clip(ratio, advantages, low, high), mask)
     return _with_sequence_metrics(loss, ratio.detach(), d.detach(), advantages, mask, low, high)
 

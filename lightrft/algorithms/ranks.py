@@ -47,10 +47,11 @@ def mean(values: Tensor, ranks: Ranks) -> float:
     return share(values, values.new_ones(values.shape), ranks)
 
 
-def largest(values: Tensor, mask: Tensor, ranks: Ranks) -> float:
-    """The maximum where the mask is 1, over all ranks; -inf where that is nowhere."""
-    here = max(values[mask == 1].tolist(), default=-float("inf"))
-    return max(ranks.gather([here]))
+def constant(values: Tensor, mask: Tensor, ranks: Ranks) -> bool:
+    """Whether all values where the mask is 1, on all ranks, are equal; also where there are none."""
+    kept = values[mask == 1]
+    ends = ranks.gather([(float(kept.min()), float(kept.max()))] if kept.numel() else [])
+    return not ends or max(high for _, high in ends) <= min(low for low, _ in ends)
 
 
 def moments(values: Tensor, mask: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:

@@ -45,14 +45,12 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Sample standard deviation (ddof 1); 1 where nothing has varied yet, so that dividing by it is harmless."""
-        if self.count < 2 or self.squares == 0:
-            return 1.0
-        return math.sqrt(self.squares / (self.count - 1))
+        """Sample standard deviation (ddof 1): 0 after equal values; 1 after fewer than two, which have none."""
+        return math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 1.0
 
     def normalised(self, rewards: Tensor, *, minus_mean: bool) -> Tensor:
-        """With the state as it is: `update` comes first."""
-        return (rewards - self.mean * minus_mean) / self.std
+        """With the state as it is: `update` comes first. Where nothing has varied yet, the scale stays."""
+        return (rewards - self.mean * minus_mean) / (self.std or 1.0)
 
 
 def clipped_rewards(rewards: Tensor, limit: float, ranks: Ranks = ONE_RANK) -> tuple[Tensor, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.ranks import ONE_RANK, Ranks, moments, share
+from lightrft.algorithms.ranks import ONE_RANK, Ranks, constant, moments, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,12 @@ VARIANCE_FLOOR = 1e-8
 
 
 def whitened(advantages: Tensor, mask: Tensor, ranks: Ranks = ONE_RANK) -> Tensor:
-    """(A - mean) / sqrt(max(var, 1e-8)) over the rollout step's trained tokens; population variance; 0 elsewhere."""
+    """(A - mean) / sqrt(max(var, 1e-8)) over the rollout step's trained tokens; population variance; 0 elsewhere.
+
+    Equal ones give exactly 0: the mean of equal numbers need not equal them, and the rest would be blown up.
+    """
+    if constant(advantages, mask, ranks):
+        return masked(advantages * 0, mask)
     mean, variance = moments(advantages, mask, ranks)
     centred = masked(advantages.double() - mean, mask)
     return (centred / variance.clamp(min=VARIANCE_FLOOR).sqrt()).to(advantages.dtype)

@@ -79,7 +79,8 @@ def test_advantages_are_rounded_once(case, dtype, batch_of):
     """Statistics in float64, then one rounding to float32 (6e-8): tighter than the fixture's tolerance."""
     rewards, groups = torch.tensor(case["params"]["rewards"], dtype=dtype), torch.tensor(case["params"]["groups"])
     batch = batch_of([((1, 5, 6), (0, 1, 1))] * 8, rewards=rewards, group=groups)
-    found = load_estimator("group_norm").advantage(batch, AdvantageSettings(), ONE_RANK).advantages
+    filled, _ = load_estimator("group_norm").fill_advantages(batch, AdvantageSettings(), ONE_RANK)
+    found = filled.advantages
     assert found.dtype == torch.float32
     wanted = torch.tensor(case["outputs"]["advantages"], dtype=torch.float64)
     torch.testing.assert_close(found[:, 1].double(), wanted, rtol=1e-7, atol=0)

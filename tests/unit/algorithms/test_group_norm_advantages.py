@@ -101,7 +101,7 @@ def test_an_invalid_sample_leaves_statistics_and_every_denominator(batch_of, bad
     torch.testing.assert_close(filled.advantages, wanted, rtol=1e-7, atol=0)  # one rounding to float32
     assert filled.response_mask.tolist() == [[0, 1, 1], [0, 0, 0], [0, 1, 1], [0, 1, 0]]
     assert batch.response_mask[1].tolist() == [0, 1, 0]  # the batch that was given is not edited
-    assert metrics == {"reward/constant_groups_frac": 0.0}
+    assert metrics == {"reward/constant_groups_frac": 0.0, "policy/nonfinite_frac": 0.0}
 
 
 def test_the_share_of_constant_groups_is_reported(batch_of):

@@ -138,6 +138,19 @@ def test_the_distance_that_is_watched_is_never_negative(loss_of, size):
         torch.testing.assert_close(found, d.square() / 2 * (mask == 1), rtol=1e-2, atol=1e-7 * size)
 
 
+@pytest.mark.parametrize("name", ["gspo", "gspo_token"])
+def test_the_ratio_of_a_response_is_held_and_not_its_tokens(name):
+    """One token at d = -60 among ten at 0: s = exp(-6), and each token has the gradient -A s / 10 (S3.1, S3.2). At
+    d = 300 the mean of 30 is held at 20, where there is no gradient any more."""
+    one, zeros = torch.ones(1, 10, dtype=torch.long), torch.zeros(1, 10, dtype=torch.float64)
+    for d, ratio, slope in ((-60.0, math.exp(-6), 1.0), (60.0, math.exp(6), 1.0), (300.0, math.exp(20), 0.0)):
+        a = 2.0 if d < 0 else -2.0  # the side that is not clipped
+        logp = zeros.index_fill(1, torch.tensor([3]), d)
+        loss, grad = gradient(LOSSES[name], (logp, zeros, zeros + a, one))
+        assert float(loss) == pytest.approx(-a * ratio, rel=1e-12)
+        torch.testing.assert_close(grad, zeros - slope * a * ratio / 10, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("lengths", [(257, 272), (11, 13)])
 def test_any_size_of_advantage_is_constant_in_its_row(lengths):
     """One success among 64: the mean over a row of so large a number is another float32."""
