@@ -90,6 +90,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build import build_trainer  # imports torch
     from lightrft.plan import plan
     from lightrft.preflight import check_inputs
+    from lightrft.strategy.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
     inputs = check_inputs(args)
@@ -98,6 +99,10 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
         _tell(lines)
-    if not only_check:
+    if only_check:
+        return 0
+    try:
         build_trainer(args, inputs).fit()
+    finally:
+        leave_world()
     return 0

@@ -111,7 +111,13 @@ class Trainer:
             else:
                 self._stop_early()
         finally:
-            self.loggers.close()
+            self.close()
+
+    def close(self) -> None:
+        """Every way out of a run ends here."""
+        self.loggers.close()
+        for engine in self.sync.engines:
+            engine.close()
 
     def _turn(self) -> None:
         step, episode = self.progress.step + 1, self.prompts.episode

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
-from lightrft.strategy.launch import Collectives
+from lightrft.strategy.launch import Collectives, when_leaving
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 TAG = "zero"
@@ -50,6 +50,12 @@ class DeepSpeedStrategy(Collectives):
         self.world, self.precision = world, precision.compute
         self.stage = effective_stage(zero_stage, world.dp_size)
         self.deepspeed = _deepspeed()
+        when_leaving(self._forget_groups)
+
+    def _forget_groups(self) -> None:
+        """DeepSpeed keeps groups of its own, which would outlive the process group that they belong to."""
+        if self.deepspeed.comm.is_initialized():
+            self.deepspeed.comm.destroy_process_group()
 
     def _config(self, optim: OptimArgs) -> dict[str, Any]:
         return {

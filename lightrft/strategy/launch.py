@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ from lightrft.strategy.base import World
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
+_forget: list[Callable[[], None]] = []  # of libraries that keep process groups of their own
+_lone: dict[str, str] = {}  # torchrun's variables, where they are ours
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -25,7 +29,8 @@ def _free_port() -> int:
 def _alone() -> None:
     """torchrun's variables for one process; DeepSpeed looks for them and otherwise wants MPI."""
     lone = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    os.environ.update({name: str(value) for name, value in lone.items()})
+    _lone.update({name: str(value) for name, value in lone.items()})
+    os.environ.update(_lone)
 
 
 def _device() -> torch.device:
@@ -50,8 +55,20 @@ def join_world() -> World:
 
 
 def leave_world() -> None:
+    """Ends the process group, if there is one; `join_world` can then be called again."""
+    if not dist.is_initialized():
+        return
+    while _forget:
+        _forget.pop()()
     if dist.is_initialized():
         dist.destroy_process_group()
+    while _lone:
+        del os.environ[_lone.popitem()[0]]
+
+
+def when_leaving(forget: Callable[[], None]) -> None:
+    """`forget` is called by the next `leave_world`."""
+    _forget.append(forget)
 
 
 class Collectives:
@@ -70,6 +87,3 @@ class Collectives:
         parts: list[list[Any]] = [[] for _ in range(self.world.size)]
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
-
-    def close(self) -> None:
-        leave_world()

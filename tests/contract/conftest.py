@@ -20,6 +20,12 @@ def world() -> Iterator[World]:
     leave_world()
 
 
+@pytest.fixture(autouse=True)
+def _joined(world: World) -> None:
+    """Runs in between (tests/e2e) leave the world that they find."""
+    join_world()
+
+
 @pytest.fixture
 def trained(world: World) -> Callable[..., Trained]:
     """trained(flags, seed=0, reference_seed=None)"""
