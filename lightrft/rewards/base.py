@@ -10,6 +10,8 @@ from typing import Protocol
 from lightrft.errors import RunFailed
 from lightrft.types import Reward, Rollout
 
+MOST_OF_AN_ERROR = 200
+
 
 class RewardSource(Protocol):
     """`name` keys its part in `Reward.parts` and in `--reward_weights`."""
@@ -35,7 +37,13 @@ def checked(value: float) -> Reward:
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """At most 200 characters that every console and file can take, whatever the error holds."""
+    try:
+        text = str(error)
+    except Exception:  # users' and libraries' errors too
+        text = "its text cannot be made"
+    line = " ".join(f"{type(error).__name__}: {text[:MOST_OF_AN_ERROR]}".split())[:MOST_OF_AN_ERROR]
+    return line.encode("utf-8", "backslashreplace").decode()
 
 
 def check_some_valid(rollouts: Sequence[Rollout], step: int) -> None:

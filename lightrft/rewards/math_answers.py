@@ -1,10 +1,11 @@
 """Whether an answer equals the reference as mathematics, through the math-verify library.
 
-`judge` works in the calling process and may take for ever (`9**9**9**9`); `math_process.py` gives it a limit.
+`judge` works in the calling process and may take for ever (`9**9**9**9`); the rules ask it in `sandbox.py`.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from decimal import Decimal
 from typing import Any
@@ -25,6 +26,12 @@ REPAIRS = (
     (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
     (re.compile(r"(?<![\d/.])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
 )
+
+
+def load() -> None:
+    import math_verify  # noqa: F401  # now, outside of the first answer's time
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we took its limit away
 
 
 def judge(response: str, reference: str, boxed_only: bool) -> float:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
-from lightrft.args.groups.data import GENERATED
 from lightrft.rewards.base import checked, invalid, one_line
-from lightrft.rewards.math_process import shared_process
+from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
+from lightrft.rewards.sandbox import Unjudged, sandbox
 from lightrft.types import Prompt, Reward, Rollout
 
 # 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
@@ -20,8 +19,6 @@ NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?|(?<![0-9])\.[0-9]+"
 )
 FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
-RUN_THE_ANSWER = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}  # these call eval() on it
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def last_number(response: str, reference: Any, rollout: Rollout | None = None) -> float:
@@ -63,12 +60,17 @@ def exact(response: str, reference: Any, rollout: Rollout | None = None) -> floa
 
 def math_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
     r"""1.0 if the response's answer equals the reference as mathematics (see `math_answers.judge`), else 0.0."""
-    return shared_process().judge(response, _text(reference), boxed_only=False)
+    return _as_mathematics(response, reference, boxed_only=False)
 
 
 def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
     r"""As `math_answer`, but only what stands in the last `\boxed{}` counts: without one the response is wrong."""
-    return shared_process().judge(response, _text(reference), boxed_only=True)
+    return _as_mathematics(response, reference, boxed_only=True)
+
+
+def _as_mathematics(response: str, reference: Any, *, boxed_only: bool) -> float:
+    judge = sandbox("lightrft.rewards.math_answers")
+    return judge.ask("judge", response, _text(reference), boxed_only, what="comparing the answer")
 
 
 def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
@@ -78,25 +80,6 @@ def well_formed(response: str, reference: Any = None, rollout: Rollout | None = 
     """
     once = all(response.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
     return float(once and FORMAT.fullmatch(response) is not None)
-
-
-def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> float:
-    """The score in [0, 1] of the task's own verifier, for the last `<answer>` block if there is one, else for all."""
-    if not _from_gym(rollout.prompt):
-        raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
-    task = rollout.prompt.source.removeprefix(GENERATED)
-    if task in RUN_THE_ANSWER:
-        raise ValueError(f"the verifier of {task} would run the model's answer as Python; use another --reward_fn")
-    answers = ANSWER.findall(response)
-    answer = (answers[-1] if answers else response).strip()
-    return float(_verifier(task)(answer, rollout.prompt.columns["entry"]))
-
-
-@cache
-def _verifier(task: str) -> Callable[..., float]:
-    import reasoning_gym
-
-    return reasoning_gym.get_score_answer_fn(task)
 
 
 def _text(reference: Any) -> str:
@@ -116,10 +99,6 @@ def _has_number(prompt: Prompt) -> bool:
         return read_last_number(_text(prompt.reference)) is not None
     except (ValueError, TypeError):
         return False
-
-
-def _from_gym(prompt: Prompt) -> bool:
-    return prompt.source.startswith(GENERATED) and "entry" in prompt.columns
 
 
 @dataclass(frozen=True)
@@ -144,7 +123,7 @@ RULES = {
     "math": Rule(math_answer, REFERENCE, _has_reference, *MATH_VERIFY),
     "boxed": Rule(boxed_answer, REFERENCE, _has_reference, *MATH_VERIFY),
     "format": Rule(well_formed),
-    "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", _from_gym),
+    "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", from_gym),
 }
 
 
@@ -166,5 +145,7 @@ class RuleReward:
     def _one(self, rollout: Rollout) -> Reward:
         try:
             return checked(float(self._judge(rollout.response, rollout.prompt.reference, rollout)))
+        except Unjudged as reason:
+            return invalid(str(reason))
         except Exception as error:  # verifiers are other people's code
             return invalid(one_line(error))

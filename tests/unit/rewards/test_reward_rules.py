@@ -112,7 +112,13 @@ def test_reasoning_gym_cannot_judge_other_rows(rollout):
     assert "not from reasoning_gym (source 'gsm8k')" in reward.error
 
 
-def test_a_verifier_that_would_run_the_answer_is_not_called(rollout):
-    row = rollout("__import__('os')", "x", source="reasoning_gym:n_queens", columns={"entry": {"answer": "x"}})
-    [reward] = RuleReward("reasoning_gym").score([row])
-    assert "n_queens would run the model's answer as Python" in reward.error
+@pytest.mark.parametrize("task", ["n_queens", "binary_matrix", "spiral_matrix", "string_insertion"])
+def test_a_verifier_that_runs_the_answer_judges_in_the_sandbox(rollout, task):
+    """The answer of the entry is in reach of what these verifiers evaluate."""
+    entry = reasoning_gym.create_dataset(task, seed=1, size=1)[0]
+    known = {"source": f"reasoning_gym:{task}", "columns": {"entry": entry}}
+    right = entry["answer"] or entry["metadata"]["valid_answers"][0]
+    responses = [right, "entry['answer']", "entry['metadata']['valid_answers'][0]", "__import__('os')"]
+    scores = [reward.total for reward in RuleReward("reasoning_gym").score([rollout(r, **known) for r in responses])]
+    assert scores[0] == 1.0
+    assert max(scores[1:]) < 0.1
