@@ -27,6 +27,7 @@ from lightrft.models.load import end_token_ids, load_model
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.plan import choose_precision, runtime, total_steps
 from lightrft.preflight import Inputs
+from lightrft.progress import Progress
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.recipe import (
     advantage_settings,
@@ -57,7 +58,7 @@ from lightrft.track.run_record import make_record, write_json
 from lightrft.track.tensorboard import TensorBoard
 from lightrft.track.trajectories import Trajectories
 from lightrft.track.wandb import WandB
-from lightrft.trainer import Progress, Trainer
+from lightrft.trainer import Trainer
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm

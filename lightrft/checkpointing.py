@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, RunFailed, system_says
 from lightrft.models.export import save_hf
-from lightrft.strategy.base import Handle, Strategy
-from lightrft.strategy.checkpoint import CheckpointFolder
+from lightrft.strategy.base import Handle, Strategy, shapes
+from lightrft.strategy.checkpoint import CheckpointFolder, ask_disk, size_of
+
+BYTES_PER_PARAMETER = 16  # at most: a float32 weight, its master copy, and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,36 @@ class Due:
             return True
         whole = self.every_episodes
         return bool(whole) and int(episode_after) // whole > int(episode_before) // whole
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """What goes into the checkpoint of `step` beside the models: the loop's state, as JSON, and random states."""
+
+    step: int
+    state: Mapping[str, Any]
+    random: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """path: the checkpoint that was loaded. news: what its reader has to tell.
+
+    damaged: newer ones that could not be loaded, each with the reason. left_over: of killed saves, removed now.
+    """
+
+    path: Path
+    news: list[str]
+    damaged: list[str]
+    left_over: list[str]
+
+
+class Damaged(Exception):
+    """A checkpoint that is not as it was written."""
+
+
+class SaveFailed(RunFailed):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 def random_state() -> dict[str, Any]:
@@ -73,50 +108,155 @@ class Checkpointer:
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.with_hf, self.structure = with_hf, structure
 
-    def save(self, step: int, state: Mapping[str, Any]) -> Path:
-        return self.folder.save(step, lambda path: self._write(path, state))
+    def save(self, boundary: Boundary) -> Path:
+        what = f"--ckpt_path {self.folder.path}: the checkpoint of step {boundary.step} could not be written"
+        with self._one_line(what, self.folder.path):
+            return self.folder.save(boundary.step, lambda path: self._write(path, boundary))
 
-    def _write(self, path: Path, state: Mapping[str, Any]) -> None:
-        for name, handle in self.trained.items():
-            (path / name).mkdir()
-            self.strategy.save(handle, path / name)
-        torch.save(random_state(), path / "random.pt")
-        (path / "state.json").write_text(json.dumps(state, default=str))
-        if self.with_hf:
-            (path / "hf").mkdir()
-            self._export(self.policy, path / "hf")
+    def _write(self, path: Path, boundary: Boundary) -> None:
+        """state.json last, with the sizes of the files before it: it tells whether they are whole."""
+        try:
+            for name, handle in self.trained.items():
+                (path / name).mkdir()
+                self.strategy.save(handle, path / name)
+            torch.save(dict(boundary.random), path / "random.pt")
+            models = {name: shapes(handle.model) for name, handle in self.trained.items()}
+            state = {**boundary.state, "models": models, "files": sizes(path)}
+            (path / "state.json").write_text(json.dumps(state, default=str))
+            if self.with_hf:
+                (path / "hf").mkdir()
+                self._export(self.policy, path / "hf")
+        except Exception:
+            ask_disk(path)
+            raise
 
-    def restore(self) -> tuple[Path, dict[str, Any]] | None:
-        """Loads the newest whole checkpoint and returns its loop state, or None where there is none."""
-        newest = self.folder.newest()
-        if newest is None:
-            return None
-        _, path = newest
-        state = json.loads((path / "state.json").read_text())
-        self._check_fits(state["record"]["arguments"], path)
-        for name, handle in self.trained.items():
-            self.strategy.load(handle, path / name)
-        set_random_state(torch.load(path / "random.pt", weights_only=True))
-        return path, state
+    def restore(self, apply: Callable[[Mapping[str, Any]], list[str]]) -> Restored | None:
+        """Loads the newest checkpoint that is whole, and hands the loop its state; None where there is none at all."""
+        damaged: list[str] = []
+        for step, path in self.folder.newest_first():
+            try:
+                state = self._read(path)
+                if state["progress"]["step"] != step:
+                    raise Damaged(f"its state.json is of step {state['progress']['step']}")
+                news = self._load(path, state, apply)
+            except Refused:
+                raise
+            except Exception as error:
+                damaged.append(f"{path.name} ({why_damaged(error)})")
+                continue
+            self.folder.go_back(step)
+            return Restored(path, news, damaged, self.folder.clean())
+        if damaged:
+            raise Refused(
+                f"--load_checkpoint: no checkpoint in {self.folder.path} can be loaded: {', '.join(damaged)}; "
+                "bring one back, or start anew with another --save_path"
+            )
+        self.folder.clean()
+        return None
 
-    def _check_fits(self, before: Mapping[str, Any], path: Path) -> None:
+    def _read(self, path: Path) -> dict[str, Any]:
+        """state.json, checked against the flags, the models and the other files."""
+        try:
+            state = json.loads((path / "state.json").read_text())
+        except ValueError as error:
+            raise Damaged(f"its state.json is broken: {error}") from error
+        self._check_fits(state, path)
+        for name, size in state["files"].items():
+            found = (path / name).stat().st_size
+            if found != size:
+                raise Damaged(f"{name} has {found} bytes of {size}")
+        return state
+
+    def _check_fits(self, state: Mapping[str, Any], path: Path) -> None:
         """What a checkpoint's tensors depend on must be what it was."""
+        arguments = state["record"]["arguments"]
         for flag, now in self.structure.items():
-            was = before[flag]["value"]
+            was = arguments[flag]["value"]
             if was != now:
                 raise Refused(
                     f"--{flag} {now}: the checkpoint {path} was made with {was}; go on with that, or start anew"
                 )
-        for name in self.trained:
-            if not (path / name).is_dir():
+        for name, handle in self.trained.items():
+            if name not in state["models"]:
                 raise Refused(f"--advantage_estimator: the checkpoint {path} was made without a {name}; start anew")
+            difference = first_difference(state["models"][name], shapes(handle.model))
+            if difference:
+                flag = (
+                    "pretrain" if name == "policy" or not arguments["critic_pretrain"]["value"] else "critic_pretrain"
+                )
+                raise Refused(
+                    f"--{flag}: the checkpoint {path} is of another model ({difference}); go on with the "
+                    f"--{flag} {arguments[flag]['value']} that it was made with, or start anew with another --save_path"
+                )
+
+    def _load(self, path: Path, state: Mapping[str, Any], apply: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+        numbers = torch.load(path / "random.pt", weights_only=True)
+        for name, handle in self.trained.items():
+            self.strategy.load(handle, path / name)
+        news = apply(state)
+        set_random_state(numbers)
+        return news
 
     def export(self, path: Path) -> None:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
         for name, handle in self.trained.items():
             place = path if name == "policy" else path / name
-            place.mkdir(exist_ok=True)
-            self._export(handle, place)
+            with self._one_line(f"--save_path {path}: the trained {name} could not be written", path):
+                place.mkdir(exist_ok=True)
+                self._export(handle, place)
 
     def _export(self, handle: Handle, path: Path) -> None:
         save_hf(handle.model, self.strategy.full_params(handle), self.tokenizer, path)
+
+    @contextmanager
+    def _one_line(self, what: str, path: Path) -> Iterator[None]:
+        """A disk's refusal, with how much is needed and where one can go on."""
+        try:
+            yield
+        except OSError as error:
+            parameters = sum(prod(shape) for handle in self.trained.values() for shape in shapes(handle.model).values())
+            newest = self.folder.newest()
+            needed = size_of(newest[1]) if newest else parameters * BYTES_PER_PARAMETER
+            room = f"about {megabytes(needed)} are needed, {megabytes(free_bytes(path))} free"
+            stands = f"{newest[1]} stands" if newest else "there is no checkpoint"
+            raise SaveFailed(f"{what}: {system_says(error)} ({room}); {stands}") from error
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file, by its path in the folder."""
+    return {
+        entry.relative_to(folder).as_posix(): entry.stat().st_size
+        for entry in sorted(folder.rglob("*"))
+        if entry.is_file()
+    }
+
+
+def first_difference(was: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> str | None:
+    """Of two models, by names and shapes of their tensors."""
+    for name in sorted(was.keys() | now.keys()):
+        if name not in now or name not in was:
+            return f"{name} is only in {'the checkpoint' if name in was else 'this model'}"
+        if was[name] != now[name]:
+            return f"{name} is {was[name]} there, {now[name]} here"
+    return None
+
+
+def why_damaged(error: Exception) -> str:
+    if isinstance(error, Damaged):
+        return str(error)
+    if isinstance(error, NotADirectoryError):
+        return "it is a file, not a folder"
+    if isinstance(error, FileNotFoundError):
+        return f"{Path(error.filename or '').name or 'a file'} is missing"
+    if isinstance(error, KeyError):
+        return f"it has no entry {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def free_bytes(path: Path) -> int:
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(nearest).free
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

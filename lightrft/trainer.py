@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightrft.checkpointing import Checkpointer, Due
+from lightrft.checkpointing import Boundary, Checkpointer, Due, SaveFailed, random_state
+from lightrft.errors import RunFailed, one_line
 from lightrft.evaluation import EvalResult, Evaluator
+from lightrft.progress import Progress, describe, steps_in_summary
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
 from lightrft.rollouts.statistics import rollout_metrics
+from lightrft.stop import StopRequest
 from lightrft.strategy.base import Handle
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
@@ -30,50 +29,6 @@ from lightrft.types import Batch, Rollout
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateReport
-
-
-@dataclass
-class Progress:
-    """How far the run is; goes into every checkpoint."""
-
-    total_steps: int
-    step: int = 0
-    reward_first: float | None = None
-    reward_last: float | None = None
-    eval_before: dict[str, Any] | None = None
-    eval_after: dict[str, Any] | None = None
-
-    @property
-    def done(self) -> bool:
-        return self.step >= self.total_steps
-
-    def advance(self) -> int:
-        self.step += 1
-        return self.step
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Everything but total_steps, which the flags of the resumed run decide."""
-        for name in ("step", "reward_first", "reward_last", "eval_before", "eval_after"):
-            setattr(self, name, state[name])
-
-
-class StopRequest:
-    """SIGTERM and SIGINT ask for a stop at the next step boundary; a second SIGINT stops at once."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-
-    def listen(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        if self.name is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
-        again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
-        with suppress(OSError):  # a closed stderr must not keep the run from saving
-            os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe here
 
 
 @dataclass
@@ -97,19 +52,19 @@ class Trainer:
     save_path: Path
     record: dict[str, Any]
     stop: StopRequest = field(default_factory=StopRequest)
+    boundary: Boundary = field(init=False)
 
     def fit(self) -> None:
-        """Runs to the end, or to the first step boundary after a signal; then everything needed to go on is saved."""
+        """Runs to the end, or to the first step boundary after a signal; then everything needed to go on is saved.
+
+        The same where a turn fails for good: the last boundary is saved, and then the failure ends the run.
+        """
         self.stop.listen()
         try:
-            self._evaluate_before()
-            while not self.progress.done and self.stop.name is None:
-                with self.profiler(self.progress.step + 1):
-                    self._turn()
-            if self.progress.done:
-                self._finish()
-            else:
-                self._stop_early()
+            self._loop()
+        except Exception as error:
+            self._keep_what_was_learned(error)
+            raise
         finally:
             self.close()
 
@@ -118,6 +73,18 @@ class Trainer:
         self.loggers.close()
         for engine in self.sync.engines:
             engine.close()
+
+    def _loop(self) -> None:
+        self._mark_boundary()
+        self._evaluate_before()
+        self._mark_boundary()
+        while not self.progress.done and self.stop.name is None:
+            with self.profiler(self.progress.step + 1):
+                self._turn()
+        if self.progress.done:
+            self._finish()
+        else:
+            self._stop_early()
 
     def _turn(self) -> None:
         step, episode = self.progress.step + 1, self.prompts.episode
@@ -133,8 +100,12 @@ class Trainer:
         learned = self.updater.report()
         adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
         self.sync.push(self.policy, version=self.progress.advance())
-        evaluated = self._evaluate_when_due()
-        self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
+        evaluated: dict[str, float] = {}
+        try:
+            evaluated = self._evaluate_when_due()
+        finally:  # what was learned is told and saved, also where its evaluation fails
+            self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
+        self._mark_boundary()
         if self.due(step, episode, self.prompts.episode):
             self._save()
 
@@ -173,63 +144,86 @@ class Trainer:
         with self.clock("evaluate"):
             return self.evaluator.evaluate()
 
-    def _save(self) -> Path:
-        self.console.phase("save")
+    def _mark_boundary(self) -> None:
+        self.boundary, self.updater.changed = self._here(), False
+
+    def _here(self) -> Boundary:
         state = {
             "progress": asdict(self.progress),
             "prompts": self.prompts.state(),
             "advantages": self.advantages.state(),
             "record": self.record,
         }
-        return self.checkpointer.save(self.progress.step, state)
+        return Boundary(self.progress.step, state, random_state())
+
+    def _save(self) -> Path:
+        """The checkpoint of the boundary, unless it is there already."""
+        newest = self.checkpointer.folder.newest()
+        if newest and newest[0] == self.boundary.step:
+            return newest[1]
+        self.console.phase("save")
+        return self.checkpointer.save(self.boundary)
+
+    def _keep_what_was_learned(self, error: Exception) -> None:
+        """Saves the last boundary, which a turn that fails before its first optimizer step has left as it was: weights
+        are the same, and the loop's state was noted. After its last one, here is a boundary too."""
+        if isinstance(error, SaveFailed) or not self.progress.step:
+            return
+        if self.progress.step > self.boundary.step:
+            self._mark_boundary()
+        if self.updater.changed:
+            self.console.say("the weights were being changed: what was learned since the last checkpoint is lost")
+            return
+        try:
+            path = self._save()
+        except Exception as failure:
+            self.console.say(f"warning: the state after step {self.boundary.step} is lost as well: {failure}")
+        else:
+            self.console.say(f"the state after step {self.boundary.step} is kept: {path}; go on with --load_checkpoint")
 
     def resume(self) -> None:
         """Goes on from the newest whole checkpoint; says so, and what has changed since; or says that there is none."""
-        restored = self.checkpointer.restore()
+        restored = self.checkpointer.restore(self._restore)
         if restored is None:
             self.console.say(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
             return
-        path, state = restored
+        for checkpoint in restored.damaged:
+            self.console.say(f"warning: {checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
+        if restored.left_over:
+            self.console.say(f"removed what a killed save had left: {', '.join(restored.left_over)}")
+        self.sync.push(self.policy, version=self.progress.step)
+        self.console.say(f"resumed from step {self.progress.step} ({restored.path})")
+        steps = steps_in_summary(self.save_path / "summary.json")
+        if steps > self.progress.step:
+            self.console.say(f"warning: steps {self.progress.step + 1} to {steps} were done already and are done again")
+        for line in restored.news:
+            self.console.say(f"warning: changed since that checkpoint: {line}")
+
+    def _restore(self, state: Mapping[str, Any]) -> list[str]:
+        """What has changed since. Any error says that the checkpoint is damaged."""
         self.progress.restore(state["progress"])
         self.prompts.load_state(state["prompts"])
         self.advantages.load_state(state["advantages"])
-        self.sync.push(self.policy, version=self.progress.step)
-        self.console.say(f"resumed from step {self.progress.step} ({path})")
-        finished = self.save_path / "summary.json"
-        if finished.is_file() and (steps := json.loads(finished.read_text()).get("steps", 0)) > self.progress.step:
-            self.console.say(f"warning: steps {self.progress.step + 1} to {steps} were done already and are done again")
-        for line in differences(state["record"], self.record):
-            self.console.say(f"warning: changed since that checkpoint: {line}")
+        return differences(state["record"], self.record)
 
     def _finish(self) -> None:
         self.checkpointer.export(self.save_path)
-        write_json(self.save_path / "summary.json", self.summary())
+        self._write_summary()
         self.console.tell(f"finished {self.progress.step} steps; model in {self.save_path}")
         if self.progress.eval_before and self.progress.eval_after:
             self.console.tell(f"held-out accuracy before: {describe(self.progress.eval_before)}")
             self.console.tell(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
 
     def _stop_early(self) -> None:
-        newest = self.checkpointer.folder.newest()
-        path = newest[1] if newest and newest[0] == self.progress.step else self._save()
-        write_json(self.save_path / "summary.json", self.summary())
+        path = self._save()
+        self._write_summary()
         self.console.say(f"stopped by {self.stop.name} after step {self.progress.step}; go on with --load_checkpoint")
         self.console.say(f"checkpoint: {path}")
 
-    def summary(self) -> dict[str, Any]:
-        found = {"before": self.progress.eval_before, "after": self.progress.eval_after}
-        return {
-            "steps": self.progress.step,
-            "reward_first": self.progress.reward_first,
-            "reward_last": self.progress.reward_last,
-            "eval": {name: result for name, result in found.items() if result is not None},
-        }
-
-
-def describe(result: dict[str, Any]) -> str:
-    invalid = f", {result['invalid']} invalid" if result["invalid"] else ""
-    interval = f"[{result['ci_low']:.3f}, {result['ci_high']:.3f}]"
-    return f"{result['accuracy']:.3f} {interval} on {result['n']} prompts{invalid}"
+    def _write_summary(self) -> None:
+        path = self.save_path / "summary.json"
+        with one_line(RunFailed, f"--save_path: {path} could not be written", "make room and --load_checkpoint"):
+            write_json(path, self.progress.summary())
 
 
 def _peak_memory() -> float:

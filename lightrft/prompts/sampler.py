@@ -59,8 +59,11 @@ class PromptSampler:
         return {"next": self._next, "queue": list(self._queue)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        """ValueError where it cannot be a sampler's."""
         self._next = int(state["next"])
         self._queue = deque(int(position) for position in state["queue"])
+        if not all(0 <= position < self._next for position in self._queue) or self._next < 0:
+            raise ValueError(f"no state of a stream of prompts: {dict(state)}")
 
     def _advance(self) -> int:
         if self._queue:

@@ -76,6 +76,11 @@ def named_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in persistent)
 
 
+def shapes(model: PreTrainedModel) -> dict[str, list[int]]:
+    """Of each tensor as a whole, however it is sharded; ZeRO-3 keeps the whole's shape beside it."""
+    return {name: list(getattr(value, "ds_shape", value.shape)) for name, value in named_tensors(model)}
+
+
 class Strategy(Protocol):
     world: World
 

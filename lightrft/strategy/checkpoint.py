@@ -1,6 +1,11 @@
-"""The folder of checkpoints: written beside, renamed when whole, `latest` moved last, the oldest removed after that.
+"""The folder of checkpoints: each is written beside and renamed when whole; the oldest go after that.
 
-So at every instant the newest whole checkpoint can be found, whatever kills the process.
+    .step_000012.tmp   being written, or being removed: rubbish, once its process is dead
+    .step_000012.old   whole: a checkpoint that is being replaced, until the new one stands
+    step_000012        whole
+    latest             names the newest, for people and scripts; what counts is the highest step
+
+So whatever kills the process, and when, the newest whole checkpoint is found.
 """
 
 from __future__ import annotations
@@ -9,14 +14,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-NAME = re.compile(r"step_(\d{6,})$")
+NAME = re.compile(r"step_(\d{6,})")
+REPLACED = re.compile(r"\.step_(\d{6,})\.old")
+LEFT_OVER = re.compile(r"\.step_\d{6,}\.(tmp|old)|\.latest\.tmp")
 GIB = 1 << 30
 
 
 def size_of(path: Path) -> int:
-    return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+    """Bytes of a file, or of all files below a folder."""
+    files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
+    return sum(entry.stat().st_size for entry in files)
 
 
 def sync_to_disk(folder: Path) -> None:
@@ -31,60 +41,111 @@ def sync_entry(entry: Path) -> None:
     os.close(descriptor)
 
 
+def ask_disk(folder: Path) -> None:
+    """Raises the disk's own error where it takes no more: writers in C++ tell of something else."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(bytes(1 << 20))
+        sync_entry(probe)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 class CheckpointFolder:
     """`<ckpt_path>/step_000012/` and a file `latest`; keeps at most `max_num` of them and `max_mem` GiB."""
 
     def __init__(self, path: Path, max_num: int, max_mem: int) -> None:
         self.path, self.max_num, self.max_mem = path, max_num, max_mem
+        self._gone_back_to: int | None = None
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Calls `write` on an empty folder and makes it the newest checkpoint."""
+        """Calls `write` on an empty folder and makes it the newest checkpoint. Where it fails, nothing has changed."""
         final = self.path / f"step_{step:06d}"
         building, replaced = self.path / f".{final.name}.tmp", self.path / f".{final.name}.old"
-        for stale in (building, replaced):
-            shutil.rmtree(stale, ignore_errors=True)
-        building.mkdir(parents=True)
-        write(building)
-        sync_to_disk(building)
-        if final.exists():
-            final.rename(replaced)
-        building.rename(final)
-        sync_entry(self.path)
-        shutil.rmtree(replaced, ignore_errors=True)
+        self.clean()
+        try:
+            building.mkdir(parents=True)
+            write(building)
+            sync_to_disk(building)
+            if os.path.lexists(final):
+                final.rename(replaced)
+            building.rename(final)
+        except BaseException:
+            self.clean()
+            raise
+        for folder in (self.path, self.path.parent):
+            sync_entry(folder)
         self._point_latest_at(final)
+        self.clean()
+        self._drop_what_was_gone_back_on(keep=final)
         self._prune(keep=final)
         return final
 
-    def newest(self) -> tuple[int, Path] | None:
-        """The checkpoint `latest` names, else the one of the highest step; only whole ones have that name."""
-        pointer = self.path / "latest"
-        named = self.path / pointer.read_text().strip() if pointer.is_file() else None
-        if named is not None and named.is_dir() and NAME.match(named.name):
-            return _step(named), named
-        found = self._all()
-        return (_step(found[-1]), found[-1]) if found else None
+    def newest_first(self) -> list[tuple[int, Path]]:
+        """Steps and checkpoints. Only whole ones have such names; one that was damaged later, loading finds out."""
+        found = {}
+        for pattern in (REPLACED, NAME):
+            matches = ((pattern.fullmatch(path.name), path) for path in self._entries())
+            found |= {int(match[1]): path for match, path in matches if match}
+        return sorted(found.items(), reverse=True)
 
-    def _all(self) -> list[Path]:
-        found = [path for path in self.path.glob("step_*") if NAME.match(path.name)]
-        return sorted(found, key=_step)
+    def newest(self) -> tuple[int, Path] | None:
+        """Of this run: none of those that it went back on."""
+        last = self._gone_back_to
+        return next(((step, path) for step, path in self.newest_first() if last is None or step <= last), None)
+
+    def go_back(self, step: int) -> list[Path]:
+        """The run goes on from `step`: checkpoints beyond it, which are returned, go when the next one is whole."""
+        self._gone_back_to = step
+        return [path for number, path in self.newest_first() if number > step]
+
+    def clean(self) -> list[str]:
+        """Ends what a killed save or removal began, and names it; a disk that refuses keeps its left-overs."""
+        found = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)]
+        for path in sorted(found, key=lambda path: path.suffix, reverse=True):  # .tmp before .old
+            with suppress(OSError):
+                final = self.path / path.stem.removeprefix(".")
+                if path.suffix == ".old" and not os.path.lexists(final):
+                    path.rename(final)
+                else:
+                    self._remove(path)
+        return [path.name for path in found]
+
+    def _entries(self) -> list[Path]:
+        return sorted(self.path.iterdir()) if self.path.is_dir() else []
 
     def _point_latest_at(self, final: Path) -> None:
         pointer = self.path / ".latest.tmp"
-        pointer.write_text(final.name + "\n")
-        pointer.rename(self.path / "latest")
+        try:
+            pointer.write_text(final.name + "\n")
+            pointer.replace(self.path / "latest")
+        finally:
+            pointer.unlink(missing_ok=True)
+
+    def _drop_what_was_gone_back_on(self, keep: Path) -> None:
+        if self._gone_back_to is not None:
+            for path in self.go_back(self._gone_back_to):
+                if path != keep:
+                    self._remove(path)
+            self._gone_back_to = None
 
     def _prune(self, keep: Path) -> None:
-        found = self._all()
-        sizes = {path: size_of(path) for path in found}
-        for path in found:
-            too_many, too_large = len(sizes) > self.max_num, sum(sizes.values()) > self.max_mem * GIB
+        sizes = {path: size_of(path) for _, path in reversed(self.newest_first())}
+        left_over = sum(size_of(path) for path in self._entries() if LEFT_OVER.fullmatch(path.name))
+        for path in list(sizes):
+            too_many = len(sizes) > self.max_num
+            too_large = sum(sizes.values()) + left_over > self.max_mem * GIB
             if path == keep or not (too_many or too_large):
                 return
-            shutil.rmtree(path)
+            self._remove(path)
             del sizes[path]
 
-
-def _step(path: Path) -> int:
-    match = NAME.match(path.name)
-    assert match is not None, path
-    return int(match.group(1))
+    def _remove(self, path: Path) -> None:
+        """Renamed first: a removal that is cut short leaves rubbish, and nothing that looks whole."""
+        rubbish = self.path / f".{path.name.strip('.').split('.')[0]}.tmp"
+        with suppress(OSError):
+            path.rename(rubbish)
+            if rubbish.is_symlink() or not rubbish.is_dir():
+                rubbish.unlink()
+            else:
+                shutil.rmtree(rubbish)

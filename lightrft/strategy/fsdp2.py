@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
@@ -31,6 +32,15 @@ def _blocks(model: PreTrainedModel) -> list[nn.Module]:
 
 def _parts(handle: Handle) -> list[FSDPModule]:
     return [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """The library hides what went wrong on a rank in a BaseException of its own."""
+    try:
+        yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
 
 
 class FSDP2Strategy(Collectives):
@@ -96,12 +106,14 @@ class FSDP2Strategy(Collectives):
             part.reshard()
 
     def save(self, handle: Handle, path: Path) -> None:
-        state_dict_saver.save(self._state(handle), checkpoint_id=path)
+        with _own_errors():
+            state_dict_saver.save(self._state(handle), checkpoint_id=path)
         save_schedule(handle.scheduler, path)
 
     def load(self, handle: Handle, path: Path) -> None:
         state = self._state(handle)
-        state_dict_loader.load(state, checkpoint_id=path)
+        with _own_errors():
+            state_dict_loader.load(state, checkpoint_id=path)
         with flags_win(handle.scheduler):
             set_state_dict(
                 handle.model,

@@ -74,5 +74,5 @@ class AdvantageStage:
         return {"moments": asdict(self.moments), "kl": self.kl.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.moments = RunningMoments(**state["moments"])
+        self.moments = RunningMoments(**{name: float(value) for name, value in state["moments"].items()})
         self.kl.load_state(state["kl"])

@@ -73,6 +73,7 @@ class Updater:
         self.critic = critic
         self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
+        self.changed = False  # whether an optimizer step has begun since the trainer set it to False
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
         s, alone = self.settings, step <= self.settings.frozen_steps
@@ -95,6 +96,7 @@ class Updater:
         if not part.critic_alone:
             self._learn(micro_batches, counts)
         if self.critic is not None:
+            self.changed = True
             self.critic.step(micro_batches, counts, self.sums)
 
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts) -> None:
@@ -102,6 +104,7 @@ class Updater:
             loss = self._loss(batch, counts)
             self.strategy.backward(self.policy, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
+        self.changed = True
         self._report(self.strategy.step(self.policy))
 
     def report(self) -> UpdateReport:

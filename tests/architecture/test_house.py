@@ -24,7 +24,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"trainer"},
     {"plan"},
     {"recipe"},
-    {"evaluation", "checkpointing", "preflight"},
+    {"evaluation", "checkpointing", "preflight", "progress", "stop"},
     {"rollouts", "rewards", "update", "sync", "track"},
     {"models", "strategy"},
     {"algorithms", "prompts"},

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
-from lightrft.checkpointing import Checkpointer, Due, random_state, set_random_state
+from lightrft.checkpointing import Boundary, Checkpointer, Due, Restored, SaveFailed, random_state, set_random_state
 from lightrft.errors import Refused
 from lightrft.strategy.base import Handle, named_tensors
 from lightrft.strategy.checkpoint import CheckpointFolder
@@ -55,40 +56,204 @@ class FakeStrategy:
         return named_tensors(handle.model)
 
 
-RECORD = {"arguments": {"fsdp": {"value": False}}}
+RECORD = {"arguments": {"fsdp": {"value": False}, "pretrain": {"value": "tiny"}, "critic_pretrain": {"value": None}}}
+SHAPES = {"a": (2, 3), "b": (4,)}
+
+
+def model(**other):
+    """Tensors by name, as `shapes` finds them."""
+    return torch.nn.ParameterDict({name: torch.zeros(size) for name, size in {**SHAPES, **other}.items() if size})
+
+
+def boundary(step, **state):
+    return Boundary(step, {"progress": {"step": step}, "record": RECORD, **state}, random_state())
+
+
+def maker(path, keep=2, **more):
+    policy = Handle("first", model())
+    folder = CheckpointFolder(path, keep, 1)
+    return policy, Checkpointer(folder, FakeStrategy(), policy, None, with_hf=False, structure={"fsdp": False}, **more)
+
+
+def restored(made):
+    """What the loop got, and the report."""
+    got = []
+    found = made.restore(lambda state: got.append(state) or ["news"])
+    return got[-1]["progress"]["step"] if got else None, found
 
 
 def test_a_checkpoint_brings_back_policy_state_and_random_numbers(tmp_path):
-    policy = Handle("first", None)
-    made = Checkpointer(CheckpointFolder(tmp_path, 2, 1), FakeStrategy(), policy, None, with_hf=False, structure={})
-    assert made.restore() is None
-    loop = {"progress": {"step": 3}, "prompts": {"next": 12, "queue": [5]}, "record": RECORD}
-    path = made.save(3, loop)
+    policy, made = maker(tmp_path)
+    assert restored(made) == (None, None)
+    path = made.save(boundary(3, prompts={"next": 12, "queue": [5]}))
     wanted, policy.module = draws(), "second"
-    found, state = made.restore()
-    assert found == path and policy.module == "first" and draws() == wanted
-    assert state == loop
+    states = []
+    found = made.restore(lambda state: states.append(state) or ["news"])
+    assert found == Restored(path, ["news"], [], []) and policy.module == "first" and draws() == wanted
+    assert states[0]["prompts"] == {"next": 12, "queue": [5]} and states[0]["record"] == RECORD
     assert not (path / "hf").exists()
 
 
-def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path):
-    strategy, policy = FakeStrategy(), Handle("first", None)
-    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), strategy, policy, None, with_hf=False, structure={})
-    made.save(1, {"step": 1, "record": RECORD})
-    strategy.fail = True
-    with pytest.raises(OSError, match="no space"):
-        made.save(2, {"step": 2, "record": RECORD})
-    assert made.restore()[1]["step"] == 1
+def test_the_random_numbers_are_those_of_the_boundary(tmp_path):
+    _, made = maker(tmp_path)
+    then, wanted = boundary(1), draws()
+    made.save(then)
+    draws()
+    restored(made)
+    assert draws() == wanted
+
+
+def test_a_checkpoint_that_fails_leaves_the_one_before_and_says_what_is_needed(tmp_path):
+    policy, made = maker(tmp_path, keep=1)
+    made.save(boundary(1))
+    made.strategy.fail = True
+    message = (
+        r"--ckpt_path .*: the checkpoint of step 2 could not be written: no space.* \(about [\d.,]+ MB are needed, "
+    )
+    with pytest.raises(SaveFailed, match=message + r"[\d.,]+ MB free\); .*step_000001 stands"):
+        made.save(boundary(2))
+    assert restored(made)[0] == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "step_000001"]
+
+
+def test_what_a_writer_in_c_says_of_a_full_disk_is_not_believed(tmp_path, full_disk, monkeypatch):
+    """torch's says `unexpected pos`; the disk itself is asked. A fault that is none of the disk's stays what it is."""
+    _, made = maker(tmp_path)
+    large = Boundary(1, {}, {"noise": torch.zeros(1 << 18)})
+    with full_disk(1 << 19), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
+        made.save(large)
+    assert list(tmp_path.iterdir()) == []
+    made.strategy.save = lambda handle, path: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        made.save(boundary(1))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_another_strategy_is_refused_before_anything_is_loaded(tmp_path):
-    policy = Handle("first", None)
-    made = Checkpointer(CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, None, with_hf=False, structure={})
-    made.save(1, {"step": 1, "record": RECORD})
+    policy, made = maker(tmp_path)
+    made.save(boundary(1))
     policy.module, made.structure = "second", {"fsdp": True}
     with pytest.raises(Refused, match="--fsdp True: the checkpoint .*step_000001 was made with False"):
-        made.restore()
+        restored(made)
     assert policy.module == "second"
+
+
+@pytest.mark.parametrize(
+    "other, difference",
+    [
+        ({"c": (1,)}, "c is only in this model"),
+        ({"a": None}, "a is only in the checkpoint"),
+        ({"b": (5,)}, r"b is \[4\] there, \[5\] here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_loaded(tmp_path, other, difference):
+    policy, made = maker(tmp_path)
+    made.save(boundary(1))
+    policy.module, policy.model = "second", model(**other)
+    with pytest.raises(
+        Refused, match=f"--pretrain: the checkpoint .* of another model \\({difference}\\); .*--pretrain tiny"
+    ):
+        restored(made)
+    assert policy.module == "second"
+
+
+def test_a_run_with_a_critic_does_not_go_on_from_one_without(tmp_path):
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    _, made = maker(tmp_path, critic=Handle("critic", model()))
+    with pytest.raises(Refused, match="--advantage_estimator: the checkpoint .* was made without a critic"):
+        restored(made)
+
+
+def rewrite(change):
+    """Changes the parsed state.json."""
+
+    def damage(path):
+        state = json.loads((path / "state.json").read_text())
+        (path / "state.json").write_text(json.dumps(change(state)))
+
+    return damage
+
+
+def cut(name):
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:-1])
+
+
+def garbage(path):
+    size = (path / "random.pt").stat().st_size
+    (path / "random.pt").write_bytes(b"x" * size)
+
+
+def file_for_folder(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+DAMAGE = {
+    "no state.json": (lambda path: (path / "state.json").unlink(), "state.json is missing"),
+    "half of state.json": (cut("state.json"), "its state.json is broken: "),
+    "state.json in latin-1": (lambda path: (path / "state.json").write_bytes(b'"\xe9"'), "its state.json is broken: "),
+    "a list for the state": (rewrite(lambda state: [state]), "TypeError: "),
+    "no entry": (rewrite(lambda state: {**state, "progress": {}}), "it has no entry 'step'"),
+    "nothing of files": (rewrite(lambda s: {k: v for k, v in s.items() if k != "files"}), "it has no entry 'files'"),
+    "another step": (rewrite(lambda state: {**state, "progress": {"step": 7}}), "its state.json is of step 7"),
+    "no random.pt": (lambda path: (path / "random.pt").unlink(), "random.pt is missing"),
+    "half a random.pt": (cut("random.pt"), "random.pt has "),
+    "garbage in random.pt": (garbage, "UnpicklingError: "),
+    "half a policy": (cut("policy/weights"), "policy/weights has 4 bytes of 5"),
+    "no policy": (lambda path: shutil.rmtree(path / "policy"), "weights is missing"),
+    "a file for the folder": (file_for_folder, "it is a file, not a folder"),
+    "an empty folder": (lambda path: (shutil.rmtree(path), path.mkdir()), "state.json is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kind):
+    damage, reason = DAMAGE[kind]
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    damage(made.save(boundary(2)))
+    step, found = restored(made)
+    assert step == 1 and found.path == tmp_path / "step_000001"
+    assert len(found.damaged) == 1 and found.damaged[0].startswith(f"step_000002 ({reason}"), found.damaged
+    made.save(boundary(2))  # the damaged one is not taken for this run's
+    assert restored(made) == (2, Restored(tmp_path / "step_000002", ["news"], [], []))
+
+
+def test_without_a_whole_one_all_are_named_in_one_line(tmp_path):
+    _, made = maker(tmp_path)
+    for step in (1, 2):
+        (made.save(boundary(step)) / "random.pt").unlink()
+    with pytest.raises(Refused) as refused:
+        restored(made)
+    assert str(refused.value) == (
+        f"--load_checkpoint: no checkpoint in {tmp_path} can be loaded: step_000002 (random.pt is missing), "
+        "step_000001 (random.pt is missing); bring one back, or start anew with another --save_path"
+    )
+    assert (tmp_path / "step_000001").is_dir() and (tmp_path / "step_000002").is_dir()
+
+
+def test_a_state_that_the_loop_cannot_take_is_damage_too(tmp_path):
+    _, made = maker(tmp_path)
+    made.save(boundary(1, prompts="good"))
+    made.save(boundary(2, prompts="bad"))
+
+    def apply(state):
+        if state["prompts"] == "bad":
+            raise ValueError("no stream")
+        return []
+
+    found = made.restore(apply)
+    assert found.path.name == "step_000001" and found.damaged == ["step_000002 (ValueError: no stream)"]
+
+
+def test_what_killed_saves_left_is_removed_and_named(tmp_path):
+    _, made = maker(tmp_path)
+    (tmp_path / ".step_000003.tmp" / "policy").mkdir(parents=True)
+    assert restored(made) == (None, None) and list(tmp_path.iterdir()) == []
+    made.save(boundary(1))
+    (tmp_path / ".step_000003.tmp").mkdir()
+    assert restored(made)[1].left_over == [".step_000003.tmp"] and not (tmp_path / ".step_000003.tmp").exists()
 
 
 def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_model, tiny_tokenizer, tmp_path):
@@ -96,6 +261,6 @@ def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_model, tiny_tokenizer,
     made = Checkpointer(
         CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, tiny_tokenizer, with_hf=True, structure={}
     )
-    path = made.save(1, {}) / "hf"
+    path = made.save(Boundary(1, {}, random_state())) / "hf"
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen2"
     assert (path / "model.safetensors").is_file() and (path / "tokenizer.json").is_file()

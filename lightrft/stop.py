@@ -1,0 +1,26 @@
+"""Signals as wishes: the loop asks at a step boundary whether it is to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+
+class StopRequest:
+    """SIGTERM and SIGINT ask for a stop at the next step boundary; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+
+    def listen(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.name is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+        again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
+        with suppress(OSError):  # a closed stderr must not keep the run from saving
+            os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe here
