@@ -12,7 +12,8 @@ from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.errors import Refused
 from lightrft.models.critic import check_critic
-from lightrft.models.load import check_positions, load_tokenizer
+from lightrft.models.load import check_positions
+from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoding import as_the_model_sees, encode_prompts

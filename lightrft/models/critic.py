@@ -6,17 +6,20 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from lightrft.errors import Refused
-from lightrft.models.load import check_positions, check_pretrain, load_backbone, load_tokenizer, weight_file
+from lightrft.models.load import check_positions, load_backbone
 from lightrft.models.packing import Cost, lay_out
+from lightrft.models.source import find_file
+from lightrft.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lightrft.args.groups.model import ModelArgs
@@ -81,9 +84,8 @@ def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     own = critic_args(args)
     with _named_critic():
-        check_pretrain(own)
-        check_positions(own)
         vocabulary = load_tokenizer(own).get_vocab()
+        check_positions(own)
     if vocabulary != tokenizer.get_vocab():
         raise Refused(
             f"--critic_pretrain {args.critic_pretrain}: its tokenizer is not that of --pretrain {args.pretrain}; "
@@ -136,10 +138,10 @@ def _tensors(args: ModelArgs, names: Iterable[str]) -> Iterator[tuple[str, Tenso
     """Those of `names` that the model's safetensors hold, in one file or several."""
     from safetensors import safe_open
 
-    index = weight_file(args, "model.safetensors.index.json")
-    places = json.loads(Path(index).read_text())["weight_map"] if index else dict.fromkeys(names, "model.safetensors")
+    index = find_file(args, "model.safetensors.index.json")
+    places = json.loads(index.read_text())["weight_map"] if index else dict.fromkeys(names, "model.safetensors")
     for name in names:
-        path = weight_file(args, places[name]) if name in places else None
+        path = find_file(args, places[name]) if name in places else None
         if path is not None:
             with safe_open(path, "pt") as weights:
                 if name in weights.keys():  # noqa: SIM118  (safe_open is no dict)

@@ -28,7 +28,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"rollouts", "rewards", "update", "sync", "track"},
     {"models", "strategy"},
     {"algorithms", "prompts"},
-    {"types", "args"},
+    {"types", "args", "hub"},
     {"errors", "streams"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

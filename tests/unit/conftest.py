@@ -73,9 +73,9 @@ def tiny_model(tiny_folder):
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(tiny_folder):
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(tiny_folder / "model")
+    return PreTrainedTokenizerFast.from_pretrained(tiny_folder / "model")
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""What can be known of the Hugging Face hub before anything is fetched from it."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+
+PATIENCE_S = 5.0  # for one answer; the hub library itself tries for most of a minute, once per file
+SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def out_of_reach() -> str | None:
+    """Why nothing can be fetched, as the end of a sentence; None where the hub answers."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        name = next((switch for switch in SWITCHES if switch in os.environ), SWITCHES[0])
+        return f"{name} is set, which allows only what is in the cache; unset it, or give a folder"
+    return _no_answer(constants.ENDPOINT)
+
+
+@cache
+def _no_answer(endpoint: str) -> str | None:
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(endpoint, timeout=PATIENCE_S)
+    except Exception as error:  # requests' or httpx's, as the version has it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"{endpoint} cannot be reached ({reason[:120]}); give a folder, or mend the connection"
+    return None
+
+
+def is_cached(name: str, file: str, cache_dir: str | None, kind: str = "model") -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file, cache_dir=cache_dir, repo_type=kind), str)
+
+
+def near(path: Path) -> str:
+    """`; is it <path>?` for the entry of the same folder whose name is most like it; else nothing."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = get_close_matches(path.name, names, n=1, cutoff=0.7)
+    return f"; is it {path.parent / close[0]}?" if close else ""

@@ -1,0 +1,110 @@
+"""What `--pretrain` names: a folder, a name of the hub, or nothing; said at once and in one line."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+from huggingface_hub import constants
+
+from lightrft import hub
+from lightrft.args.groups.model import ModelArgs
+from lightrft.errors import Refused
+from lightrft.models.source import check_pretrain, find_file
+from lightrft.models.tokenizer import load_tokenizer
+
+
+def refusal(name, call=check_pretrain, **more):
+    with pytest.raises(Refused) as caught:
+        call(ModelArgs(pretrain=str(name), **more))
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(f"--pretrain {name}")
+    return message
+
+
+@pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "~/nothing", "a/b/c"])
+def test_a_path_that_does_not_exist_is_refused(name):
+    assert "no such model folder" in refusal(name)
+    assert "no such model folder" in refusal(name, load_tokenizer)
+
+
+def test_a_typo_below_a_folder_of_here_names_what_is_there(tiny_folder, monkeypatch):
+    monkeypatch.chdir(tiny_folder.parent)
+    (tiny_folder / "Qwen3-0.6B").mkdir(exist_ok=True)
+    here = tiny_folder.name
+    assert refusal(f"{here}/modle").endswith(f"no such model folder; is it {here}/model?")
+    assert refusal(f"{here}/qwen3-0.6b").endswith(f"; is it {here}/Qwen3-0.6B?")
+    assert refusal(f"{here}/else").endswith("no such model folder; give a folder with config.json or a hub name")
+    monkeypatch.chdir(tiny_folder)
+    assert f"no such folder here; is it {'model'}?, and" in refusal("modell")
+    (tiny_folder / "Qwen3-0.6B").rmdir()
+
+
+@pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
+def test_a_hub_name_offline_says_why_it_is_not_fetched(name):
+    assert "HF_HUB_OFFLINE is set, which allows only what is in the cache" in refusal(name)
+    assert "with --cache_dir elsewhere" in refusal(name, cache_dir="elsewhere")
+
+
+@pytest.mark.parametrize("name", ["a name", "org/na me", "org/-x", "x" * 100])
+def test_what_no_hub_takes_as_a_name_is_not_asked_for(name):
+    assert refusal(name).endswith("no such model folder, and no hub name")
+
+
+def test_a_hub_that_does_not_answer_is_refused_within_seconds(monkeypatch, tmp_path):
+    """A port at which nobody listens; and one that takes the call and stays silent."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    closed = socket.create_server(("127.0.0.1", 0))
+    ports = [server.getsockname()[1] for server in (closed, silent)]
+    closed.close()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "PATIENCE_S", 0.2)
+    for port in ports:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        start = time.monotonic()
+        message = refusal("nobody/nothing")
+        assert time.monotonic() - start < 3
+        assert f"127.0.0.1:{port} cannot be reached (" in message and "give a folder" in message
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text("{}")
+    args = ModelArgs(pretrain="org/name", cache_dir=str(tmp_path))
+    check_pretrain(args)  # what is in the cache needs no hub, and nobody waits for one
+    find_file(args, "config.json")  # imports transformers
+    start = time.monotonic()
+    assert find_file(args, "config.json") == snapshot / "config.json" and find_file(args, "other") is None
+    assert time.monotonic() - start < 1
+    silent.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ([], "it has no config.json; give a Hugging Face model folder"),
+        (["x.gguf"], "it has no config.json; it holds GGUF weights"),
+        (["params.json", "consolidated.00.pth"], "it is in its maker's own format"),
+        (["model_index.json"], "it is a pipeline of diffusers"),
+        (["adapter_config.json"], "it is an adapter without its model"),
+        (["adapter_config.json", "config.json"], "it is an adapter without its model"),
+        (["hf/config.json"], "it has no config.json; is it {folder}/hf?"),
+    ],
+)
+def test_a_folder_that_is_no_model_says_what_it_is(tmp_path, files, what):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    assert what.format(folder=tmp_path) in refusal(tmp_path)
+    assert what.format(folder=tmp_path) in refusal(tmp_path, load_tokenizer)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model.bin").write_text("")
+    assert "no such model folder, it is a file" in refusal(tmp_path / "model.bin")
+
+
+def test_a_home_folder_is_written_out(tiny_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_folder))
+    assert load_tokenizer(ModelArgs(pretrain="~/model")).eos_token_id == 2
