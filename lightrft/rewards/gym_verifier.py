@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from lightrft.args.groups.data import GENERATED
+from lightrft.rewards.answers import answer_of
 from lightrft.rewards.sandbox import sandbox
 from lightrft.types import Prompt, Rollout
 
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-
 
 def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> float:
-    """The score in [0, 1] of the task's own verifier, for the last `<answer>` block if there is one, else for all."""
+    """The score in [0, 1] of the task's own verifier, for the response's answer."""
     if not from_gym(rollout.prompt):
         raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
     task = rollout.prompt.source.removeprefix(GENERATED)
-    answers = ANSWER.findall(response)
-    answer = (answers[-1] if answers else response).strip()
+    answer = answer_of(response)
     entry = rollout.prompt.columns["entry"]
     return sandbox(__name__).ask("score", task, answer, entry, what=f"the verifier of {task}")
 

@@ -5,57 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
+from lightrft.rewards.answers import answer_of, last_box
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
+from lightrft.rewards.last_number import last_number_in
+from lightrft.rewards.numbers import Number
 from lightrft.rewards.sandbox import Unjudged, sandbox
 from lightrft.types import Prompt, Reward, Rollout
 
-# 1,234 before 12: only well-formed thousands make one number. At most three digits of exponent, so that a hostile
-# response cannot ask for a number which Decimal refuses.
-NUMBER = re.compile(
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3}(?![0-9]))?|(?<![0-9])\.[0-9]+"
-)
 FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
 
 
 def last_number(response: str, reference: Any, rollout: Rollout | None = None) -> float:
-    """1.0 if the last number in the response equals the reference (its last number, if it is a text), else 0.0.
+    """1.0 if the last number of the response's answer equals that of the reference exactly, else 0.0.
 
-    Exact in decimal: 0.5 = .50 = 5e-1, 1,234 = 1234 = $1,234.00. A minus that touches the number is its sign, unless
-    a digit or a closing bracket stands before it (`5-3`, `5 -3`: an operator) or a letter touches it (`option-3`).
+    Of an answer with a box, it is the last number in the box.
     """
-    expected = read_last_number(_text(reference))
+    expected = _last_number(_text(reference))
     if expected is None:
         raise ValueError(f"the reference {reference!r} holds no number")
-    return float(read_last_number(response) == expected)
+    return float(_last_number(answer_of(response)) == expected)
 
 
-def read_last_number(text: str) -> Decimal | None:
-    """The last number in the text, None if there is none."""
-    found = list(NUMBER.finditer(text))
-    if not found:
-        return None
-    last = found[-1]
-    value = Decimal(last.group().replace(",", ""))
-    return -value if _is_negative(text[: last.start()]) else value
-
-
-def _is_negative(before: str) -> bool:
-    before = before.rstrip("$€£\\")
-    if not before.endswith(("-", "\N{MINUS SIGN}")):
-        return False
-    before = before[:-1]
-    if before[-1:].isalnum():
-        return False
-    return not re.search(r"[0-9)\]}][ \t]*\Z", before[-80:])
+def _last_number(text: str) -> Number | None:
+    box = last_box(text)
+    return last_number_in(text if box is None else box)
 
 
 def exact(response: str, reference: Any, rollout: Rollout | None = None) -> float:
-    """1.0 if response and reference are the same text, white space around them aside."""
-    return float(response.strip() == _text(reference).strip())
+    """1.0 if the response's answer and the reference are the same text, white space around them aside."""
+    expected = _text(reference).strip()
+    return float(expected in (answer_of(response), response.strip()))
 
 
 def math_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
@@ -70,7 +52,7 @@ def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) 
 
 def _as_mathematics(response: str, reference: Any, *, boxed_only: bool) -> float:
     judge = sandbox("lightrft.rewards.math_answers")
-    return judge.ask("judge", response, _text(reference), boxed_only, what="comparing the answer")
+    return judge.ask("judge", answer_of(response), _text(reference), boxed_only, what="comparing the answer")
 
 
 def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
@@ -96,7 +78,7 @@ def _has_reference(prompt: Prompt) -> bool:
 
 def _has_number(prompt: Prompt) -> bool:
     try:
-        return read_last_number(_text(prompt.reference)) is not None
+        return _last_number(_text(prompt.reference)) is not None
     except (ValueError, TypeError):
         return False
 

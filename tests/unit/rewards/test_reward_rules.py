@@ -1,48 +1,9 @@
 import math
-from decimal import Decimal
 
 import pytest
 import reasoning_gym
 
-from lightrft.rewards.rules import RuleReward, last_number, read_last_number, well_formed
-
-
-@pytest.mark.parametrize(
-    ("response", "number"),
-    [
-        ("so it is 1,234", 1234),
-        ("$1,234.50", 1234.5),
-        ("1,234,567 in all", 1234567),
-        ("either 12,34", 34),
-        ("1,2345", 2345),
-        ("2.50", 2.5),
-        ("about .5", 0.5),
-        ("is 5.", 5),
-        ("3 or 4? 4!", 4),
-        ("-3", -3),
-        ("it is -3.", -3),
-        ("minus: \N{MINUS SIGN}3", -3),
-        ("-$5", -5),
-        ("$-5", -5),
-        (r"\boxed{-7}", -7),
-        ("3 - 5 = -2", -2),
-        ("5-3", 3),
-        ("5 - 3", 3),
-        ("5 -3", 3),
-        ("(5) -3", 3),
-        ("5\n-3", -3),
-        ("5, -3", -3),
-        ("option-3", 3),
-        ("2024-05-03", 3),
-        ("2e3", 2000),
-        ("007", 7),
-        ("1e9999", 9999),
-    ],
-)
-def test_the_last_number_of_a_response(response, number):
-    assert read_last_number(response) == Decimal(str(number))
-    assert last_number(response, number) == 1.0
-    assert last_number(response, -number) == 0.0
+from lightrft.rewards.rules import RuleReward, last_number, well_formed
 
 
 @pytest.mark.parametrize("reference", [72, 72.0, "72", "$72", "60 + 12 is #### 72"])

@@ -1,0 +1,55 @@
+r"""Which part of a response is its answer. Every rule but `format` asks here, and only here.
+
+1. Thoughts are no answer: all up to the last `</think>` goes. After a `<think>` that nothing closes there is no answer.
+2. Of what is left the last `<answer>` is the answer, up to its `</answer>` or, without one, up to the end. A
+   `</answer>` alone ends an answer that the prompt began.
+3. Without these tags all of it is.
+
+Tags are read in any case. A `\boxed{}` is for the rules to look for, within that answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+THINK = re.compile(r"<\s?(/?)\s?think\s?>", re.IGNORECASE)
+ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>", re.IGNORECASE)
+BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def answer_of(response: str) -> str:
+    """The answer's text without white space around it; empty where there is none."""
+    return _in_answer_tags(_without_thoughts(response)).strip()
+
+
+def _without_thoughts(text: str) -> str:
+    tags = list(THINK.finditer(text))
+    if not tags:
+        return text
+    closed = tags[-1].group(1) == "/"
+    return text[tags[-1].end() :] if closed else ""
+
+
+def _in_answer_tags(text: str) -> str:
+    tags = list(ANSWER.finditer(text))
+    openings = [index for index, tag in enumerate(tags) if not tag.group(1)]
+    start, after = (tags[openings[-1]].end(), openings[-1] + 1) if openings else (0, 0)
+    end = tags[after].start() if after < len(tags) else len(text)
+    return text[start:end]
+
+
+def last_box(text: str) -> str | None:
+    r"""What stands in the last `\boxed{}` or `\fbox{}`; empty if it is not closed, None if there is none."""
+    found = list(BOX.finditer(text))
+    return None if not found else inside(text, found[-1].end()) or ""
+
+
+def inside(text: str, start: int) -> str | None:
+    """What stands between the brace that was opened just before `start` and its own end; None if it has none."""
+    depth = 1
+    for brace in BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return text[start : brace.start()]
+    return None
