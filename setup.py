@@ -22,7 +22,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_namespace_packages(include=["lightrft", "lightrft.*"], exclude=["*.__pycache__", "*.__pycache__.*"]),
-    package_data={"": ["*.yaml", "*.jinja", "py.typed"]},
+    package_data={"": ["*.yaml", "*.csv", "*.jinja", "py.typed"]},
     install_requires=[
         "torch>=2.6",
         "transformers>=5,<6",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 from lightrft.args.convert import Wrong, from_words
@@ -161,12 +162,12 @@ def _value(flag: Flag, option: str, words: list[str]) -> Any:
 def _strangers(rest: Sequence[str]) -> Iterator[Problem]:
     """Words that argparse could not place. What follows an unknown flag is its value and needs no line of its own."""
     after_flag = False
-    for word in rest:
+    for word, following in zip_longest(rest, rest[1:]):
         is_flag = word.startswith("-") and not _is_negative(word)
         if is_flag:
-            name = word.partition("=")[0]
+            name, equals, value = word.partition("=")
             bare = name.lstrip("-")
-            yield Problem((), about_unknown(bare, name[: len(name) - len(bare)]))
+            yield Problem((), about_unknown(bare, name[: len(name) - len(bare)], value if equals else following))
         elif not after_flag:
             yield Problem((), f"{word!r} belongs to no flag; remove it")
         after_flag = after_flag or is_flag

@@ -108,7 +108,7 @@ def _pairs(kind: Kind, words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, number = word.rpartition("=")
         if not equals or not name:
-            raise Wrong(f"takes name=number, got {word!r}")
+            raise Wrong(f"takes name=number{_with_a_name(word)}, got {word!r}")
         _add(pairs, name, _scalar(kind.of, number))
     return pairs
 
@@ -116,11 +116,25 @@ def _pairs(kind: Kind, words: Sequence[str]) -> dict[str, Any]:
 def _pairs_of_node(kind: Kind, node: yaml.Node) -> dict[str, Any]:
     if not isinstance(node, yaml.MappingNode):
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        return _pairs(kind, [_scalar_of_node(str, item) for item in nodes])
+        return _pairs(kind, [item.value if isinstance(item, yaml.ScalarNode) else _entry(item) for item in nodes])
     pairs: dict[str, Any] = {}
     for key, value in node.value:
         _add(pairs, _scalar_of_node(str, key), _scalar_of_node(kind.of, value))
     return pairs
+
+
+def _with_a_name(word: str) -> str:
+    """How the number alone that someone gave, as other trainers have it, is written."""
+    return f", as in exact={word} or, in YAML, {{exact: {word}}}" if NUMBER.fullmatch(word) else ""
+
+
+def _entry(node: yaml.Node) -> str:
+    """`- name: number`, one item of a list, as the pair that it means."""
+    if isinstance(node, yaml.MappingNode) and len(node.value) == 1:
+        (key, value), *_ = node.value
+        if isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode):
+            return f"{key.value}={value.value}"
+    raise Wrong("takes a mapping of names to numbers, {exact: 1.0}, or a list of name=number")
 
 
 def _add(pairs: dict[str, Any], name: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightrft.args.convert import Wrong
-from lightrft.args.names import VALUES
+from lightrft.args.names import VALUES, about_value
 from lightrft.args.paths import expanded
 from lightrft.args.surface import Flag
 from lightrft.args.unbuilt import about_choice
@@ -50,7 +50,12 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
     except Wrong as wrong:
         return Problem((flag.name,), f"{shown} {wrong}")
     value = VALUES.get((flag.name, value), value) if isinstance(value, str) else value
-    violation = None if value is None else about_choice(flag.name, value) or flag.record.violation(value)
+    violation = None if value is None else _violation(flag, value)
     if violation:
         return Problem((flag.name,), f"{shown} {violation}")
     return Setting(flag.name, value, where, typed=True)
+
+
+def _violation(flag: Flag, value: Any) -> str | None:
+    wrong = about_choice(flag.name, value) or flag.record.violation(value)
+    return (about_value(flag.name, value) or wrong) if wrong and isinstance(value, str) else wrong

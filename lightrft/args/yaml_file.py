@@ -10,9 +10,11 @@ import yaml
 
 from lightrft.args.convert import from_node
 from lightrft.args.names import about_unknown
+from lightrft.args.peers import peer_of
 from lightrft.args.settings import Problem, Setting, typed_setting
 from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
 
+DEEPEST = 6  # levels of another trainer's settings that are followed
 MEND = "write flag: value, one a line"
 Entry = tuple[str, yaml.Node, int, str]  # key, value, line, group that it stands under or ""
 
@@ -56,9 +58,19 @@ def _entries(root: yaml.MappingNode) -> Iterator[Entry]:
     for key, node in root.value:
         if _name(key) in GROUPS and isinstance(node, yaml.MappingNode):
             for inner_key, inner in node.value:
-                yield _name(inner_key), inner, _line(inner_key), _name(key)
+                yield from _leaves(_name(inner_key), inner, _line(inner_key), _name(key))
         else:
-            yield _name(key), node, _line(key), ""
+            yield from _leaves(_name(key), node, _line(key), "")
+
+
+def _leaves(name: str, node: yaml.Node, line: int, group: str) -> Iterator[Entry]:
+    """An entry; of another trainer's nested settings each one, under its dotted name."""
+    deep = name.count(".") >= DEEPEST  # a node may hold itself
+    if name in NAMES or name in GROUPS or deep or not isinstance(node, yaml.MappingNode) or not node.value:
+        yield name, node, line, group
+        return
+    for key, inner in node.value:
+        yield from _leaves(f"{name}.{_name(key)}", inner, _line(key), group)
 
 
 def _setting(path: str, entry: Entry) -> Iterator[Setting | Problem]:
@@ -67,9 +79,11 @@ def _setting(path: str, entry: Entry) -> Iterator[Setting | Problem]:
     flag = FLAGS.get(NAMES.get(key, ""))
     if key in GROUPS and not group:
         if not node.tag.endswith(":null"):
-            yield Problem((), f"{where}: {key} is a group and must be a mapping of its flags")
+            meant = f"; use {row.ours}" if (row := peer_of(key)) else ""
+            yield Problem((), f"{where}: {key} is a group and must be a mapping of its flags{meant}")
     elif flag is None:
-        yield Problem((), f"{where}: {about_unknown(key, dashes='')}")
+        value = node.value if isinstance(node, yaml.ScalarNode) else None
+        yield Problem((), f"{where}: {about_unknown(key, dashes='', value=value, group=group)}")
     elif group and flag.group != group:
         yield Problem((flag.name,), f"{where}: {key} does not belong under {group} but under {flag.group}")
     elif flag.name == "config":

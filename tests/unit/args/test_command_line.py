@@ -129,7 +129,8 @@ def test_one_line_for_one_mistake(text: str, line: str):
             "worker.rollout.gpu_memory_utilization=0.5",
             "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5",
         ),
-        ("trainer.seed=1", "trainer.seed=1 is a dotted override, and there are none here; nearest: --seed"),
+        ("trainer.seed=1", "trainer.seed=1: use --seed 1"),
+        ("a.sed=1", "a.sed=1 is a dotted override, and there are none here; nearest: --seed"),
     ],
 )
 def test_dotted_overrides_name_the_flag(word: str, line: str):

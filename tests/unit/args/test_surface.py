@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from lightrft.args.command_line import build_parser
-from lightrft.args.names import FOREIGN
 from lightrft.args.surface import FLAGS, GROUPS, NAMES
 from lightrft.args.unbuilt import UNBUILT
 
@@ -52,10 +51,6 @@ def test_every_flag_of_the_contract_is_built_or_refused():
 
 def test_no_flag_has_the_name_of_a_group():
     assert not set(GROUPS) & {*NAMES}
-
-
-def test_names_of_other_trainers_lead_to_flags():
-    assert set(FOREIGN.values()) <= {*FLAGS}
 
 
 @pytest.mark.parametrize("flag", FLAGS.values(), ids=FLAGS)
