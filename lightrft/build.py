@@ -33,17 +33,19 @@ from lightrft.recipe import (
     advantage_settings,
     aggregation,
     collect_settings,
+    eval_sampling,
     frozen_steps,
     kl_term,
     needs_entropy,
     needs_old_logprobs,
     optim_args,
+    sampling,
     shaping_settings,
     temperature_schedule,
 )
 from lightrft.rollouts.collector import Collector, RolloutMaker
-from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.probe import needs_equal_lengths
 from lightrft.strategy.base import Handle, Precision, Strategy, World
 from lightrft.strategy.checkpoint import CheckpointFolder
 from lightrft.strategy.launch import join_world
@@ -96,28 +98,19 @@ def make_samplers(
     schedule: TemperatureSchedule,
 ) -> Sampler:
     ends = end_token_ids(model, inputs.tokenizer)
-    engine = partial(LocalEngine, borrow, inputs.tokenizer, ends)
-    train, held_out = (
-        engine(args.batch.micro_rollout_batch_size),
-        engine(args.evaluation.eval_batch_size, label="eval_"),
+    apart = needs_equal_lengths(
+        borrow, inputs.prompts[0].token_ids, choose_precision(args)[0].compute, args.model.pretrain
     )
-    s = args.sampling
-    sampling = Sampling(
-        args.model.max_new_tokens,
-        s.temperature,
-        s.top_p,
-        s.top_k,
-        s.min_p,
-        tuple(s.stop),
-        first_temperature=s.first_token_temperature if s.use_fire else None,
-    )
+    engine = partial(LocalEngine, borrow, inputs.tokenizer, ends, equal_lengths=apart)
+    train = engine(args.batch.micro_rollout_batch_size)
     maker = RolloutMaker(train, inputs.rewards, inputs.tokenizer, args.training.seed)
-    collector = Collector(maker, sampling, schedule, collect_settings(args))
+    collector = Collector(maker, sampling(args), schedule, collect_settings(args))
     if not inputs.eval_prompts:
         return Sampler(collector, None, [train])
-    plain = Sampling(args.model.max_new_tokens, args.evaluation.eval_temperature, stop=tuple(s.stop))
+    held_out = engine(args.evaluation.eval_batch_size, label="eval_")
     maker = RolloutMaker(held_out, inputs.rewards, inputs.tokenizer, args.training.seed)
-    return Sampler(collector, Evaluator(maker, inputs.eval_prompts, plain, inputs.rewards.primary), [train, held_out])
+    evaluator = Evaluator(maker, inputs.eval_prompts, eval_sampling(args), inputs.rewards.primary)
+    return Sampler(collector, evaluator, [train, held_out])
 
 
 def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progress) -> Loggers:
@@ -251,6 +244,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model, schedule)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
+    if samplers.engines[0].equal_lengths:
+        console.tell("notice: padding changes what this model computes; only prompts of one length share a batch")
     record = run_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),

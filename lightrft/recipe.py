@@ -9,6 +9,7 @@ from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.estimators import kl_place
 from lightrft.rollouts.collector import CollectSettings
+from lightrft.rollouts.engines.base import Sampling
 from lightrft.strategy.base import OptimArgs
 from lightrft.update.advantages import ShapingSettings
 from lightrft.update.kl import KLTerm
@@ -102,3 +103,21 @@ def temperature_schedule(args: Args, steps: int) -> TemperatureSchedule:
     final = s.temperature if s.temperature_final is None else s.temperature_final
     over = steps if s.temperature_schedule_steps is None else s.temperature_schedule_steps
     return TemperatureSchedule(s.temperature_schedule, s.temperature, final, over)
+
+
+def sampling(args: Args) -> Sampling:
+    s = args.sampling
+    return Sampling(
+        args.model.max_new_tokens,
+        s.temperature,
+        s.top_p,
+        s.top_k,
+        s.min_p,
+        tuple(s.stop),
+        first_temperature=s.first_token_temperature if s.use_fire else None,
+    )
+
+
+def eval_sampling(args: Args) -> Sampling:
+    """Unfiltered, at a temperature of its own."""
+    return Sampling(args.model.max_new_tokens, args.evaluation.eval_temperature, stop=tuple(args.sampling.stop))

@@ -7,11 +7,14 @@ stay as the library makes them.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+PARAMETERS = ("cache", "past_key_values", "cache_params")  # from transformers 5.24 on; before; before, of Mamba's kind
 
 
 class RoomyLayer(DynamicLayer):
@@ -58,3 +61,12 @@ def make_cache(config: Any, room: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def cache_parameter(model: PreTrainedModel) -> str:
+    """The name under which the model takes its past. A wrong one is swallowed by `**kwargs`, without a word."""
+    there = inspect.signature(model.forward).parameters
+    found = next((name for name in PARAMETERS if name in there), None)
+    if found is None:
+        raise TypeError(f"its forward has no parameter {', '.join(PARAMETERS[:-1])} or {PARAMETERS[-1]}")
+    return found

@@ -7,7 +7,7 @@ a batch, and on which rank, changes a response through floating-point rounding a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightrft.models.forward import head_on
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.rollouts.engines.kv_cache import make_cache
+from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import draw, draw_hot
 from lightrft.types import Generation, Request
@@ -30,7 +30,8 @@ DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: droppin
 class LocalEngine:
     """borrow: a context manager that yields the training model with whole, current weights.
 
-    prompts_per_batch: prompts (with all their samples) that are decoded together; label: prefix of its counters.
+    prompts_per_batch: prompts (with all their samples) that are decoded together; equal_lengths: only such prompts, for
+    models that padding before a prompt would change (engines/probe.py); label: prefix of its counters.
     """
 
     shares_weights = True
@@ -42,21 +43,33 @@ class LocalEngine:
         end_ids: Iterable[int],
         prompts_per_batch: int,
         label: str = "",
+        equal_lengths: bool = False,
     ) -> None:
         self.borrow, self.tokenizer, self.end_ids = borrow, tokenizer, sorted(end_ids)
-        self.prompts_per_batch = prompts_per_batch
+        self.prompts_per_batch, self.equal_lengths = prompts_per_batch, equal_lengths
         self.label, self.batches = label, 0
         self.version = 0
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
         """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
-        found: list[list[Generation]] = []
+        found: dict[int, list[Generation]] = {}
         with torch.no_grad(), self.borrow() as model:
-            for start in range(0, len(requests), self.prompts_per_batch):
-                chunk = requests[start : start + self.prompts_per_batch]
+            for batch in self._batches(requests):
                 self.batches += 1
-                found += _Decoding(model, self.tokenizer, self.end_ids, chunk, sampling).run()
-        return found
+                chosen = [requests[index] for index in batch]
+                made = _Decoding(model, self.tokenizer, self.end_ids, chosen, sampling).run()
+                found.update(zip(batch, made, strict=True))
+        return [found[index] for index in range(len(requests))]
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[int]]:
+        """The requests' indices, those of a batch together."""
+        together: dict[int, list[int]] = {}
+        for index, request in enumerate(requests):
+            together.setdefault(len(request.prompt_ids) if self.equal_lengths else 0, []).append(index)
+        for group in together.values():
+            yield from (
+                group[start : start + self.prompts_per_batch] for start in range(0, len(group), self.prompts_per_batch)
+            )
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.version = version  # the weights are the trainer's own
@@ -95,7 +108,7 @@ class _Decoding:
         self.length = torch.zeros(shape[0], dtype=torch.long, device=self.device)
         self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=self.device)
         self.rows = torch.arange(shape[0], device=self.device)  # which sample each row of the cache belongs to
-        self.cache = make_cache(model.config, sampling.max_new_tokens)
+        self.cache, self.past = make_cache(model.config, sampling.max_new_tokens), cache_parameter(model)
 
     def run(self) -> list[list[Generation]]:
         logits = self._prefill()
@@ -125,14 +138,14 @@ class _Decoding:
 
     def _forward(self, token_ids: Tensor, *, prefill: bool = False) -> Tensor:
         """token_ids [rows, n] to the logits [rows, V] after the last of them. Without padding no mask is needed."""
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {self.past: self.cache}
         if not prefill:
             self.mask = torch.cat([self.mask, self.mask.new_ones(token_ids.shape)], dim=1)
         if self.padded:
             positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -token_ids.shape[1] :]
-            extra = {"attention_mask": self.mask, "position_ids": positions}
+            extra |= {"attention_mask": self.mask, "position_ids": positions}
         with head_on(self.model, lambda hidden: hidden[:, -1:]):
-            output = self.model(input_ids=token_ids, past_key_values=self.cache, use_cache=True, **extra)
+            output = self.model(input_ids=token_ids, use_cache=True, **extra)
         return output.logits[:, -1]
 
     def _take(self, logits: Tensor, t: int) -> Tensor:
