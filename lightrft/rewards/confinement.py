@@ -3,8 +3,9 @@
 Three walls, from the inside to the outside:
 
 * *The answer is no program.* Some verifiers hand an answer to `eval`, most by way of sympy's parser. Only what computes
-  is evaluated: numbers, lists, texts, and sympy's own functions and constants, without attributes, imports or names of
-  the verifier's own (`entry["answer"]` is no answer). Else the verifier gets a `PermissionError`: a wrong answer.
+  is evaluated: numbers, lists, texts, unknowns of one letter, sympy's own functions and constants; no attributes, no
+  imports, no names of the verifier's own (`entry["answer"]` is no answer). Else the verifier gets a
+  `PermissionError`, and most then find the answer wrong.
 * *Python's own events* (PEP 578), on every system: no file is opened for writing or removed, no process or connection
   is made. That stops whatever goes through the interpreter, not what a compiled library does.
 * *The kernel.* Address space everywhere but on macOS; files of length 0; and on Linux (x86-64 and ARM64) system calls
@@ -65,8 +66,9 @@ def _refusing(names: frozenset[str]) -> Callable[[str, tuple[Any, ...]], None]:
 
 
 def _computes(code: CodeType, names: frozenset[str]) -> bool:
-    """Whether the code can do nothing but compute: what it names, attributes among it, is mathematics."""
-    return names.issuperset(code.co_names) and not any(isinstance(part, CodeType) for part in code.co_consts)
+    """Whether the code can do nothing but compute: what it names, attributes among it, is mathematics or a letter."""
+    named = (name in names or len(name) == 1 for name in code.co_names)
+    return all(named) and not any(isinstance(part, CodeType) for part in code.co_consts)
 
 
 def _names_of_mathematics() -> frozenset[str]:

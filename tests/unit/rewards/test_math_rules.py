@@ -3,11 +3,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from test_math_answers import DIFFERENT, SAME
 
 from lightrft.errors import Refused
 from lightrft.rewards.combine import build_rewards
 from lightrft.rewards.rules import RULES, RuleReward
-from lightrft.rewards.sandbox import Limits, Sandbox, Unjudged
+from lightrft.rewards.sandbox import Limits, Sandbox, Unjudged, sandbox
 
 
 def test_the_rules_make_samples_right_wrong_or_invalid(rollout):
@@ -19,6 +20,13 @@ def test_the_rules_make_samples_right_wrong_or_invalid(rollout):
     for reward in (loose[3], boxed[3]):
         assert reward.error.startswith("ValueError: the reference '?!' cannot be read as mathematics")
     assert "the row has no reference; --label_key" in loose[4].error
+
+
+def test_the_sandbox_changes_no_verdict():
+    child = sandbox("lightrft.rewards.math_answers")
+    for verdict, pairs in ((1.0, SAME), (0.0, DIFFERENT)):
+        for pair in pairs:
+            assert child.ask("judge", *pair, False, what="comparing") == verdict, pair
 
 
 def test_what_takes_too_long_makes_that_answer_invalid():

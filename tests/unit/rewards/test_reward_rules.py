@@ -1,7 +1,6 @@
 import math
 
 import pytest
-import reasoning_gym
 
 from lightrft.rewards.rules import RuleReward, last_number, well_formed
 
@@ -57,29 +56,3 @@ def test_exact_compares_stripped_texts(rollout):
 )
 def test_the_format_is_one_think_block_and_then_one_answer_block(response, value):
     assert well_formed(response) == value
-
-
-def test_reasoning_gym_scores_with_the_tasks_own_verifier(rollout):
-    entry = reasoning_gym.create_dataset("chain_sum", seed=42, size=1)[0]
-    known = {"source": "reasoning_gym:chain_sum", "columns": {"entry": entry}}
-    answer = int(entry["answer"])
-    responses = [f" {answer:+,}.0 ", f"<think>1</think><answer>{answer}</answer>", "nothing"]
-    scored = RuleReward("reasoning_gym").score([rollout(response, **known) for response in responses])
-    assert [reward.total for reward in scored] == [1.0, 1.0, 0.0]
-
-
-def test_reasoning_gym_cannot_judge_other_rows(rollout):
-    [reward] = RuleReward("reasoning_gym").score([rollout("5", 5, source="gsm8k")])
-    assert "not from reasoning_gym (source 'gsm8k')" in reward.error
-
-
-@pytest.mark.parametrize("task", ["n_queens", "binary_matrix", "spiral_matrix", "string_insertion"])
-def test_a_verifier_that_runs_the_answer_judges_in_the_sandbox(rollout, task):
-    """The answer of the entry is in reach of what these verifiers evaluate."""
-    entry = reasoning_gym.create_dataset(task, seed=1, size=1)[0]
-    known = {"source": f"reasoning_gym:{task}", "columns": {"entry": entry}}
-    right = entry["answer"] or entry["metadata"]["valid_answers"][0]
-    responses = [right, "entry['answer']", "entry['metadata']['valid_answers'][0]", "__import__('os')"]
-    scores = [reward.total for reward in RuleReward("reasoning_gym").score([rollout(r, **known) for r in responses])]
-    assert scores[0] == 1.0
-    assert max(scores[1:]) < 0.1
