@@ -22,7 +22,8 @@ from lightrft.args.show import as_dict
 from lightrft.checkpointing import Checkpointer, Due
 from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
-from lightrft.models.critic import load_critic
+from lightrft.models.critic import given_critic, load_critic
+from lightrft.models.given import read_given
 from lightrft.models.load import end_token_ids, load_model
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.plan import choose_precision, runtime, total_steps
@@ -201,17 +202,16 @@ def make_scorer(
     )
 
 
-def make_checkpointer(
-    args: Args, strategy: Strategy, policy: Handle, critic: Critic | None, inputs: Inputs
-) -> Checkpointer:
+def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Critic | None) -> Checkpointer:
     c = args.checkpoint
+    given = {"policy": read_given(args.model), **({"critic": given_critic(args.model)} if critic else {})}
     folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
     structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
     return Checkpointer(
         folder,
         strategy,
         policy,
-        inputs.tokenizer,
+        given,
         critic=critic.handle if critic else None,
         with_hf=c.save_hf_ckpt,
         structure=structure,
@@ -257,7 +257,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         policy=policy,
         evaluator=samplers.evaluator,
         eval_steps=args.evaluation.eval_steps,
-        checkpointer=make_checkpointer(args, strategy, policy, critic, inputs),
+        checkpointer=make_checkpointer(args, strategy, policy, critic),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),

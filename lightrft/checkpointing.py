@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from lightrft.errors import Refused, RunFailed, system_says
 from lightrft.models.export import save_hf
+from lightrft.models.given import Given
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.checkpoint import CheckpointFolder, ask_disk, size_of
 
@@ -90,6 +90,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 class Checkpointer:
     """Saves and restores the policy and the critic, each with its optimizer, and the loop's own state as JSON.
 
+    given: of each, what an export returns beside the weights.
     structure: the flags (and their values) that a checkpoint must have been made with.
     """
 
@@ -98,15 +99,15 @@ class Checkpointer:
         folder: CheckpointFolder,
         strategy: Strategy,
         policy: Handle,
-        tokenizer: PreTrainedTokenizerBase,
+        given: Mapping[str, Given],
         *,
         critic: Handle | None = None,
         with_hf: bool,
         structure: Mapping[str, Any],
     ) -> None:
-        self.folder, self.strategy, self.policy, self.tokenizer = folder, strategy, policy, tokenizer
+        self.folder, self.strategy, self.policy = folder, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
-        self.with_hf, self.structure = with_hf, structure
+        self.given, self.with_hf, self.structure = given, with_hf, structure
 
     def save(self, boundary: Boundary) -> Path:
         what = f"--ckpt_path {self.folder.path}: the checkpoint of step {boundary.step} could not be written"
@@ -125,7 +126,7 @@ class Checkpointer:
             (path / "state.json").write_text(json.dumps(state, default=str))
             if self.with_hf:
                 (path / "hf").mkdir()
-                self._export(self.policy, path / "hf")
+                self._export("policy", path / "hf")
         except Exception:
             ask_disk(path)
             raise
@@ -199,14 +200,15 @@ class Checkpointer:
 
     def export(self, path: Path) -> None:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
-        for name, handle in self.trained.items():
+        for name in self.trained:
             place = path if name == "policy" else path / name
             with self._one_line(f"--save_path {path}: the trained {name} could not be written", path):
                 place.mkdir(exist_ok=True)
-                self._export(handle, place)
+                self._export(name, place)
 
-    def _export(self, handle: Handle, path: Path) -> None:
-        save_hf(handle.model, self.strategy.full_params(handle), self.tokenizer, path)
+    def _export(self, name: str, path: Path) -> None:
+        handle = self.trained[name]
+        save_hf(handle.model, self.strategy.full_params(handle), self.given[name], path)
 
     @contextmanager
     def _one_line(self, what: str, path: Path) -> Iterator[None]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightrft.errors import Refused
+from lightrft.models.given import Given, read_given, weight_files
 from lightrft.models.load import check_positions, load_backbone
 from lightrft.models.packing import Cost, lay_out
-from lightrft.models.source import find_file
 from lightrft.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
     from lightrft.args.groups.model import ModelArgs
     from lightrft.types import Batch
+
+
+OF_A_POLICY = ("config.json", "generation_config.json")
 
 
 class ValueHead(nn.Linear):
@@ -54,6 +56,10 @@ class ValueModel(nn.Module):
         """[N, 1] values at the flat positions `predicts` [N] of the [S, L] inputs."""
         hidden = self.backbone(**inputs, use_cache=False).last_hidden_state
         return getattr(self, self._head_name)(hidden.flatten(0, 1).index_select(0, predicts))
+
+    @property
+    def base_model_prefix(self) -> str:
+        return self._backbone_name
 
     def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor]) -> None:
         self.backbone.save_pretrained(folder, state_dict=state_dict)
@@ -91,6 +97,12 @@ def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
             f"--critic_pretrain {args.critic_pretrain}: its tokenizer is not that of --pretrain {args.pretrain}; "
             "give a model with the same one"
         )
+
+
+def given_critic(args: ModelArgs) -> Given:
+    """Its configuration is the value model's own: it says that there is one number a position."""
+    given = read_given(critic_args(args))
+    return replace(given, files={name: content for name, content in given.files.items() if name not in OF_A_POLICY})
 
 
 @contextmanager
@@ -134,15 +146,10 @@ def saved_head(args: ModelArgs) -> dict[str, Tensor]:
     return found if "weight" in found else {}
 
 
-def _tensors(args: ModelArgs, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(args: ModelArgs, names: Container[str]) -> Iterator[tuple[str, Tensor]]:
     """Those of `names` that the model's safetensors hold, in one file or several."""
     from safetensors import safe_open
 
-    index = find_file(args, "model.safetensors.index.json")
-    places = json.loads(index.read_text())["weight_map"] if index else dict.fromkeys(names, "model.safetensors")
-    for name in names:
-        path = find_file(args, places[name]) if name in places else None
-        if path is not None:
-            with safe_open(path, "pt") as weights:
-                if name in weights.keys():  # noqa: SIM118  (safe_open is no dict)
-                    yield name, weights.get_tensor(name)
+    for path in weight_files(args):
+        with safe_open(path, "pt") as weights:
+            yield from ((name, weights.get_tensor(name)) for name in weights.keys() if name in names)  # noqa: SIM118

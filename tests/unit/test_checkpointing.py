@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from lightrft.args.groups.model import ModelArgs
 from lightrft.checkpointing import Boundary, Checkpointer, Due, Restored, SaveFailed, random_state, set_random_state
 from lightrft.errors import Refused
+from lightrft.models.given import read_given
 from lightrft.strategy.base import Handle, named_tensors
 from lightrft.strategy.checkpoint import CheckpointFolder
 
@@ -72,7 +74,7 @@ def boundary(step, **state):
 def maker(path, keep=2, **more):
     policy = Handle("first", model())
     folder = CheckpointFolder(path, keep, 1)
-    return policy, Checkpointer(folder, FakeStrategy(), policy, None, with_hf=False, structure={"fsdp": False}, **more)
+    return policy, Checkpointer(folder, FakeStrategy(), policy, {}, with_hf=False, structure={"fsdp": False}, **more)
 
 
 def restored(made):
@@ -256,10 +258,10 @@ def test_what_killed_saves_left_is_removed_and_named(tmp_path):
     assert restored(made)[1].left_over == [".step_000003.tmp"] and not (tmp_path / ".step_000003.tmp").exists()
 
 
-def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_model, tiny_tokenizer, tmp_path):
-    policy = Handle("module", tiny_model)
+def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_folder, tiny_model, tmp_path):
+    policy, given = Handle("module", tiny_model), read_given(ModelArgs(pretrain=str(tiny_folder / "model")))
     made = Checkpointer(
-        CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, tiny_tokenizer, with_hf=True, structure={}
+        CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, {"policy": given}, with_hf=True, structure={}
     )
     path = made.save(Boundary(1, {}, random_state())) / "hf"
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen2"

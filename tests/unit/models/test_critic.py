@@ -14,6 +14,7 @@ from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.critic import ValueHead, ValueModel, check_critic, load_critic, saved_head, token_values
 from lightrft.models.export import save_hf
+from lightrft.models.given import Given
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import named_tensors
 
@@ -139,7 +140,7 @@ def test_an_export_opens_as_a_classifier_of_tokens(critic, batch, tiny_tokenizer
     """Hugging Face's own class gives our values, one position earlier; a critic that starts from it has the same."""
     from transformers import AutoModelForTokenClassification
 
-    save_hf(critic, named_tensors(critic), tiny_tokenizer, tmp_path)
+    save_hf(critic, named_tensors(critic), Given(), tmp_path)
     opened = AutoModelForTokenClassification.from_pretrained(tmp_path, num_labels=1).eval()
     wanted = opened(input_ids=batch.input_ids).logits[:, :-1, 0]
     found = token_values(critic, batch)

@@ -1,0 +1,91 @@
+"""What the user gave beside the numbers: the files of `--pretrain`, and the name and dtype of each weight."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightrft.models.source import find_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightrft.args.groups.model import ModelArgs
+
+INDEX = "model.safetensors.index.json"
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer.*.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tekken.json",
+    "tokenizer.model",
+    "tokenizer.model.*",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tiktoken.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+CONFIGURATION = ("generation_config.json", "*preprocessor_config.json", "processor_config.json")
+TERMS = ("LICENSE*", "NOTICE*", "USE_POLICY*")  # a README describes another model: it stays behind
+CODE = ("*.py", "*.tiktoken")  # of models that bring their own
+
+
+@dataclass(frozen=True)
+class Given:
+    """files: contents by path in the folder. dtypes: by tensor, of the weights, as safetensors names them."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+    def dtype(self, name: str) -> torch.dtype | None:
+        """Of that tensor; for one that was not given, the dtype of most of them. None where it is none to train in."""
+        import torch
+
+        most = Counter(self.dtypes.values()).most_common(1)
+        found = self.dtypes.get(name, most[0][0] if most else "")
+        floats = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+        return floats.get(found)
+
+
+def read_given(args: ModelArgs) -> Given:
+    """Read when the run starts: what happens to the folder later does not matter."""
+    config = find_file(args, "config.json")
+    assert config is not None, "the model was loaded"
+    patterns = ["config.json", *TOKENIZER, *CONFIGURATION, *TERMS]
+    settings = [path for name in ("config.json", "tokenizer_config.json") if (path := find_file(args, name))]
+    if any(json.loads(path.read_text(encoding="utf-8")).get("auto_map") for path in settings):
+        patterns += CODE
+    root = config.parent
+    files = {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for pattern in patterns
+        for path in sorted(root.glob(pattern))
+        if path.is_file()
+    }
+    return Given(files, dict(_dtypes(args)))
+
+
+def weight_files(args: ModelArgs) -> list[Path]:
+    """Those of safetensors, in one file or several; [] where there are none."""
+    index = find_file(args, INDEX)
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index else ["model.safetensors"]
+    return [path for name in names if (path := find_file(args, name))]
+
+
+def _dtypes(args: ModelArgs) -> Iterator[tuple[str, str]]:
+    from safetensors import safe_open
+
+    for path in weight_files(args):
+        with safe_open(path, "pt") as weights:
+            yield from ((name, weights.get_slice(name).get_dtype()) for name in weights.keys())  # noqa: SIM118
