@@ -62,11 +62,15 @@ class Handle:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimizer step: gradient norm before clipping, the learning rate used, and whether it was skipped."""
+    """One optimizer step: gradient norm before clipping, the learning rate used, and whether it was skipped.
+
+    scaling: the skip made float16's loss scale smaller, so the next step may well be taken.
+    """
 
     grad_norm: float
     lr: float
     skipped: bool
+    scaling: bool = False
 
 
 def named_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

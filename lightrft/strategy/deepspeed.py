@@ -82,6 +82,8 @@ class DeepSpeedStrategy(Collectives):
         scheduler = make_scheduler(optimizer, optim)
         engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=self._config(optim))
         engine.eval()  # initialize switches dropout on
+        # At float16's smallest scale it would raise; what to do about skipped steps is for the update to say.
+        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
         return Handle(engine, model, engine.optimizer, scheduler, optim)
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
@@ -89,13 +91,17 @@ class DeepSpeedStrategy(Collectives):
         handle.module.backward(loss * self.world.dp_size)  # ZeRO averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:
-        engine, lr = handle.module, handle.scheduler.get_last_lr()[0]
+        engine, lr, scale = handle.module, handle.scheduler.get_last_lr()[0], self._scale(handle)
         engine.step()
         norm = float(engine.get_global_grad_norm())
         skipped = bool(getattr(handle.optimizer, "overflow", False))
         if not skipped:
             handle.scheduler.step()
-        return StepReport(norm, lr, skipped)
+        return StepReport(norm, lr, skipped, scaling=skipped and self._scale(handle) < scale)
+
+    def _scale(self, handle: Handle) -> float:
+        """Of the loss, which is above 1 in float16 alone."""
+        return float(getattr(handle.optimizer, "loss_scale", 1.0))
 
     @contextmanager
     def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:

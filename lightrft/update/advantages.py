@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
 from lightrft.types import Batch
+from lightrft.update.health import Health
 from lightrft.update.kl import KLTerm
 
 
@@ -40,13 +42,27 @@ class AdvantageStage:
     settings: AdvantageSettings
     moments: RunningMoments = field(default_factory=RunningMoments)
 
+    def __post_init__(self) -> None:
+        self.health = Health(by_prompt="group" in self.estimator.needs)
+
     def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
-        batch = self._filtered(batch)
+        batch, beyond = self._within_float32(self._filtered(batch))
         rewards, shaped = self._shaped(batch)
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
         batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
+        metrics = {**metrics, "policy/nonfinite_frac": metrics["policy/nonfinite_frac"] + beyond}
+        self._look(batch)
         return batch, {**shaped, **metrics}
+
+    def _within_float32(self, batch: Batch) -> tuple[Batch, float]:
+        """A reward that float32 cannot hold makes its sample invalid; and the share of the samples with such a one."""
+        beyond = batch.rewards.isfinite() & ~batch.rewards.float().isfinite()
+        return batch.filled(rewards=batch.rewards.masked_fill(beyond, math.nan)), mean(beyond.double(), self.ranks)
+
+    def _look(self, batch: Batch) -> None:
+        rows = zip(batch.group.tolist(), batch.rewards.tolist(), batch.response_mask.any(-1).tolist(), strict=True)
+        self.health.see(self.ranks.gather([row for row in rows if math.isfinite(row[1])]))
 
     def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         s, rewards, metrics = self.shaping, batch.rewards, {}
@@ -70,9 +86,10 @@ class AdvantageStage:
         return batch.filled(response_mask=mask * ~batch.first_tokens if self.shaping.mask_first else mask)
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint: the reward's moments and the KL coefficient."""
-        return {"moments": asdict(self.moments), "kl": self.kl.state()}
+        """For the checkpoint: the reward's moments, the KL coefficient, and what there was to learn from."""
+        return {"moments": asdict(self.moments), "kl": self.kl.state(), "health": self.health.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.moments = RunningMoments(**{name: float(value) for name, value in state["moments"].items()})
         self.kl.load_state(state["kl"])
+        self.health.load_state(state.get("health", {}))

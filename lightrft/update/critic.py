@@ -1,9 +1,8 @@
-"""The critic's part of a step: values of a rollout step before anything learns, then its own optimizer steps."""
+"""The critic's part of a step: values of a rollout step before anything learns, then gradients of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +13,8 @@ from lightrft.models.critic import token_values
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.types import Batch
+from lightrft.update.metrics import MetricSums
 from lightrft.update.score import slices
-
-if TYPE_CHECKING:
-    from lightrft.update.step import MetricSums
 
 
 class Critic:
@@ -41,15 +38,11 @@ class Critic:
             found[place, : values.shape[1]] = values
         return found
 
-    def step(self, micro_batches: Sequence[Batch], counts: Counts, sums: MetricSums) -> None:
-        """One optimizer step on all the micro-batches."""
+    def backward(self, micro_batches: Sequence[Batch], counts: Counts, sums: MetricSums) -> None:
+        """The gradient of one optimizer step."""
         for number, batch in enumerate(micro_batches):
             loss = self._loss(batch, counts, sums)
             self.strategy.backward(self.handle, loss, last=number == len(micro_batches) - 1)
-        report = self.strategy.step(self.handle)
-        sums.average("critic/grad_norm", report.grad_norm)
-        sums.average("critic/lr", report.lr)
-        sums.count("perf/critic_skipped_steps", float(report.skipped))
 
     def _loss(self, batch: Batch, counts: Counts, sums: MetricSums) -> Tensor:
         mask = batch.response_mask

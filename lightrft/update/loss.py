@@ -73,17 +73,19 @@ class LossTerms:
         compared = self._compared(batch)
         rollout = batch.rollout_logprobs.where(compared == 1, old)  # elsewhere the weight is 1
         weights, changed = self._weights(old, rollout, mask)
+        metrics = {**policy.metrics, "mismatch/nonfinite_frac": 1.0 - batch.rollout_logprobs.isfinite().to(old.dtype)}
         chosen = batch.selected if batch.has("selected") else mask
         weighted = {"loss/policy": (1.0, weights * chosen * policy.loss)}
         mismatch = {**_mismatch(old, rollout, mask, weights), "mismatch/clip_frac": changed}
-        terms = Terms(weighted, dict(policy.metrics), dict(policy.row_metrics), mismatch, compared)
+        terms = Terms(weighted, metrics, dict(policy.row_metrics), mismatch, compared)
         self._add_kl(terms, batch, scores, old)
         self._add_entropy(terms, scores)
         return terms
 
     def _compared(self, batch: Batch) -> Tensor:
-        """[B, T]: 1 on the trained tokens that engine and trainer judge by one distribution."""
-        return batch.response_mask * ~batch.first_tokens if self.fire else batch.response_mask
+        """[B, T]: 1 on the trained tokens that engine and trainer judge by one distribution, both with a number."""
+        judged = batch.response_mask * batch.rollout_logprobs.isfinite()
+        return judged * ~batch.first_tokens if self.fire else judged
 
     def _weights(self, old: Tensor, rollout: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Importance weights, and 1 where they are not what they would be without bounds, both [B, T]."""

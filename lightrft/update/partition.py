@@ -12,12 +12,13 @@ import numpy as np
 class Part:
     """The rows of the rollout step that one optimizer step learns from.
 
-    critic_alone: the policy is frozen (`--freezing_actor_steps`).
+    critic_alone: the policy is frozen (`--freezing_actor_steps`). step: the turn of the loop.
     """
 
     rows: tuple[int, ...]
     epoch: int
     critic_alone: bool = False
+    step: int = 0
 
 
 def draw_parts(
@@ -30,7 +31,7 @@ def draw_parts(
     for epoch in range(max_epochs):
         order = np.random.default_rng((seed, step, epoch)).permutation(n_rows).tolist()
         for start in range(0, n_rows, train_batch_size):
-            yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch, critic_alone)
+            yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch, critic_alone, step)
 
 
 def micro_batches(rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -13,29 +13,18 @@ from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
-from lightrft.strategy.base import Handle, StepReport, Strategy
+from lightrft.strategy.base import Handle, Strategy
 from lightrft.types import Batch
 from lightrft.update.critic import Critic
+from lightrft.update.health import Skips
 from lightrft.update.kl import KLTerm
 from lightrft.update.loss import LossTerms, Terms
+from lightrft.update.metrics import MetricSums, UpdateReport
 from lightrft.update.partition import Part, draw_parts, micro_batches
 
 if TYPE_CHECKING:
     from lightrft.args.groups.algorithm import AlgorithmArgs
     from lightrft.args.groups.batch import BatchArgs
-
-
-@dataclass(frozen=True)
-class UpdateReport:
-    """Metrics of all optimizer steps of one turn of the loop, and counters for perf/."""
-
-    metrics: dict[str, float]
-    perf: dict[str, float]
-
-    @property
-    def taken(self) -> float:
-        """Optimizer steps less those that were skipped."""
-        return self.perf.get("perf/optimizer_steps", 0.0) - self.perf.get("perf/skipped_steps", 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,8 @@ class Updater:
         self.critic = critic
         self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
-        self.changed = False  # whether an optimizer step has begun since the trainer set it to False
+        self.skips = {"policy": Skips("policy", "--actor_learning_rate"), "critic": Skips("critic", "--critic_learning_rate")}
+        self.changed = False  # whether a model may have changed since the trainer set it to False
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
         s, alone = self.settings, step <= self.settings.frozen_steps
@@ -83,29 +73,36 @@ class Updater:
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
 
-        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step.
+        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step. Raises
+        `RunFailed` where ten updates in a row were skipped; a part without a trained token is idle, and none of them.
         """
         batch = batch.select(part.rows) if part.rows else idle(batch)
         counts, batch = self._count(batch, real=len(part.rows))
-        self.sums.count("perf/optimizer_steps", 1.0)
         self.sums.restart("kl/drift")  # it is the last step's alone
+        for kind, number in (("optimizer", 1.0), ("idle", float(counts.tokens == 0)), ("skipped", 0.0)):
+            self.sums.count(f"update/{kind}_steps", number)
         if counts.tokens == 0:
-            self.sums.count("perf/skipped_steps", 1.0)
             return
         micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.gather), real=len(part.rows))
         if not part.critic_alone:
-            self._learn(micro_batches, counts)
+            self._learn(micro_batches, counts, part.step)
         if self.critic is not None:
-            self.changed = True
-            self.critic.step(micro_batches, counts, self.sums)
+            self.critic.backward(micro_batches, counts, self.sums)
+            self._take_step("critic", self.critic.handle, part.step)
 
-    def _learn(self, micro_batches: Sequence[Batch], counts: Counts) -> None:
+    def _learn(self, micro_batches: Sequence[Batch], counts: Counts, step: int) -> None:
         for number, batch in enumerate(micro_batches):
             loss = self._loss(batch, counts)
             self.strategy.backward(self.policy, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
-        self.changed = True
-        self._report(self.strategy.step(self.policy))
+        self._take_step("policy", self.policy, step)
+
+    def _take_step(self, model: str, handle: Handle, step: int) -> None:
+        before, self.changed = self.changed, True
+        report = self.strategy.step(handle)
+        self.changed = before or not report.skipped
+        self.sums.stepped(model, report)
+        self.skips[model].note(report, step, self.sums, self.strategy)
 
     def report(self) -> UpdateReport:
         """The metrics since the last call."""
@@ -149,12 +146,12 @@ class Updater:
         clip fractions, mismatch) are over the rows that are run.
         """
         moving = (batch.advantages[:real] != 0).any(-1).nonzero()[:, 0].tolist()
-        self.sums.count("perf/idle_rows", real - len(moving))
         trained = batch.response_mask.any(-1).nonzero()[:, 0].tolist()
-        everyone = self.strategy.gather([(bool(moving), bool(trained))])
-        if any(moves for moves, _ in everyone):
+        everyone = self.strategy.gather([(len(moving), real, bool(trained))])
+        self.sums.count("update/idle_rows", float(sum(rows - moves for moves, rows, _ in everyone)))
+        if any(moves for moves, *_ in everyone):
             return moving
-        first = next(rank for rank, (_, has_tokens) in enumerate(everyone) if has_tokens)
+        first = next(rank for rank, (*_, has_tokens) in enumerate(everyone) if has_tokens)
         return trained[:1] if self.strategy.world.rank == first else []
 
     def _loss(self, batch: Batch, counts: Counts) -> Tensor:
@@ -181,56 +178,8 @@ class Updater:
             self.sums.mean(name, values, terms.compared)
         self.sums.largest("mismatch/gap_max", terms.mismatch["mismatch/gap_mean"].max())
 
-    def _report(self, report: StepReport) -> None:
-        self.sums.average("policy/grad_norm", report.grad_norm)
-        self.sums.average("policy/lr", report.lr)
-        self.sums.count("perf/skipped_steps", float(report.skipped))
-
 
 def idle(batch: Batch) -> Batch:
     """A row that weighs nothing, for a rank that has less to do than others."""
     row = batch.select([0])
     return row.filled(response_mask=torch.zeros_like(row.response_mask))
-
-
-class MetricSums:
-    """Numerators and denominators, summed over micro-batches, steps and ranks, divided once."""
-
-    def __init__(self) -> None:
-        self.numerator: dict[str, Tensor] = {}
-        self.denominator: dict[str, Tensor] = {}
-        self.maximum: dict[str, Tensor] = {}
-        self.local: dict[str, list[float]] = {}
-        self.counters: dict[str, float] = {}
-
-    def add(self, name: str, value: Tensor) -> None:
-        """A sum over ranks and micro-batches, averaged over optimizer steps at the end."""
-        self.numerator[name] = self.numerator.get(name, 0.0) + value.detach().double()
-
-    def mean(self, name: str, values: Tensor, mask: Tensor) -> None:
-        self.add(name, (values.detach() * mask).sum())
-        self.denominator[name] = self.denominator.get(name, 0.0) + mask.sum().double()
-
-    def restart(self, name: str) -> None:
-        self.numerator.pop(name, None)
-        self.denominator.pop(name, None)
-
-    def largest(self, name: str, value: Tensor) -> None:
-        value = value.detach().double()
-        self.maximum[name] = value if name not in self.maximum else torch.maximum(self.maximum[name], value)
-
-    def average(self, name: str, value: float) -> None:
-        """Numbers that are equal on all ranks: a plain mean over the optimizer steps."""
-        self.local.setdefault(name, []).append(value)
-
-    def count(self, name: str, value: float) -> None:
-        self.counters[name] = self.counters.get(name, 0.0) + value
-
-    def finish(self, strategy: Strategy) -> UpdateReport:
-        steps = max(self.counters.get("perf/optimizer_steps", 0.0), 1.0)
-        sums, counts = strategy.reduce(self.numerator), strategy.reduce(self.denominator)
-        over = {name: float(counts.get(name, steps)) for name in sums}
-        metrics = {name: float(value) / over[name] for name, value in sums.items() if over[name] > 0}
-        metrics |= {name: float(value) for name, value in strategy.reduce(self.maximum, "max").items()}
-        metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
-        return UpdateReport(dict(sorted(metrics.items())), dict(self.counters))

@@ -95,7 +95,7 @@ def test_policy_and_critic_take_the_plain_steps(trained, rollouts, samples, stra
         parts = list(run.updater.partition(batch, turn))
         seen = plain_turn(policy, critic, reference, samples, parts, beta=0.1, rates=(0.02, 0.02))
         metrics = run.learn(batch, turn)
-        assert metrics["perf/optimizer_steps"] == 6 and metrics["critic/lr"] == 0.02
+        assert metrics["update/optimizer_steps"] == 6 and metrics["critic/lr"] == 0.02
         assert metrics["critic/loss"] == pytest.approx(sum(loss for loss, _ in seen) / 6, rel=1e-5)
         assert metrics["critic/grad_norm"] == pytest.approx(sum(norm for _, norm in seen) / 6, rel=1e-5)
         assert metrics["critic/clip_frac"] > 0.05

@@ -37,7 +37,7 @@ def test_one_step(trained, rollouts, strategy, precision):
     metrics = run.learn(run.batch(rollouts))
     after = run.parameters()
     assert torch.isfinite(torch.tensor([metrics["loss/policy"], metrics["policy/grad_norm"]])).all()
-    assert metrics["perf/skipped_steps"] == 0 and metrics["policy/grad_norm"] > 0.1
+    assert metrics["update/skipped_steps"] == 0 and metrics["policy/grad_norm"] > 0.1
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-3
 
 

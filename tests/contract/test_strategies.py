@@ -55,7 +55,7 @@ def test_several_steps_are_the_plain_steps(trained, rollouts, samples, strategy)
             old = [plain.logprobs(model, sample, 0.8) for sample in samples]
         norms = plain_steps(model, samples, settings(old=old), run.updater.partition(batch, step), learning_rate=0.05)
         metrics = run.learn(batch, step)
-        assert metrics["perf/optimizer_steps"] == 6
+        assert metrics["update/optimizer_steps"] == 6
         assert metrics["policy/grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=1e-4)
     assert largest_difference(run.parameters(), named(model)) < 1e-6
     assert largest_difference(run.parameters(), named(small_model())) > 1e-2
@@ -160,8 +160,8 @@ def test_a_gradient_that_is_not_finite_skips_the_step(trained, rollouts, samples
     advantages[0, len(samples[0].prompt)] = float("inf")
     before = run.parameters()
     broken = run.learn(batch.filled(advantages=advantages))
-    assert broken["perf/skipped_steps"] == 1
+    assert broken["update/skipped_steps"] == 1
     assert largest_difference(run.parameters(), before) == 0
     plain_steps(model, samples, settings(), run.updater.partition(batch, 1), learning_rate=1.0, max_norm=1.0)
-    assert run.learn(batch)["perf/skipped_steps"] == 0
+    assert run.learn(batch)["update/skipped_steps"] == 0
     assert largest_difference(run.parameters(), named(model)) < 1e-6

@@ -201,7 +201,7 @@ def test_samples_without_a_reward_are_counted_and_not_trained(here, strategy):
     ended = train(f"{RUN} {strategy} --reward_fn shaped.py:nan_for_some --init_kl_coef 0")
     assert ended.code == 0
     assert [row["reward/invalid_frac"] for row in rows(Path("run"))] == [0.25, 0.25]
-    assert all(row["perf/idle_rows"] >= 4 for row in all_rows(Path("run")))
+    assert all(row["update/idle_rows"] >= 4 for row in all_rows(Path("run")))
     assert all(row["policy/grad_norm"] > 0 for row in rows(Path("run")))
     assert read_json(Path("run/summary.json"))["eval"]["after"]["invalid"] == 6  # of 23
 

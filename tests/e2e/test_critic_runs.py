@@ -33,7 +33,7 @@ def test_the_critic_learns_while_the_policy_stands_still(here):
     flags += " --micro_train_batch_size 16 --max_epochs 2 --lr_warmup_steps 0 --lr_scheduler constant --lambd 1"
     assert train(f"{flags} --reward_fn ease.py:ease --save_path run").code == 0
     found = all_rows(here / "run")
-    assert all(row["perf/optimizer_steps"] == 8 and row["perf/critic_skipped_steps"] == 0 for row in found)
+    assert all(row["update/optimizer_steps"] == 8 and row["critic/skipped_steps"] == 0 for row in found)
     assert not any("policy/lr" in row for row in found) and any(row["critic/clip_frac"] > 0 for row in found)
     assert fmean(row["critic/loss"] for row in found[-3:]) < 0.3 * found[0]["critic/loss"]
     assert found[0]["critic/explained_variance"] == pytest.approx(0, abs=1e-6), "a new head says 0 of everything"
@@ -47,7 +47,7 @@ def test_policy_and_critic_learn_the_tiny_task(here):
     flags += " --actor_learning_rate 3e-4 --prompt_max_len 8 --max_len 12 --eval_steps 99 --save_interval 0"
     assert train(f"{flags} --save_path run").code == 0
     found = all_rows(here / "run")
-    assert all(row["perf/optimizer_steps"] == 8 and row["policy/grad_norm"] > 0 for row in found)
+    assert all(row["update/optimizer_steps"] == 8 and row["policy/grad_norm"] > 0 for row in found)
     reward = [row["reward/mean"] for row in found]
     assert fmean(reward[-3:]) > fmean(reward[:3]) + 0.1  # the mean of 3 x 512 samples has a standard error of 0.01
 

@@ -28,8 +28,8 @@ def test_a_run_without_anything_to_learn(here, flags):
     ended = train(f"--fsdp --quiet --max_steps 2 --train_batch_size 8 {flags} --save_path run")
     assert ended.code == 0, ended.err
     found = all_rows(here / "run")
-    assert [row["perf/skipped_steps"] for row in found] == [row["perf/optimizer_steps"] for row in found]
-    assert all(row["perf/skipped_steps"] >= 2 for row in found)
+    assert [row["update/idle_steps"] for row in found] == [row["update/optimizer_steps"] for row in found]
+    assert all(row["update/idle_steps"] >= 2 and row["update/skipped_steps"] == 0 for row in found)
     assert all(value is not None for row in found for value in row.values()), "no metric is NaN"
     before, after = (load_file(here / name / "model.safetensors") for name in ("tiny", "run"))
     assert all(torch.equal(after[name], value) for name, value in before.items())

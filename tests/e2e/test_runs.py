@@ -124,7 +124,7 @@ def test_many_optimizer_steps_per_rollout(here, strategy):
     assert ended.code == 0
     assert "each rollout of 8 x 4 = 32 samples is trained on in 4 optimizer steps" in ended.out
     for row in all_rows(here / "run"):
-        assert row["perf/optimizer_steps"] == 8
+        assert row["update/optimizer_steps"] == 8
         assert row["policy/clip_frac"] > 0 and row["kl/ref"] > 0 and row["loss/kl"] > 0
         assert row["mismatch/gap_max"] < 1e-4  # the old log-probabilities are those that the engine sampled with
 
@@ -135,7 +135,7 @@ def test_a_train_batch_of_two_rollouts(here):
     assert ended.code == 0
     prompts = len((here / "add.jsonl").read_text().splitlines())
     for number, row in enumerate(all_rows(here / "run"), start=1):
-        assert row["perf/optimizer_steps"] == 1 and row["policy/clip_frac"] == 0
+        assert row["update/optimizer_steps"] == 1 and row["policy/clip_frac"] == 0
         assert row["perf/decode_batches"] == 2
         assert row["episode"] == pytest.approx(8 * number / prompts)
 

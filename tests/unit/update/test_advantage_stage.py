@@ -55,6 +55,36 @@ def test_a_hot_first_token_can_be_left_out(batch_of):
     assert batch.first_tokens.tolist() == [[False, True, False, False, False], [False, False, True, False, False]]
 
 
+def test_overlong_filter_and_first_token_mask_together(batch_of):
+    """The second row was cut off; of the first the token after the hot one is left."""
+    batch = batch_of([((1, 5, 6), (0, 1, 1))] * 2, truncated=torch.tensor([False, True]))
+    found, _ = stage("reinforce", mask_first=True, overlong_filter=True)(batch)
+    assert found.response_mask.tolist() == [[0, 0, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "group_norm", "reinforce"])
+@pytest.mark.parametrize("shaping", [{}, {"running_norm": True}, {"reward_clip": 2.0}])
+def test_a_reward_beyond_float32_is_an_invalid_sample_and_is_counted(batch_of, name, shaping):
+    """Such as a weighted sum may be. For the others it is as if it were NaN."""
+    batch = rows(batch_of, [1e39, 0.0, 1.0, 2.0], [False] * 4)
+    made = stage(name, **shaping)
+    found, metrics = made(batch)
+    assert metrics["policy/nonfinite_frac"] == 0.25 and found.response_mask[:, 1].tolist() == [0, 1, 1, 1]
+    wanted, _ = stage(name, **shaping)(rows(batch_of, [float("nan"), 0.0, 1.0, 2.0], [False] * 4))
+    assert torch.equal(found.advantages, wanted.advantages) and bool(found.advantages.isfinite().all())
+    assert "25.00%" in next(made.health.remarks(metrics, 1))
+
+
+def test_a_kl_that_is_no_number_spoils_its_own_response_alone(batch_of):
+    zero = torch.zeros(3, 2)
+    made = stage("reinforce", whiten=True)
+    made.kl = KLTerm("reward", KLController(0.5))
+    bad = zero.index_fill(0, torch.tensor([1]), float("nan"))
+    found, metrics = made(rows(batch_of, [1.0, 2.0, 3.0], [False] * 3).filled(old_logprobs=zero, ref_logprobs=bad))
+    assert found.advantages[:, 1].tolist() == [-1.0, 0.0, 1.0] and found.response_mask[:, 1].tolist() == [1, 0, 1]
+    assert metrics["policy/nonfinite_frac"] == pytest.approx(1 / 3)
+
+
 def test_shaping_comes_in_its_order(batch_of):
     """Lengths 1 of a budget of 8 with a buffer of 8: -1/8 each; divided by the deviation 2 of -1/8, 15/8, 31/8; then
     the clip at 1.5."""

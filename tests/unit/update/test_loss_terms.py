@@ -10,6 +10,7 @@ import torch
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import load_estimator
+from lightrft.algorithms.importance import KINDS
 from lightrft.args.groups.algorithm import AlgorithmArgs
 from lightrft.update.kl import KLTerm
 from lightrft.update.loss import LossTerms
@@ -68,6 +69,24 @@ def test_a_hot_first_token_is_not_compared(batch):
     torch.testing.assert_close(found.mismatch["mismatch/gap_mean"], on_response(0.0, log(4), log(2)), **FLOAT32)
     assert found.mismatch["mismatch/clip_frac"].tolist() == [[0, 0, 0, 1, 0]]
     assert terms_of(batch).compared.tolist() == [[0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("estimator", ["group_norm", "gspo"])
+def test_a_token_for_which_the_engine_has_no_number_is_not_compared(batch, estimator, kind, bad):
+    """All is as if the engine had said what the trainer says: a gap of 0 and a weight of 1. And it is counted."""
+    second = torch.tensor([[False, False, False, True, False]])
+    given = {"is_correction": kind, "is_low": 0.5}
+    found = terms_of(batch.filled(rollout_logprobs=batch.rollout_logprobs.masked_fill(second, bad)), estimator, **given)
+    agreed = terms_of(
+        batch.filled(rollout_logprobs=batch.rollout_logprobs.where(~second, batch.old_logprobs)), estimator, **given
+    )
+    expect(found.weighted["loss/policy"], 1.0, *agreed.weighted["loss/policy"][1][0, 2:].tolist())
+    assert found.compared.tolist() == [[0, 0, 1, 0, 1]]
+    assert (found.token_metrics["mismatch/nonfinite_frac"] * batch.response_mask).tolist() == [[0, 0, 0, 1, 0]]
+    for name, values in found.mismatch.items():
+        torch.testing.assert_close(values, agreed.mismatch[name])
 
 
 def test_the_kl_term_is_not_weighed(batch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from threading import Barrier, Thread
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,13 @@ import torch
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args.groups.algorithm import AlgorithmArgs
+from lightrft.errors import RunFailed
 from lightrft.models.packing import Cost
-from lightrft.strategy.base import Handle
+from lightrft.strategy.base import Handle, StepReport
 from lightrft.update.kl import KLTerm
+from lightrft.update.metrics import MetricSums
 from lightrft.update.partition import Part
-from lightrft.update.step import MetricSums, Updater, UpdateSettings
+from lightrft.update.step import Updater, UpdateSettings
 
 MODES = ["token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm", "prompt-mean-token-mean"]
 LENGTHS, GROUPS = [4, 1, 3, 2, 6, 0, 5, 1], [0, 0, 0, 1, 1, 1, 2, 2]
@@ -85,13 +88,29 @@ def gradient(model):
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
 
 
-def updater(strategy, model, *, micro=2, mode=MODES[2], kl=OFF, sharing=None, part_size=8, name="group_norm", **flags):
+def updater(
+    strategy,
+    model,
+    *,
+    micro=2,
+    mode=MODES[2],
+    kl=OFF,
+    sharing=None,
+    part_size=8,
+    name="group_norm",
+    fire=False,
+    **flags,
+):
     settings = UpdateSettings(
         algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, seed=0,
         max_epochs=1, max_new_tokens=16,
-        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing,
+        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing, fire=fire,
     )  # fmt: skip
     return Updater(strategy, Handle(model, model), load_estimator(name), kl, settings)
+
+
+def counters(report):
+    return {kind: report.metrics[f"update/{kind}_steps"] for kind in ("optimizer", "idle", "skipped")}
 
 
 def in_loss(coefficient):
@@ -185,7 +204,7 @@ def test_a_step_over_nothing_is_not_taken(model, batch, alone):
     for rows in ((5,), (0, 1)):
         made.step(batch, Part(rows, 0))
     report = made.report()
-    assert (report.perf["perf/optimizer_steps"], report.taken) == (2.0, 1.0)
+    assert (counters(report), report.taken) == ({"optimizer": 2.0, "idle": 1.0, "skipped": 0.0}, 1.0)
 
 
 def test_a_mean_over_nothing_is_left_out(alone):
@@ -199,9 +218,10 @@ def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denomin
     made = updater(alone, model, micro=1)
     made.step(batch, PART)
     # rows 2 and 7 have advantage 0, row 5 no tokens: five passes; with a KL term every row is needed
-    perf = {"perf/optimizer_steps": 1.0, "perf/idle_rows": 3.0, "perf/train_micro_batches": 5.0}
     # of responses 4 + 1 + 2 + 6 + 5 tokens, of their prompts 2 + 2 + 3 + 3 + 2
-    assert made.report().perf == {**perf, "perf/skipped_steps": 0.0, "perf/train_tokens": 30.0}
+    report = made.report()
+    assert report.perf == {"perf/train_micro_batches": 5.0, "perf/train_tokens": 30.0}
+    assert report.metrics["update/idle_rows"] == 3.0
     made = updater(alone, model, micro=1, kl=in_loss(0.3))
     made.step(batch, PART)
     assert made.report().perf["perf/train_micro_batches"] == 8.0
@@ -217,8 +237,86 @@ def test_a_part_without_tokens_is_skipped(model, batch, alone):
     made = updater(alone, model)
     made.step(batch.filled(response_mask=torch.zeros_like(batch.response_mask)), PART)
     report = made.report()
-    assert alone.losses == [] and report.perf == {"perf/optimizer_steps": 1.0, "perf/skipped_steps": 1.0}
-    assert report.metrics == {}
+    assert alone.losses == [] and report.perf == {} and len(report.metrics) == 3
+    assert counters(report) == {"optimizer": 1.0, "idle": 1.0, "skipped": 0.0}
+
+
+class Together:
+    """Ranks that are threads of this process: what one gathers or reduces waits for the others."""
+
+    def __init__(self, size):
+        self.barrier, self.slots = Barrier(size, timeout=60), [None] * size
+
+    def exchange(self, rank, mine):
+        self.slots[rank] = mine
+        self.barrier.wait()
+        found = list(self.slots)
+        self.barrier.wait()
+        return found
+
+
+def of_rank(alone, rank, together):
+    """A strategy like `alone`, of one rank of several."""
+    made = copy.copy(alone)
+    made.world, made.losses = SimpleNamespace(**{**vars(alone.world), "rank": rank}), []
+    made.gather = lambda items: [item for share in together.exchange(rank, list(items)) for item in share]
+
+    def reduce(values, op="sum"):
+        shares = together.exchange(rank, dict(values))
+        names = sorted({name for share in shares for name in share})
+        fold = sum if op == "sum" else max
+        return {name: fold(share[name] for share in shares if name in share) for name in names}
+
+    made.reduce = reduce
+    return made
+
+
+def test_where_nothing_moves_the_first_rank_with_tokens_runs_a_row_for_the_metrics(model, batch, alone):
+    """Rank 0 has the row without tokens, rank 1 rows of advantage 0: its row 2 is run, and no other."""
+    together, reports = Together(2), {}
+
+    def run(rank, rows):
+        made = updater(of_rank(alone, rank, together), copy.deepcopy(model), micro=1)
+        made.step(batch, Part(rows, 0))
+        reports[rank] = made.report()
+
+    threads = [Thread(target=run, args=(rank, rows)) for rank, rows in enumerate([(5,), (2, 7)])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    logprobs = full_logprobs(model, batch).detach()[2, batch.response_mask[2].bool()]
+    gap = (batch.old_logprobs[2, batch.response_mask[2].bool()] - logprobs).double().mean().item()
+    assert reports[0].metrics == reports[1].metrics
+    assert reports[0].metrics["policy/approx_kl_k1"] == pytest.approx(gap, rel=1e-5)
+    assert reports[0].metrics["update/idle_rows"] == 3.0
+
+
+def test_the_mismatch_is_that_of_the_compared_tokens(model, batch, alone):
+    """Under FIRE the first tokens are not compared, and no token for which the engine has no number."""
+    far = batch.rollout_logprobs - 3.0 * batch.first_tokens
+    second = batch.first_tokens.roll(1, -1) & (batch.response_mask == 1)
+    made = updater(alone, model, is_correction="token_truncate", fire=True)
+    made.step(batch.filled(rollout_logprobs=far.masked_fill(second, math.nan)), PART)
+    found = made.report().metrics
+    assert found["mismatch/gap_mean"] == pytest.approx(0.125, rel=1e-6) == found["mismatch/gap_max"]
+    assert found["mismatch/weight_mean"] == pytest.approx(math.exp(0.125), rel=1e-6)
+    # rows 2, 5 and 7 are not run; rows 0, 3 and 4, 6 have a second token, of 4 + 1 + 2 + 6 + 5
+    assert found["mismatch/nonfinite_frac"] == pytest.approx(4 / 18)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_ten_skipped_updates_end_the_run(model, batch, alone):
+    """An advantage that is not finite stands for whatever else may break a gradient."""
+    alone.step = lambda handle: StepReport(math.nan, 0.5, skipped=True)
+    made = updater(alone, model)
+    broken = batch.filled(advantages=batch.advantages.masked_fill(batch.advantages > 1, math.inf))
+    for number in range(9):
+        made.step(broken, Part(PART.rows, 0, step=3 + number // 4))
+    found = made.report()
+    assert (counters(found)["skipped"], found.taken) == (9.0, 0.0) and "policy/grad_norm" not in found.metrics
+    with pytest.raises(RunFailed, match="step 5: 10 optimizer steps .* from step 3 on: loss/policy is not finite"):
+        made.step(broken, Part(PART.rows, 0, step=5))
 
 
 def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
@@ -232,12 +330,12 @@ def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
 
 def test_metric_sums_by_hand(alone):
     sums, t = MetricSums(), torch.tensor
-    sums.count("perf/optimizer_steps", 1.0)
+    sums.count("update/optimizer_steps", 1.0)
     sums.mean("kl", t([[1.0, 2.0, 50.0]]), t([[1, 1, 0]]))
     sums.mean("kl", t([[6.0, 7.0, 8.0]]), t([[1, 0, 0]]))  # (1 + 2 + 6) / 3, and not the mean of 1.5 and 6
     sums.add("loss", t(0.5))
     sums.add("loss", t(1.5))
-    sums.count("perf/optimizer_steps", 1.0)
+    sums.count("update/optimizer_steps", 1.0)
     sums.add("loss", t(2.0))  # two steps of 2 each
     sums.largest("gap", t(3.0))
     sums.largest("gap", t(1.0))
@@ -246,8 +344,8 @@ def test_metric_sums_by_hand(alone):
     sums.count("perf/rows", 2.0)
     sums.count("perf/rows", 3.0)
     report = sums.finish(alone)
-    assert report.metrics == {"kl": 3.0, "loss": 2.0, "gap": 3.0, "lr": 2.5}
-    assert report.perf == {"perf/optimizer_steps": 2.0, "perf/rows": 5.0}
+    assert report.metrics == {"kl": 3.0, "loss": 2.0, "gap": 3.0, "lr": 2.5, "update/optimizer_steps": 2.0}
+    assert report.perf == {"perf/rows": 5.0}
 
 
 def test_metric_sums_are_reduced_before_they_are_divided():
@@ -258,8 +356,9 @@ def test_metric_sums_are_reduced_before_they_are_divided():
             return {name: value * 2 if op == "sum" else value + 1 for name, value in values.items()}
 
     sums = MetricSums()
-    sums.count("perf/optimizer_steps", 1.0)
+    sums.count("update/optimizer_steps", 1.0)
     sums.mean("kl", torch.tensor([1.0, 2.0]), torch.tensor([1, 1]))
     sums.add("loss", torch.tensor(0.5))
     sums.largest("gap", torch.tensor(3.0))
-    assert sums.finish(Twice()).metrics == {"kl": 1.5, "loss": 1.0, "gap": 4.0}
+    wanted = {"kl": 1.5, "loss": 1.0, "gap": 4.0, "update/optimizer_steps": 1.0}
+    assert sums.finish(Twice()).metrics == wanted, "counters are the same on every rank"

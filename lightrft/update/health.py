@@ -1,0 +1,124 @@
+"""Whether a run learns at all: what keeps it from learning is said at once, and ends it where it does not pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightrft.algorithms.shaping import varied_groups
+from lightrft.errors import RunFailed
+from lightrft.strategy.base import StepReport, Strategy
+from lightrft.update.metrics import MetricSums
+
+MOST_SKIPPED = 10  # optimizer steps of one model in a row
+LONG = 10  # steps in a row with nothing to learn from: said again
+
+# Shares that should be 0, and what it means that one is not.
+FAULTS = {
+    "policy/nonfinite_frac": "of the responses have an advantage that is no number in float32, and do not train: a "
+    "reward, a KL term or a value has blown up",
+    "mismatch/nonfinite_frac": "of the sampled tokens have no finite log-probability from the engine: they are not "
+    "compared with the trainer's, and have an importance weight of 1",
+}
+
+
+@dataclass
+class Skips:
+    """Optimizer steps of one model that were skipped in a row. A resumed run counts from 0.
+
+    fp16: a skip by which the loss scaling looks for its scale does not count; it starts at 2^16, so that is up to 17
+    of them. A step with nothing to learn from is no skip, and ends no row.
+    """
+
+    model: str
+    flag: str
+    count: int = 0
+    first: int = 0
+
+    def note(self, report: StepReport, step: int, sums: MetricSums, strategy: Strategy) -> None:
+        """Raises `RunFailed` at the tenth; all ranks skip together, so all of them do."""
+        if not report.skipped:
+            self.count = 0
+        elif not report.scaling:
+            self.first = self.first if self.count else step
+            self.count += 1
+        if self.count == MOST_SKIPPED:
+            raise RunFailed(
+                f"step {step}: {self.count} optimizer steps of the {self.model} in a row were skipped, from step "
+                f"{self.first} on: {self._cause(sums.not_finite(strategy))}; lower {self.flag}, look for extreme "
+                "rewards, or go on from an older checkpoint"
+            )
+
+    def _cause(self, broken: set[str]) -> str:
+        losses = sorted(name for name in broken if name.startswith("loss/") or name == "critic/loss")
+        if "policy/entropy" in broken and self.model == "policy":
+            return "the policy's log-probabilities are not finite"
+        if losses:
+            return f"{' and '.join(losses)} {'is' if len(losses) == 1 else 'are'} not finite"
+        return "every term of the loss is finite, and the gradient is not"
+
+
+@dataclass
+class Health:
+    """What was there to learn from, step by step.
+
+    by_prompt: rewards count where they differ among the samples of one prompt, else where they differ in the step.
+    steps, varied: steps so far, and those with something to learn from; row: steps since the last of them. reward: the
+    last step's lowest, and with one_reward every one of the run. differed: whether some did in the last step.
+    """
+
+    by_prompt: bool
+    steps: int = 0
+    varied: int = 0
+    row: int = 0
+    reward: float | None = None
+    one_reward: bool = True
+    differed: bool = False
+    told: list[str] = field(default_factory=list)
+
+    def see(self, rows: Sequence[tuple[int, float, bool]]) -> None:
+        """(group, shaped reward, whether it has a token to train on) of every valid sample of a step, on all ranks."""
+        rewards = {reward for _, reward, _ in rows}
+        varied = varied_groups((group if self.by_prompt else 0, reward) for group, reward, _ in rows)
+        learns = any(trained and (group if self.by_prompt else 0) in varied for group, _, trained in rows)
+        self.one_reward &= len(rewards) == 1 and self.reward in (None, *rewards)
+        self.reward = min(rewards, default=self.reward)
+        self.differed = bool(varied)
+        self.steps, self.varied = self.steps + 1, self.varied + learns
+        self.row = 0 if learns else self.row + 1
+
+    def remarks(self, metrics: Mapping[str, float], step: int) -> Iterator[str]:
+        """Lines about the step that was seen last: each fault once a run, too little to learn from once a row."""
+        for name, text in FAULTS.items():
+            if metrics.get(name, 0.0) > 0 and name not in self.told:
+                self.told.append(name)
+                yield f"warning: step {step}: {metrics[name]:.2%} {text} ({name}; said once)"
+        if self.row == self.steps == 1:
+            yield f"warning: step {step} has nothing to learn from: {self._reason()}"
+        elif self.row == LONG:
+            yield f"warning: the last {LONG} steps had nothing to learn from: {self._reason()}"
+
+    def verdict(self) -> Iterator[str]:
+        """A line at the end of a run whose rewards have taught nothing, or nothing any more."""
+        if self.steps and not self.varied:
+            yield f"warning: nothing was learned from the reward in {self.steps} steps: {self._reason()}"
+        elif self.row >= LONG:
+            yield f"warning: the last {self.row} steps had nothing to learn from: {self._reason()}"
+
+    def _reason(self) -> str:
+        if self.one_reward:
+            return f"every reward was {self.reward:g}; mend --reward_fn, or take easier or harder prompts"
+        if not self.differed:
+            what = "the rewards of a prompt's samples" if self.by_prompt else "the rewards of a step"
+            return f"{what} were all equal; raise --n_samples_per_prompt or --temperature, or take other prompts"
+        return "no response had a token to train on; raise --max_new_tokens, or leave out what masks them"
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """What was seen before; `by_prompt` is for the flags of this run to say."""
+        for name, value in state.items():
+            if name != "by_prompt":
+                setattr(self, name, value)

@@ -1,0 +1,82 @@
+"""What a turn of the loop measured: sums over micro-batches, optimizer steps and ranks, divided once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightrft.algorithms.functional import masked
+from lightrft.strategy.base import StepReport, Strategy
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """Metrics of all optimizer steps of one turn of the loop, and counters of work for perf/."""
+
+    metrics: dict[str, float]
+    perf: dict[str, float]
+
+    @property
+    def taken(self) -> float:
+        """Optimizer steps less those that were skipped or had nothing to learn from."""
+        steps, *less = (self.metrics.get(f"update/{name}_steps", 0.0) for name in ("optimizer", "skipped", "idle"))
+        return steps - sum(less)
+
+
+class MetricSums:
+    """Numerators and denominators, summed over micro-batches, steps and ranks, divided once."""
+
+    def __init__(self) -> None:
+        self.numerator: dict[str, Tensor] = {}
+        self.denominator: dict[str, Tensor] = {}
+        self.maximum: dict[str, Tensor] = {}
+        self.local: dict[str, list[float]] = {}
+        self.counters: dict[str, float] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """A sum over ranks and micro-batches, averaged over optimizer steps at the end."""
+        self.numerator[name] = self.numerator.get(name, 0.0) + value.detach().double()
+
+    def mean(self, name: str, values: Tensor, mask: Tensor) -> None:
+        self.add(name, masked(values.detach().double(), mask).sum())
+        self.denominator[name] = self.denominator.get(name, 0.0) + mask.sum().double()
+
+    def restart(self, name: str) -> None:
+        self.numerator.pop(name, None)
+        self.denominator.pop(name, None)
+
+    def largest(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.maximum[name] = value if name not in self.maximum else torch.maximum(self.maximum[name], value)
+
+    def average(self, name: str, value: float) -> None:
+        """Numbers that are equal on all ranks: a plain mean over the optimizer steps."""
+        self.local.setdefault(name, []).append(value)
+
+    def count(self, name: str, value: float) -> None:
+        """The same on every rank, but for perf/: that is the work of this one."""
+        self.counters[name] = self.counters.get(name, 0.0) + value
+
+    def stepped(self, model: str, report: StepReport) -> None:
+        """One optimizer step of "policy" or "critic"; the norm of a gradient that is not finite says nothing."""
+        self.count("update/skipped_steps" if model == "policy" else "critic/skipped_steps", float(report.skipped))
+        self.average(f"{model}/lr", report.lr)
+        if not report.skipped:
+            self.average(f"{model}/grad_norm", report.grad_norm)
+
+    def not_finite(self, strategy: Strategy) -> set[str]:
+        """Names of the sums that are NaN or infinite so far, on any rank."""
+        return set(strategy.gather([name for name, value in self.numerator.items() if not value.isfinite()]))
+
+    def finish(self, strategy: Strategy) -> UpdateReport:
+        steps = max(self.counters.get("update/optimizer_steps", 0.0), 1.0)
+        sums, counts = strategy.reduce(self.numerator), strategy.reduce(self.denominator)
+        over = {name: float(counts.get(name, steps)) for name in sums}
+        metrics = {name: float(value) / over[name] for name, value in sums.items() if over[name] > 0}
+        metrics |= {name: float(value) for name, value in strategy.reduce(self.maximum, "max").items()}
+        metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
+        perf = {name: value for name, value in self.counters.items() if name.startswith("perf/")}
+        metrics |= {name: value for name, value in self.counters.items() if name not in perf}
+        return UpdateReport(dict(sorted(metrics.items())), perf)
