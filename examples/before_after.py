@@ -8,6 +8,8 @@ from pathlib import Path
 
 
 def accuracy(result: dict) -> str:
+    if result["accuracy"] is None:
+        return "none"
     interval = f"[{result['ci_low']:.2f}, {result['ci_high']:.2f}]"
     return f"{result['accuracy']:.2f} {interval}"
 

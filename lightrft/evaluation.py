@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -18,26 +19,29 @@ FULL_MARK = 1.0 - 1e-9
 class EvalResult:
     """accuracy: the share of `n` valid responses that get full marks (1) from the first reward; Wilson interval.
 
-    A response to which the first reward does not apply is judged by the next one that does.
+    A response to which the first reward does not apply is judged by the next one that does. With no valid response
+    there is no accuracy, interval or mean reward (None), and `error` is the most frequent reason.
     """
 
-    accuracy: float
+    accuracy: float | None
     n: int
-    ci_low: float
-    ci_high: float
-    reward_mean: float
+    ci_low: float | None
+    ci_high: float | None
+    reward_mean: float | None
     length_mean: float
     truncated_frac: float
     invalid: int
+    error: str | None = None
 
     def metrics(self) -> dict[str, float]:
-        return {f"eval/{name}": float(value) for name, value in asdict(self).items()}
+        """What there is a number for."""
+        found = asdict(self)
+        del found["error"]
+        return {f"eval/{name}": float(value) for name, value in found.items() if value is not None}
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927); it stays inside [0, 1] and is right for small n."""
-    if n == 0:
-        return 0.0, 1.0
+    """95 % score interval of a proportion of n > 0 (Wilson 1927); it stays inside [0, 1] and is right for small n."""
     rate = successes / n
     centre = (rate + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * (rate * (1 - rate) / n + Z95**2 / (4 * n**2)) ** 0.5
@@ -45,18 +49,20 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
-    valid = [r for r in rollouts if r.reward is not None and r.reward.error is None]
-    right = sum(_mark(r.reward, primary) >= FULL_MARK for r in valid if r.reward is not None)
-    low, high = wilson_interval(right, len(valid))
+    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
+    valid = [reward for reward in rewards if reward.error is None]
+    right = sum(_mark(reward, primary) >= FULL_MARK for reward in valid)
+    low, high = wilson_interval(right, len(valid)) if valid else (None, None)
     return EvalResult(
-        accuracy=right / len(valid) if valid else 0.0,
+        accuracy=right / len(valid) if valid else None,
         n=len(valid),
         ci_low=low,
         ci_high=high,
-        reward_mean=fmean(r.reward.total for r in valid if r.reward is not None) if valid else 0.0,
-        length_mean=fmean(len(r.response_ids) for r in rollouts),
-        truncated_frac=fmean(r.finish_reason == "length" for r in rollouts),
+        reward_mean=fmean(reward.total for reward in valid) if valid else None,
+        length_mean=fmean(len(rollout.response_ids) for rollout in rollouts),
+        truncated_frac=fmean(rollout.finish_reason == "length" for rollout in rollouts),
         invalid=len(rollouts) - len(valid),
+        error=None if valid else Counter(reward.error for reward in rewards).most_common(1)[0][0],
     )
 
 

@@ -121,6 +121,8 @@ class Trainer:
         self.progress.reward_last = metrics["reward/mean"]
         self.loggers.metrics({**metrics, **perf}, step)
         self.loggers.rollouts(rollouts, batch, step)
+        for line in self.advantages.health.remarks(metrics, step):
+            self.console.say(line)
 
     def _evaluate_before(self) -> None:
         if self.evaluator is not None and self.progress.eval_before is None:
@@ -213,6 +215,8 @@ class Trainer:
         if self.progress.eval_before and self.progress.eval_after:
             self.console.tell(f"held-out accuracy before: {describe(self.progress.eval_before)}")
             self.console.tell(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
+        for line in self.advantages.health.verdict():
+            self.console.say(line)
 
     def _stop_early(self) -> None:
         path = self._save()

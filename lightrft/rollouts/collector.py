@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.algorithms.shaping import varied_groups
+from lightrft.errors import RunFailed
 from lightrft.prompts.encoding import decode_response
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import RewardSource
@@ -30,9 +31,12 @@ class RolloutMaker:
         self.engine, self.rewards, self.tokenizer, self.seed = engine, rewards, tokenizer, seed
 
     def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` rollouts per prompt, side by side; the prompt's `position` is their group."""
+        """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation."""
         requests = [self._request(prompt, step, n) for prompt in prompts]
-        generated = self.engine.generate(requests, sampling)
+        try:
+            generated = self.engine.generate(requests, sampling)
+        except RunFailed as failed:
+            raise RunFailed(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
         rollouts = [
             self._rollout(prompt, generation)
             for prompt, group in zip(prompts, generated, strict=True)

@@ -68,6 +68,8 @@ class Console(Logger):
             parts.insert(2, f"invalid {values['reward/invalid_frac']:.0%}")
         if "eval/accuracy" in values:
             parts.insert(2, f"held out {values['eval/accuracy']:.3f}")
+        elif "eval/n" in values:
+            parts.insert(2, "held out: none could be judged")
         return " | ".join(parts)
 
     def _clear(self) -> None:

@@ -60,7 +60,7 @@ class Plots(Logger):
     def _evaluations(self, axis: Any, rows: Sequence[Mapping[str, float]]) -> None:
         before = self._before() or {}
         first = [{"step": 0, **{f"eval/{name}": value for name, value in before.items()}}] if before else []
-        found = [row for row in [*first, *rows] if "eval/accuracy" in row]
+        found = [row for row in [*first, *rows] if row.get("eval/accuracy") is not None]
         if not found:
             return
         middle = [row["eval/accuracy"] for row in found]

@@ -13,7 +13,7 @@ from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
 from lightrft.types import Batch
-from lightrft.update.health import Health
+from lightrft.update.health import Health, none_finite
 from lightrft.update.kl import KLTerm
 
 
@@ -50,10 +50,12 @@ class AdvantageStage:
         batch, beyond = self._within_float32(self._filtered(batch))
         rewards, shaped = self._shaped(batch)
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
-        batch, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
+        found, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
         metrics = {**metrics, "policy/nonfinite_frac": metrics["policy/nonfinite_frac"] + beyond}
-        self._look(batch)
-        return batch, {**shaped, **metrics}
+        self._look(found)
+        if metrics["policy/nonfinite_frac"] and not self.health.trained:
+            raise none_finite(batch, self.ranks, self.health.steps)
+        return found, {**shaped, **metrics}
 
     def _within_float32(self, batch: Batch) -> tuple[Batch, float]:
         """A reward that float32 cannot hold makes its sample invalid; and the share of the samples with such a one."""

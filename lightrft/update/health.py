@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lightrft.algorithms.functional import masked
+from lightrft.algorithms.ranks import Ranks
 from lightrft.algorithms.shaping import varied_groups
 from lightrft.errors import RunFailed
 from lightrft.strategy.base import StepReport, Strategy
+from lightrft.types import Batch
 from lightrft.update.metrics import MetricSums
 
 MOST_SKIPPED = 10  # optimizer steps of one model in a row
@@ -21,6 +24,28 @@ FAULTS = {
     "mismatch/nonfinite_frac": "of the sampled tokens have no finite log-probability from the engine: they are not "
     "compared with the trainer's, and have an importance weight of 1",
 }
+
+
+# What an advantage is made of beside the reward, and what may have made it blow up.
+INGREDIENTS = {
+    "values": "the critic's values are not finite; lower --critic_learning_rate",
+    "old_logprobs": "the policy's log-probabilities are not finite; lower --actor_learning_rate",
+    "ref_logprobs": "the reference's log-probabilities are not finite; use another --pretrain or precision",
+}
+
+
+def none_finite(batch: Batch, ranks: Ranks, step: int) -> RunFailed:
+    """What is wrong where not one response of a step has an advantage that float32 can hold: every rank asks."""
+    here = [
+        name
+        for name in INGREDIENTS
+        if batch.has(name) and bool(masked(getattr(batch, name), batch.response_mask).isnan().any())
+    ]
+    everywhere = set(ranks.gather(here))
+    cause = next(
+        (text for name, text in INGREDIENTS.items() if name in everywhere), "all rewards are too large; scale them"
+    )
+    return RunFailed(f"step {step}: no response has a finite advantage: {cause}, or go on from an older checkpoint")
 
 
 @dataclass
@@ -64,8 +89,9 @@ class Health:
     """What was there to learn from, step by step.
 
     by_prompt: rewards count where they differ among the samples of one prompt, else where they differ in the step.
-    steps, varied: steps so far, and those with something to learn from; row: steps since the last of them. reward: the
-    last step's lowest, and with one_reward every one of the run. differed: whether some did in the last step.
+    steps, varied: steps so far, and those with something to learn from; row: steps since the last of them.
+    reward: the last step's lowest, and with one_reward every one of the run.
+    differed, trained: of the last step, whether some rewards did, and whether a response had a token to train on.
     """
 
     by_prompt: bool
@@ -75,6 +101,7 @@ class Health:
     reward: float | None = None
     one_reward: bool = True
     differed: bool = False
+    trained: bool = True
     told: list[str] = field(default_factory=list)
 
     def see(self, rows: Sequence[tuple[int, float, bool]]) -> None:
@@ -84,7 +111,7 @@ class Health:
         learns = any(trained and (group if self.by_prompt else 0) in varied for group, _, trained in rows)
         self.one_reward &= len(rewards) == 1 and self.reward in (None, *rewards)
         self.reward = min(rewards, default=self.reward)
-        self.differed = bool(varied)
+        self.differed, self.trained = bool(varied), any(trained for *_, trained in rows)
         self.steps, self.varied = self.steps + 1, self.varied + learns
         self.row = 0 if learns else self.row + 1
 

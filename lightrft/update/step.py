@@ -62,7 +62,10 @@ class Updater:
         self.critic = critic
         self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
-        self.skips = {"policy": Skips("policy", "--actor_learning_rate"), "critic": Skips("critic", "--critic_learning_rate")}
+        self.skips = {
+            "policy": Skips("policy", "--actor_learning_rate"),
+            "critic": Skips("critic", "--critic_learning_rate"),
+        }
         self.changed = False  # whether a model may have changed since the trainer set it to False
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from lightrft.evaluation import Evaluator, summarise, wilson_interval
+from lightrft.progress import describe
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Prompt
 
@@ -28,10 +31,6 @@ def test_the_rate_lies_in_its_interval_also_after_rounding():
         for successes in (0, 1, n - 1, n):
             low, high = wilson_interval(successes, n)
             assert 0.0 <= low <= successes / n <= high <= 1.0, (successes, n)
-
-
-def test_nothing_is_known_without_samples():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 def test_accuracy_counts_full_marks_of_the_first_reward_among_valid_samples(make_rollout):
@@ -61,9 +60,13 @@ def test_where_the_first_reward_does_not_apply_the_next_one_judges(make_rollout)
     assert (found.accuracy, found.n, found.invalid) == (0.5, 4, 0)
 
 
-def test_an_evaluation_without_valid_samples_has_no_accuracy_and_no_certainty(make_rollout):
-    found = summarise([make_rollout([1], [5], error="raised")], "exact")
-    assert (found.accuracy, found.n, found.invalid, found.ci_low, found.ci_high) == (0.0, 0, 1, 0.0, 1.0)
+def test_an_evaluation_without_valid_samples_has_no_accuracy_and_says_why(make_rollout):
+    """0 would be an accuracy. Nobody gets a number: not the trackers, not the plots, not the console."""
+    found = summarise([make_rollout([1], [5], error=error) for error in ("raised", "late", "late")], "exact")
+    assert (found.n, found.invalid, found.error) == (0, 3, "late")
+    assert found.accuracy is found.ci_low is found.ci_high is found.reward_mean is None
+    assert found.metrics().keys() == {"eval/n", "eval/invalid", "eval/length_mean", "eval/truncated_frac"}
+    assert describe(asdict(found)) == "none: not one of 3 responses could be judged (late)"
 
 
 def test_metrics_have_their_prefix(make_rollout):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from lightrft.errors import RunFailed
 from lightrft.models.forward import head_on
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache
@@ -24,6 +25,10 @@ from lightrft.types import Generation, Request
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+NOT_FINITE = (
+    "the policy's logits are not finite; where it has learned already, lower --actor_learning_rate and go on from an "
+    "older checkpoint, else look for NaN in the weights of --pretrain"
+)
 DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: dropping copies the cache
 
 
@@ -154,7 +159,7 @@ class _Decoding:
         token, logprob = (draw_hot if hot else draw)(logits, self.noise[self.rows, t], self.sampling)
         self.tokens[self.rows, t], self.logprobs[self.rows, t] = token, logprob
         self.length[self.rows] += (~self.stopped[self.rows]).long()
-        self.stopped[self.rows] |= torch.isin(token, self.ends)
+        self.stopped[self.rows] |= torch.isin(token, self.ends) | logprob.isnan()
         if self.sampling.stop:
             self._look_for_stop_strings(t)
         return token
@@ -174,6 +179,9 @@ class _Decoding:
         return token[alive]
 
     def _collect(self) -> list[list[Generation]]:
+        taken = torch.arange(self.logprobs.shape[1], device=self.device) < self.length[:, None]
+        if bool((self.logprobs.isnan() & taken).any()):
+            raise RunFailed(NOT_FINITE)
         lengths, stopped = self.length.tolist(), self.stopped.tolist()
         tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
         found, row = [], 0

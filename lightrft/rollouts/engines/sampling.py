@@ -17,7 +17,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     """logits [B, V], uniform [B] float64 in [0, 1) -> token ids [B] and their log-probabilities [B] float32.
 
     Log-probabilities are of the temperature-scaled distribution before the filters (at temperature 0: of the
-    unscaled one), which is what the trainer computes.
+    unscaled one), which is what the trainer computes. Logits that are not finite (-inf aside, for tokens that cannot
+    come) give some token with the log-probability NaN: to look for them here would wait for the GPU at every token.
     """
     z = logits.float()
     if sampling.temperature not in (0.0, 1.0):
@@ -73,11 +74,14 @@ def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     block = _first_above(block_cdf, uniform * block_cdf[:, -1])
     before = block_cdf.gather(1, (block - 1).clamp(min=0)[:, None])[:, 0].where(block > 0, 0.0)
     within_cdf = blocks[torch.arange(len(block), device=block.device), block].double().cumsum(-1)
-    return block * BLOCK + _first_above(within_cdf, uniform * block_cdf[:, -1] - before)
+    found = block * BLOCK + _first_above(within_cdf, uniform * block_cdf[:, -1] - before)
+    return found.clamp(max=weights.shape[-1] - 1)  # beyond the last one where weights are NaN
 
 
 def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
-    """Index [B] of the first entry of each row above target [B]; rounding never leads past the last mass."""
+    """Index [B] of the first entry of each row above target [B]; rounding never leads past the last mass, nor NaN past
+    the last entry."""
     last = cdf[:, -1]
     below_last = torch.nextafter(last, torch.zeros_like(last))
-    return torch.searchsorted(cdf, target.clamp(min=0.0).minimum(below_last)[:, None], right=True)[:, 0]
+    found = torch.searchsorted(cdf, target.clamp(min=0.0).minimum(below_last)[:, None], right=True)[:, 0]
+    return found.clamp(max=cdf.shape[-1] - 1)

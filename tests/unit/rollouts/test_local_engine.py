@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from lightrft.errors import RunFailed
 from lightrft.models.forward import token_logprobs
 from lightrft.rollouts.engines import local
 from lightrft.rollouts.engines.base import Sampling
@@ -195,3 +198,24 @@ def test_layers_of_other_kinds_stay_as_the_library_makes_them(causal_model):
     config = causal_model("gemma3").config
     ours, theirs = make_cache(config, room=4), DynamicCache(config=config)
     assert [type(layer) for layer in ours.layers] == [type(theirs.layers[0]), RoomyLayer]
+
+
+def test_logits_that_are_not_finite_end_the_generation_in_one_line(causal_model):
+    """From the first token on, and at the third token of one response alone."""
+    model, prompts = copy.deepcopy(causal_model("llama")), prompts_of_lengths([3, 5])
+    calls = []
+
+    def spoil(row, call):
+        def hook(module, inputs, logits):
+            calls.append(len(logits))
+            return logits.index_fill(0, torch.tensor([row]), math.nan) if len(calls) == call else logits
+
+        return hook
+
+    for row, call in ((0, 1), (1, 3)):
+        calls.clear()
+        handle = model.lm_head.register_forward_hook(spoil(row, call))
+        with pytest.raises(RunFailed, match="^the policy's logits are not finite; "):
+            engine_of(model, end_ids=()).generate(requests_of(prompts), replace(SAMPLED, max_new_tokens=6))
+        handle.remove()
+        assert len(calls) == 6

@@ -186,3 +186,19 @@ def test_a_hot_first_token_keeps_the_filters():
     uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tokens, _ = draw_hot(logits, uniform, Sampling(8, top_k=2, first_temperature=10.0))
     assert set(tokens.tolist()) == {1, 3}
+
+
+@pytest.mark.parametrize("vocabulary", [5, 256, 300, 700])
+@pytest.mark.parametrize("filters", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"temperature": 0.0}])
+def test_logits_that_are_not_finite_give_a_token_without_a_logprob_and_harm_no_other_row(vocabulary, filters):
+    """All NaN, one NaN, one infinite, all -inf; then a row of which some tokens cannot come, and a plain one."""
+    logits = logits_of(6, vocabulary)
+    logits[0], logits[1, 2], logits[2, 3], logits[3] = np.nan, np.nan, np.inf, -np.inf
+    logits[4, : vocabulary // 2] = -np.inf
+    uniform = torch.tensor([0.0, 0.5, LARGEST, 0.5, 0.0, LARGEST], dtype=torch.float64)
+    for drawn, sampling in ((draw, Sampling(8, **filters)), (draw_hot, Sampling(8, first_temperature=9.0, **filters))):
+        tokens, logprobs = drawn(logits, uniform, sampling)
+        assert logprobs.isnan().tolist() == [True] * 4 + [False] * 2
+        assert int(tokens.min()) >= 0 and int(tokens.max()) < vocabulary and int(tokens[4]) >= vocabulary // 2
+        alone = drawn(logits[4:], uniform[4:], sampling)
+        assert torch.equal(tokens[4:], alone[0]) and torch.equal(logprobs[4:], alone[1])

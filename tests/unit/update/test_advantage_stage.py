@@ -9,6 +9,7 @@ from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
+from lightrft.errors import RunFailed
 from lightrft.recipe import kl_term
 from lightrft.update.advantages import AdvantageStage, ShapingSettings
 from lightrft.update.kl import KLTerm
@@ -83,6 +84,25 @@ def test_a_kl_that_is_no_number_spoils_its_own_response_alone(batch_of):
     found, metrics = made(rows(batch_of, [1.0, 2.0, 3.0], [False] * 3).filled(old_logprobs=zero, ref_logprobs=bad))
     assert found.advantages[:, 1].tolist() == [-1.0, 0.0, 1.0] and found.response_mask[:, 1].tolist() == [1, 0, 1]
     assert metrics["policy/nonfinite_frac"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "name, bad, cause",
+    [
+        ("gae", {"values": float("nan")}, "the critic's values are not finite; lower --critic_learning_rate"),
+        ("reinforce", {"ref_logprobs": float("nan")}, "the reference's log-probabilities are not finite"),
+        ("reinforce", {"old_logprobs": float("nan")}, "the policy's log-probabilities are not finite"),
+        ("reinforce", {"rewards": 1e39}, "all rewards are too large"),
+    ],
+)
+def test_a_step_without_one_finite_advantage_ends_the_run(batch_of, name, bad, cause):
+    batch, zero = rows(batch_of, [1.0, 2.0, 3.0], [False] * 3), torch.zeros(3, 2)
+    batch = batch.filled(values=zero, old_logprobs=zero, ref_logprobs=zero)
+    made = stage(name, whiten=True)
+    made.kl = KLTerm("reward", KLController(0.5))
+    made(batch)
+    with pytest.raises(RunFailed, match=f"step 2: no response has a finite advantage: {cause}"):
+        made(batch.filled(**{field: getattr(batch, field) * 0 + value for field, value in bad.items()}))
 
 
 def test_shaping_comes_in_its_order(batch_of):
