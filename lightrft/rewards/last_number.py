@@ -1,4 +1,4 @@
-r"""The last number of a text, as a person would take it for the answer, and a text that is a number and nothing else.
+r"""The last number of a text, as a person would take it for the answer.
 
 The last number answers for the text only if it stands for itself. It is no answer as a part of something else: an
 operand (x^2 + 3, 2\pi, \sqrt{5}), a bound (x > 5), one of a pair or list that is the whole answer (3, 5), of a date, a
@@ -75,20 +75,6 @@ def last_number_in(text: str) -> Number | None:
 
 
 CURRENCY_ONLY = re.compile(rf"{CURRENCY}\Z")
-
-
-def whole_number(text: str) -> Number | None:
-    """The number that a text is, with a sign and a currency at most. `text` is `plain` already."""
-    text = text.strip()
-    last = NUMBER.search(text[:LONGEST])
-    if last is None or _stripped(text[last.end() :].strip()).strip():
-        return None
-    before = _stripped(text[: last.start()])
-    before = _stripped(before[:-1]) + before[-1:] if before[-1:] in ("-", "+") else before
-    found = number(last.group())
-    if found is None or before not in ("", "-", "+"):
-        return None
-    return found._replace(value=-found.value) if before == "-" else found
 
 
 def _standing(before: str, digits: str, after: str, at_start: bool) -> Number | None:

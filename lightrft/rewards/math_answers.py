@@ -1,4 +1,4 @@
-"""Whether an answer equals the reference as mathematics, through the math-verify library.
+r"""Whether an answer equals the reference as mathematics: numbers exactly, the rest through the math-verify library.
 
 `judge` works in the calling process and may take for ever (`9**9**9**9`); the rules ask it in `sandbox.py`.
 """
@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import logging
 import re
-from decimal import Decimal
 from typing import Any
 
-BOX = re.compile(r"\\boxed\s*\{")
-DELIMITED = re.compile(r"(?<!\\)\$|\\\(|\\\[")
-NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
+from lightrft.rewards.answers import last_box
+from lightrft.rewards.last_number import DIGITS, last_number_in
+from lightrft.rewards.numbers import ENDLESS, Number, number
+from lightrft.rewards.options import option, stated_letter
+from lightrft.rewards.prose import LONGEST, last_formula, peeled, statement
+from lightrft.rewards.quantities import Quantity, moment, quantity, without_unit
+from lightrft.rewards.typography import plain
+
 WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
 # Words are found outside of \text{...} and of commands such as \sqrt. Three of them make a sentence.
 NOT_A_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
 WORD = re.compile(r"[A-Za-z]{2,}")
-PLAIN = re.compile(r"[A-Za-z0-9+\-*/^=<>()\[\]{}|.,!% ]+")
+PLAIN = re.compile(r"[A-Za-z0-9+\-*/^=<>()\[\]{}|.,!%\\_ ]+")
+SUBSCRIPT = re.compile(r"[0-9]\)? ?_")  # the library would drop the base
+PLACES = 6  # so many correct decimals stand for a number that has no end
 
 # What the library misreads: it takes 10 000 for 10 * 0, 2**3 for nothing, pi for p * i and 1 1/2 for 1.
 THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\\[,! ]|[ ~]|\{,\})\d{3})+(?!\d)")
@@ -25,6 +31,10 @@ REPAIRS = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
     (re.compile(r"(?<![\d/.])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
+    (re.compile(r"\^\{\\circ\}"), r"^\\circ "),
+    (re.compile(r"\\?\$"), ""),
+    (re.compile(r"\\text ?\{ ?percent ?\}"), r"\\%"),
+    (re.compile(r"\\varnothing"), r"\\emptyset"),
 )
 
 
@@ -34,61 +44,141 @@ def load() -> None:
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we took its limit away
 
 
-def judge(response: str, reference: str, boxed_only: bool) -> float:
-    r"""1.0 if the response's answer equals the reference, else 0.0.
+def judge(answer: str, reference: str, boxed_only: bool) -> float:
+    r"""1.0 if the answer of a response equals the reference, else 0.0.
 
-    The answer is what stands in the last `\boxed{}`. Without a box the whole response is read, unless `boxed_only`:
-    what follows "answer is", else the last expression between dollars, else the last plain number. A response that
+    What stands in the last `\boxed{}` counts. Without a box the whole text is read, unless `boxed_only`: what follows
+    "answer is", else the last expression between dollars or the last plain number, whichever comes last. A text that
     holds no mathematics is wrong. Raises `ValueError` for a reference that holds none, and whatever the comparison
     raises.
     """
+    objection = check(reference)
+    if objection:
+        raise ValueError(objection)
+    box = last_box(answer)
+    if box is None and boxed_only:
+        return 0.0
+    return float(_equal(_lone(reference), plain(answer[-LONGEST:] if box is None else box), in_prose=box is None))
+
+
+def check(reference: str) -> str | None:
+    """Why nothing can be compared with this reference."""
+    text = _lone(reference)
+    if option(text) is None and _read(text) is None:
+        return f"the reference {reference[:80]!r} cannot be read as mathematics; LaTeX or a number works"
+    return None
+
+
+def _lone(reference: str) -> str:
+    box = last_box(reference)
+    return peeled(plain(reference if box is None else box))
+
+
+def _equal(gold: str, text: str, in_prose: bool) -> bool:
+    """First the letters of a multiple choice, then what they stand for."""
+    lone = peeled(text)
+    asked, given = option(gold), option(lone)
+    letter = given.letter if given else stated_letter(text) if in_prose else None
+    if asked and letter:
+        contents = asked.content and given and given.content
+        return asked.letter == letter and (not contents or _same(_read(asked.content), _read(given.content)))
+    if asked and asked.content:
+        gold = asked.content
+    if given and given.content:
+        lone, in_prose = given.content, False
+    return _same(_read(gold), _read(lone) if not in_prose else _read_prose(lone))
+
+
+def _same(gold: Any, answer: Any) -> bool:
     from math_verify import verify
 
-    gold = _read_alone(reference)
-    if not gold:
-        raise ValueError(f"the reference {reference[:80]!r} cannot be read as mathematics; LaTeX or a number works")
-    answer = _answer(response, boxed_only)
-    return float(bool(answer) and verify(gold, answer, timeout_seconds=None, raise_on_error=True))
+    if gold is None or answer is None:
+        return False
+    if not (isinstance(gold, Quantity) and isinstance(answer, Quantity)):
+        return gold == answer
+    if not _same_unit(gold.unit, answer.unit):
+        return False
+    if isinstance(gold.amount, Number) and isinstance(answer.amount, Number):
+        return _same_number(gold.amount, answer.amount)
+    first, second = _for_library(gold.amount), _for_library(answer.amount)
+    return bool(first and second) and verify(first, second, timeout_seconds=None, raise_on_error=True)
 
 
-def last_box(text: str) -> str | None:
-    r"""What stands in the last `\boxed{}`; empty if it is not closed, None if there is none."""
-    found = list(BOX.finditer(text))
-    if not found:
-        return None
-    start, depth = found[-1].end(), 1
-    for position in range(start, len(text)):
-        if text[position] in "{}" and text[position - 1] != "\\":
-            depth += 1 if text[position] == "{" else -1
-        if depth == 0:
-            return text[start:position]
-    return ""
+def _same_unit(gold: str, answer: str) -> bool:
+    """Only units that are known can differ: 5 is 5 km, 5 apples are 5 red apples, but 5 km are not 5 cm."""
+    return not gold or not answer or gold == answer
 
 
-def _answer(response: str, boxed_only: bool) -> list[Any]:
-    box = last_box(response)
-    if box is not None:
-        return _read_alone(box)
-    if boxed_only:
-        return []
-    text = response.strip().strip("*")  # **7** is bold
-    alone = PLAIN.fullmatch(text) is not None and not _words(text)
-    return _read_alone(text) if alone else _parse(text)
+def _same_number(gold: Number, answer: Number) -> bool:
+    if gold == answer:
+        return True
+    (endless, decimal), ends = (gold.value, answer.value), 10**30
+    if ends % endless.denominator == 0:
+        endless, decimal = decimal, endless
+    if gold.base != answer.base or ends % endless.denominator == 0 or ends % decimal.denominator:
+        return False
+    places = next(n for n in range(31) if (decimal * 10**n).denominator == 1)
+    return places >= PLACES and round(endless, places) == decimal
 
 
-def _read_alone(text: str) -> list[Any]:
-    """What a text says that is an answer and nothing else: LaTeX with or without dollars, a number, words."""
-    box = last_box(text)
-    text = (text if box is None else box).strip()
-    if DELIMITED.search(text) or len(_words(text)) > 2:
-        return _parse(text)
-    if NUMBER.fullmatch(text):
-        text = f"{Decimal(text):f}"  # 1e-06 is a number here, not the product 1 * e - 6
-    elif WORDS.fullmatch(text):
+def _for_library(amount: Number | list[Any]) -> list[Any]:
+    import sympy
+
+    if isinstance(amount, list):
+        return amount
+    return [sympy.Rational(amount.value.numerator, amount.value.denominator)] if amount.base == 10 else []
+
+
+def _read(text: str) -> Any:
+    """What a text says that is an answer and nothing else; a sentence is read for its answer. None for nothing."""
+    words = len(_words(text))
+    if words > 3 or (words == 3 and not WORDS.fullmatch(text)) or statement(text) is not None:
+        return _read_prose(text)
+    lone = moment(text) or quantity(text) or quantity(text.rpartition("=")[2] if SUBSCRIPT.search(text) else "")
+    if lone is not None or SUBSCRIPT.search(text):
+        return lone
+    if WORDS.fullmatch(text):
         text = rf"\text{{{text}}}"
+    text, unit = without_unit(text)
+    text = ENDLESS.sub(_as_fraction, text)
     for pattern, replacement in REPAIRS:
         text = pattern.sub(replacement, text)
-    return _parse(f"${text}$")
+    parsed = _parse(text)
+    return Quantity(parsed, unit) if parsed else None
+
+
+def _read_prose(text: str) -> Any:
+    lone = peeled(text)
+    if PLAIN.fullmatch(lone) and (not _words(lone) or (WORDS.fullmatch(lone) and len(_words(lone)) <= 3)):
+        return _read(lone)
+    said = statement(text)
+    if said is not None:
+        said = peeled(said)
+        return _read_short(said)
+    formula, rest = last_formula(text)
+    if formula is not None and not any(digit in rest for digit in DIGITS):
+        return _read_short(peeled(formula))
+    return _number_in(text)
+
+
+def _read_short(text: str) -> Any:
+    return _number_in(text) if len(_words(text)) > 2 else _read(text)
+
+
+def _number_in(text: str) -> Any:
+    found = last_number_in(text)
+    if found is None:
+        return None
+    after = text[max(map(text.rfind, DIGITS)) + 1 :]
+    if re.match(r"\s?\\?%", after):
+        return _read(rf"{float(found.value)}\%")
+    return Quantity(found)
+
+
+def _as_fraction(found: re.Match[str]) -> str:
+    value = number(found.group())
+    assert value is not None, "what matches is read"
+    return rf"\frac{{{value.value.numerator}}}{{{value.value.denominator}}}"
 
 
 def _words(text: str) -> list[str]:
@@ -96,9 +186,12 @@ def _words(text: str) -> list[str]:
 
 
 def _parse(text: str) -> list[Any]:
-    """The answer that the library finds in the text; the order in which it looks is told at `judge`."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+    """What the library makes of LaTeX, all of it or nothing."""
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
 
-    text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found.group()), text.replace("\N{MINUS SIGN}", "-"))
-    kinds = [LatexExtractionConfig(), ExprExtractionConfig()]
-    return parse(text, kinds, fallback_mode="no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    # It would drop units that change a number: a dozen, ab.
+    normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
+    text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found.group()), text)
+    kinds = [LatexExtractionConfig(normalization_config=normal)]
+    return parse(f"${text}$", kinds, fallback_mode="no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]

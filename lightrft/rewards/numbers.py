@@ -25,7 +25,7 @@ BARRED = r"(?:\\(?:overline|bar) ?(?:\{[0-9]+\}|[0-9])|\([0-9]+\))"
 DOT = r"\\dot ?(?:\{[0-9]\}|[0-9])"
 MORE = r" ?(?:\.\.\.|\\[lc]?dots[cbmio]?(?![a-z]))"
 POWER = r"(?:\^|\*\*) ?(?:\{ ?[+-]? ?[0-9]+ ?\}|\( ?[+-]? ?[0-9]+ ?\)|[+-]?[0-9]+)"
-BASE = r"_ ?(?:\{ ?(?:\\text ?\{)? ?\(?(?:base ?)?(?:[0-9]{1,2}|[a-z]{3,7})\)? ?\}{1,2}|[0-9]{1,2}(?![0-9]))"
+BASE = rf"{SPACE}_ ?(?:\{{(?:[^{{}}]|\{{[^{{}}]{{0,20}}\}}){{1,40}}\}}|[0-9]{{1,2}}(?![0-9]))"
 WORDS_OF_BASE = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 PREFIXES = {"0b": 2, "0o": 8, "0x": 16}
 SCALES = {"hundred": 2, "thousand": 3, "lakh": 5, "million": 6, "crore": 7, "billion": 9, "trillion": 12}
@@ -46,7 +46,7 @@ def number(text: str) -> Number | None:
         if pattern.fullmatch(text):
             try:
                 return read(text)
-            except (ValueError, ZeroDivisionError):  # 1/0, 109_2, a power that is too large
+            except (ValueError, KeyError, ZeroDivisionError):  # 109_2, 5_{n}, 1/0, a power that is too large
                 return None
     return None
 
@@ -60,8 +60,8 @@ def _plain(text: str) -> Number:
 
 
 def _scaled(text: str) -> Number:
-    digits, word = text.rsplit(" ", 1)
-    return Number(_decimal(digits) * 10 ** SCALES[word.lower()])
+    *_, word = re.findall("[a-z]+", text.lower())
+    return Number(_decimal(re.split(r"[A-Za-z\\]+[{A-Za-z ]*\}?\Z", text)[0]) * 10 ** SCALES[word])
 
 
 def _ratio(text: str) -> Number:
@@ -120,9 +120,9 @@ def _power(text: str) -> Number:
 
 def _in_base(text: str) -> Number:
     digits, base = text.split("_")
-    found = re.findall(r"[0-9]+|[a-z]{3,}", re.sub(r"\\text|base", "", base))[0]
+    found = re.sub(r"\\(?:text|mathrm)|base|[^0-9a-z]", "", base)
     radix = int(found) if found.isdigit() else WORDS_OF_BASE[found]
-    return Number(Fraction(int(re.sub(r"[()\s]", "", digits), radix)), radix)
+    return Number(Fraction(int(re.sub("[^0-9A-Fa-f]", "", digits), radix)), radix)
 
 
 def _coded(text: str) -> Number:
@@ -130,21 +130,24 @@ def _coded(text: str) -> Number:
     return Number(Fraction(int(text[2:], radix)), radix)
 
 
+REPEATING = rf"[0-9]*\.[0-9]*{BARRED}(?:{MORE})?|[0-9]*\.[0-9]*{DOT}(?:[0-9]*{DOT})?"
+SHOWN = rf"[0-9]*\.[0-9]+{MORE}"
 # The first that matches is meant. Each branch begins with what it needs, so that no text is read again and again.
 KINDS: tuple[tuple[re.Pattern[str], Callable[[str], Number]], ...] = tuple(
     (re.compile(pattern), read)
     for pattern, read in (
-        (rf"(?:\([0-9A-F]{{1,80}}\)|[0-9][0-9A-Fa-f]{{0,80}}) ?{BASE}", _in_base),
+        (rf"(?:\([0-9A-F]{{1,80}}\)|[0-9][0-9A-Fa-f]{{0,80}}){BASE}", _in_base),
         (r"0[bB][01]+(?![0-9A-Za-z])|0[oO][0-7]+(?![0-9A-Za-z])|0[xX][0-9A-Fa-f]+(?![0-9A-Za-z])", _coded),
         (rf"[0-9]+(?: |\\[ ,;]|~| ?\+ ?| and ){RATIO}(?! ?/)", _mixed),
         (rf"(?:[0-9]+{SPACE})?{FRAC}", _frac),
         (rf"{DECIMAL} ?/ ?{DECIMAL}", _ratio),
-        (rf"[0-9]*\.[0-9]*{BARRED}(?:{MORE})?|[0-9]*\.[0-9]*{DOT}(?:[0-9]*{DOT})?", _repeating),
-        (rf"[0-9]*\.[0-9]+{MORE}", _shown),
+        (REPEATING, _repeating),
+        (SHOWN, _shown),
         (rf"{DECIMAL} ?(?:\\times|\\cdot|\*|x) ?10 ?{POWER}|{DECIMAL} ?{POWER}", _power),
         (rf"{DECIMAL}[eE][+-]?[0-9]{{1,3}}(?![0-9A-Za-z])", _plain),
-        (rf"{DECIMAL} (?i:{'|'.join(SCALES)})(?![a-z])", _scaled),
+        (rf"{DECIMAL} ?(?:\\text ?\{{ ?)?(?i:{'|'.join(SCALES)})(?![a-z])\}}?", _scaled),
         (DECIMAL, _plain),
     )
 )
+ENDLESS = re.compile(f"{REPEATING}|{SHOWN}")
 NUMBER = re.compile("|".join(f"(?:{pattern.pattern})" for pattern, _ in KINDS))

@@ -44,6 +44,12 @@ def _table() -> dict[int, str]:
 
 TABLE = _table()
 CHANGES = (
+    (
+        re.compile(
+            r"\\(?:text|textbf|mathbf|mathrm|mbox) ?\{ ?(\(?[0-9][0-9A-F.,]{0,60}\)?|[0-9A-F]{1,60}(?=\}_)) ?\}"
+        ),
+        r"\1",
+    ),
     (re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+"), lambda m: "^{" + m.group().translate(RAISED) + "}"),
     (re.compile("[\u2080-\u2089]+"), lambda m: "_{" + m.group().translate(LOWERED) + "}"),
     (re.compile("(?:[0-9][\u0304\u0305])+"), lambda m: r"\overline{" + re.sub("[^0-9]", "", m.group()) + "}"),

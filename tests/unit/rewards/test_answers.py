@@ -3,7 +3,8 @@ import time
 import pytest
 
 from lightrft.rewards.answers import answer_of, last_box
-from lightrft.rewards.last_number import last_number_in, whole_number
+from lightrft.rewards.last_number import last_number_in
+from lightrft.rewards.quantities import moment, quantity
 from lightrft.rewards.rules import RULES
 
 
@@ -87,5 +88,6 @@ def test_a_megabyte_of_anything_is_read_in_a_second(piece):
     started = time.process_time()
     last_number_in(answer_of(text))
     last_box(text)
-    whole_number(text)
+    quantity(text)
+    moment(text)
     assert time.process_time() - started < 1

@@ -2,7 +2,7 @@ r"""Verdicts are worked out by hand. `box` writes an answer into a sentence with
 
 import pytest
 
-from lightrft.rewards.math_answers import judge, last_box
+from lightrft.rewards.math_answers import judge
 
 
 def box(answer):
@@ -112,12 +112,9 @@ def test_another_answer(response, reference):
 @pytest.mark.parametrize(
     ("response", "reference"),
     [
-        (box("0.0000001"), "0.0000002"),  # decimals are compared to six places
         (box("9"), r"9\%"),  # a percentage is also the number before the sign
         (box("(2,3)"), "2, 3"),  # a pair, an open interval and two values
-        ("it is $live$", "$evil$"),  # letters are a product
-        ("we get 2x", "2"),  # letters end a plain number
-        ("I had 1 1/2 of it", "1"),
+        ("it is $ab$", "$ba$"),  # two letters are a product
     ],
 )
 def test_what_the_docs_say_is_wrongly_taken_for_the_same(response, reference):
@@ -127,10 +124,11 @@ def test_what_the_docs_say_is_wrongly_taken_for_the_same(response, reference):
 @pytest.mark.parametrize(
     ("response", "reference"),
     [
-        (box("3 m/s"), r"3\text{ m/s}"),  # a unit that is not in \text is a product
+        (box("3 m/s"), r"3\text{ m/s}"),  # a unit of single letters that is not in \text is a product
         (r"\boxed{1} and \boxed{2}", "1, 2"),  # the last box counts
-        ("The answer is C.", "C"),  # letters need a box or dollars
-        ("it is x + 1", "x+1"),
+        ("it is x + 1", "x+1"),  # letters need a box or dollars
+        (box("5"), "101_2"),  # the base is part of the answer
+        (box("3.141593"), "3.14159265"),
     ],
 )
 def test_what_the_docs_say_is_wrongly_taken_for_another(response, reference):
@@ -148,21 +146,3 @@ def test_a_reference_that_is_no_mathematics_is_named(reference):
     with pytest.raises(ValueError, match="^the reference .* cannot be read as mathematics") as caught:
         judge("7", reference, boxed_only=False)
     assert repr(reference) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "inside"),
-    [
-        (r"\boxed{a}", "a"),
-        (r"\boxed {a}{b}", "a"),
-        (r"\boxed{\frac{a}{b}} }", r"\frac{a}{b}"),
-        (r"\boxed{\{a\}} b", r"\{a\}"),
-        (r"\boxed{\left\{a\right.} b}", r"\left\{a\right."),
-        (r"\boxed{\boxed{a}b}", "a"),
-        (r"\boxed{}", ""),
-        (r"\boxed{a", ""),
-        (r"boxed{a} \box{a}", None),
-    ],
-)
-def test_the_last_box(text, inside):
-    assert last_box(text) == inside

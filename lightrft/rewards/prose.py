@@ -1,0 +1,77 @@
+r"""Where an answer stands in a text: what is around a lone one, and which part of a sentence it is.
+
+Texts are read as `typography.plain` leaves them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lightrft.rewards.answers import inside
+
+LONGEST = 10_000  # characters from the end of a response, in which the answer is looked for where no box shows it
+
+WRAPPED = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathbf|mathrm|mathit|boldsymbol|bm|emph|underline|mbox|boxed|fbox"
+    r"|(?:text)?color ?\{\w{1,20}\}) ?\{"
+)
+AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("'", "'"))
+LEADING = re.compile(r"\s+|\\displaystyle|\\[,;:! ]|~")
+TRAILING = re.compile(r"(?:\\[,;:! ]|~|\s+|\\\\|,|;|(?<!\.\.)\.)\Z")
+FORMULA = (
+    r"(?:(?<!\\)\$\$?(?:[^$\\]|\\.){1,2000}\$\$?|\\\((?:[^\\]|\\[^)]){1,2000}\\\)|\\\[(?:[^\\]|\\[^\]]){1,2000}\\\])"
+)
+DELIMITED = re.compile(FORMULA, re.DOTALL)
+SEVERAL = re.compile(rf"{FORMULA}(?:\s?(?:,\s?(?:and |or )?|and|or)\s?{FORMULA})*", re.DOTALL)  # $3$ and $-3$
+FILLER = r"(?:(?:therefore|thus|hence|simply|just|then|now|clearly|exactly|about|approximately|equal to|given by),? )*"
+STATED = re.compile(rf"(?:\banswers?\b[^.\n:=$\\]{{0,60}}?(?:\bis\b|\bare\b|:|=)|####)[\s:]*{FILLER}", re.IGNORECASE)
+END = re.compile(
+    r"\.?(?:\n|\Z)|\.(?=\s)|[,;](?=\s(?!\s?(?:and |or )?[-\d\\($]))"
+    r"|\s(?:not|because|since|as|which|where|if|when|for)\b"
+)
+
+
+def peeled(text: str) -> str:
+    """Without white space, dollars, emphasis, \\text{...} and the like around it, and without a dot at its end."""
+    before = None
+    while text != before:
+        before = text
+        text = _opened(TRAILING.sub("", LEADING.sub("", text) if LEADING.match(text) else text))
+    return text
+
+
+def _opened(text: str) -> str:
+    for start, end in AROUND:
+        inner = text[len(start) : -len(end)]
+        if text.startswith(start) and text.endswith(end) and len(text) > len(start + end) and start not in inner:
+            return inner
+    wrapped = WRAPPED.match(text)
+    if wrapped and text.endswith("}") and inside(text, wrapped.end()) == text[wrapped.end() : -1]:
+        return text[wrapped.end() : -1]
+    return text
+
+
+def statement(text: str) -> str | None:
+    """What follows the last "the answer is", up to the end of what it says; None where nothing says so."""
+    found = list(STATED.finditer(text))
+    if not found:
+        return None
+    said = text[found[-1].end() :]
+    formulas = SEVERAL.match(said)
+    if formulas:
+        return _contents(formulas.group())
+    end = END.search(said)
+    return said[: end.start()] if end else said
+
+
+def last_formula(text: str) -> tuple[str | None, str]:
+    """What stands last between dollars or their like, and what follows it; without any, None and the text."""
+    found = list(SEVERAL.finditer(text))
+    return (_contents(found[-1].group()), text[found[-1].end() :]) if found else (None, text)
+
+
+def _contents(formulas: str) -> str:
+    return ", ".join(
+        each.strip("$").removeprefix("\\(").removeprefix("\\[").removesuffix("\\)").removesuffix("\\]")
+        for each in DELIMITED.findall(formulas)
+    )
