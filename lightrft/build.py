@@ -57,7 +57,7 @@ from lightrft.track.console import Console
 from lightrft.track.metrics_file import MetricsFile
 from lightrft.track.plots import Plots
 from lightrft.track.profiler import Profiler
-from lightrft.track.run_record import make_record, write_json
+from lightrft.track.run_record import make_record, write_record
 from lightrft.track.tensorboard import TensorBoard
 from lightrft.track.trajectories import Trajectories
 from lightrft.track.wandb import WandB
@@ -269,7 +269,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     )
     if args.checkpoint.load_checkpoint:
         trainer.resume()
-    write_record(args, record)
+    folders = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
+    write_record(record, *folders, fresh=not progress.step)
     trainer.loggers = make_loggers(args, inputs, console, progress)
     return trainer
 
@@ -283,11 +284,3 @@ def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     attention = model.config._attn_implementation
     loaded = {"attn_implementation": attention, "tokenizer": type(tokenizer).__name__, "gpus": gpus}
     return make_record(as_dict(args), files, {**runtime(args), **loaded})
-
-
-def write_record(args: Args, record: dict[str, Any]) -> None:
-    """The first thing that a run writes, when nothing can be refused any more."""
-    folder = Path(args.logging.log_dir)
-    for path in (folder, Path(args.checkpoint.save_path)):
-        path.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", record)

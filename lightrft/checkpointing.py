@@ -19,7 +19,7 @@ from lightrft.errors import Refused, RunFailed, system_says
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.strategy.base import Handle, Strategy, shapes
-from lightrft.strategy.checkpoint import CheckpointFolder, ask_disk, size_of
+from lightrft.strategy.checkpoint import CheckpointFolder, disk_speaks, size_of
 
 BYTES_PER_PARAMETER = 16  # at most: a float32 weight, its master copy, and AdamW's two moments
 
@@ -116,7 +116,7 @@ class Checkpointer:
 
     def _write(self, path: Path, boundary: Boundary) -> None:
         """state.json last, with the sizes of the files before it: it tells whether they are whole."""
-        try:
+        with disk_speaks(path):
             for name, handle in self.trained.items():
                 (path / name).mkdir()
                 self.strategy.save(handle, path / name)
@@ -127,9 +127,6 @@ class Checkpointer:
             if self.with_hf:
                 (path / "hf").mkdir()
                 self._export("policy", path / "hf")
-        except Exception:
-            ask_disk(path)
-            raise
 
     def restore(self, apply: Callable[[Mapping[str, Any]], list[str]]) -> Restored | None:
         """Loads the newest checkpoint that is whole, and hands the loop its state; None where there is none at all."""
@@ -204,7 +201,8 @@ class Checkpointer:
             place = path if name == "policy" else path / name
             with self._one_line(f"--save_path {path}: the trained {name} could not be written", path):
                 place.mkdir(exist_ok=True)
-                self._export(name, place)
+                with disk_speaks(place):
+                    self._export(name, place)
 
     def _export(self, name: str, path: Path) -> None:
         handle = self.trained[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from lightrft.args import Args, check, parse
 from lightrft.args.show import print_args
-from lightrft.errors import Refused, RunFailed
+from lightrft.errors import Refused, RunFailed, one_line
 from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
@@ -37,13 +36,9 @@ def _ended(words: Sequence[str], program: str) -> int:
     try:
         return _run(words, program)
     except KeyboardInterrupt:
-        print("stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one", file=sys.stderr)
+        lines = ["stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one"]
+        _tell(lines, sys.stderr)
         return RunFailed.exit_code
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        print(f"error: a path is too long: {str(error.filename)[:60]}...; give a shorter one", file=sys.stderr)
-        return Refused.exit_code
     except (Refused, RunFailed) as error:
         _tell((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
         return error.exit_code
@@ -51,7 +46,8 @@ def _ended(words: Sequence[str], program: str) -> int:
 
 def _run(words: Sequence[str], program: str) -> int:
     world_size = _world_size(os.environ.get("WORLD_SIZE", "1"))
-    args = parse(words, world_size=world_size, program=program)
+    with one_line(Refused):
+        args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
         _show(print_args(args, args.run.print_args))
         return 0
@@ -93,9 +89,10 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.strategy.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
-    inputs = check_inputs(args)
+    with one_line(Refused):
+        inputs = check_inputs(args)
+        lines = plan(args, inputs)
     _tell(inputs.skipped)
-    lines = plan(args, inputs)
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
         _tell(lines)

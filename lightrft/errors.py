@@ -5,6 +5,7 @@ Everything else that escapes is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,15 +23,19 @@ class RunFailed(Exception):
 
 
 @contextmanager
-def one_line(kind: type[Refused] | type[RunFailed], what: str, remedy: str) -> Iterator[None]:
+def one_line(kind: type[Refused] | type[RunFailed], what: str = "", remedy: str = "") -> Iterator[None]:
     """What the system refuses inside (a full disk, a permission, a path) ends as `kind`: "<what>: <why>; <remedy>"."""
     try:
         yield
     except OSError as error:
-        raise kind(f"{what}: {system_says(error)}; {remedy}") from error
+        why = f"{what}: {system_says(error)}" if what else system_says(error)
+        raise kind(f"{why}; {remedy}" if remedy else why) from error
 
 
 def system_says(error: OSError) -> str:
     """Its reason, and the file where one is named."""
-    named = f" ({str(error.filename)[:200]})" if error.filename else ""
-    return f"{error.strerror or str(error) or type(error).__name__}{named}"
+    file = str(error.filename) if error.filename else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"a path is too long: {file[:60]}...; give a shorter one"
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{reason} ({file})" if file else reason

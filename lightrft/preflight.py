@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrft.args import Args
@@ -19,6 +17,7 @@ from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
+from lightrft.run_folders import check_folders
 from lightrft.track.wandb import check as check_wandb
 from lightrft.types import Prompt
 
@@ -43,11 +42,8 @@ class Inputs:
 
 def check_inputs(args: Args) -> Inputs:
     """Everything that a run reads, read; or Refused with one line."""
-    for flag in ("save_path", "ckpt_path", "log_dir", "use_tensorboard"):
-        if args.value(flag) is not None:
-            _check_writable(flag, Path(args.value(flag)))
+    check_folders(args)
     check_wandb(args.logging)
-    _check_unused(args)
     _check_strategy(args)
     tokenizer = load_tokenizer(args.model)
     check_positions(args.model)
@@ -102,35 +98,6 @@ def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBas
         prompt_max_len=args.model.prompt_max_len,
         bad=bad,
     )
-
-
-def _check_writable(flag: str, path: Path) -> None:
-    """Without making the folder: a refused run leaves nothing behind."""
-    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    if not nearest.is_dir():
-        raise Refused(f"--{flag} {path}: {nearest} is a file, not a folder; choose another path")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"--{flag} {path}: {nearest} cannot be written to; choose another path or change its permissions")
-
-
-def _check_unused(args: Args) -> None:
-    """A second run into the same folder would mix with or overwrite the first one."""
-    metrics = Path(args.logging.log_dir) / "metrics.jsonl"
-    marks = [Path(args.checkpoint.save_path) / name for name in ("summary.json", "config.json")]
-    found = [path for path in (metrics, *marks) if path.is_file() and path.stat().st_size]
-    found += Path(args.checkpoint.ckpt_path).glob("step_*")
-    if found and not args.checkpoint.load_checkpoint:
-        flag = _which_folder(args, found[0])
-        raise Refused(
-            f"--{flag} {args.value(flag)} already holds a run or a model ({found[0]}); "
-            f"go on with a run by --load_checkpoint, or choose another --{flag}"
-        )
-
-
-def _which_folder(args: Args, found: Path) -> str:
-    """The typed flag whose folder it is in, else --save_path, from which the others follow."""
-    flags = (flag for flag in ("log_dir", "ckpt_path") if args.typed(flag) and Path(args.value(flag)) in found.parents)
-    return next(flags, "save_path")
 
 
 def _check_strategy(args: Args) -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = re.compile(r"step_(\d{6,})")
@@ -41,14 +41,21 @@ def sync_entry(entry: Path) -> None:
     os.close(descriptor)
 
 
-def ask_disk(folder: Path) -> None:
-    """Raises the disk's own error where it takes no more: writers in C++ tell of something else."""
-    probe = folder / ".probe"
+@contextmanager
+def disk_speaks(folder: Path) -> Iterator[None]:
+    """Writers in C++ and Rust tell of something else where a disk takes no more: then it is asked itself."""
     try:
-        probe.write_bytes(bytes(1 << 20))
-        sync_entry(probe)
-    finally:
-        probe.unlink(missing_ok=True)
+        yield
+    except OSError:
+        raise
+    except Exception:
+        probe = folder / ".probe"
+        try:
+            probe.write_bytes(bytes(1 << 20))
+            sync_entry(probe)
+        finally:
+            probe.unlink(missing_ok=True)
+        raise
 
 
 class CheckpointFolder:

@@ -9,21 +9,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lightrft.track.base import Logger
-from lightrft.track.step_files import write_whole
+from lightrft.track.step_files import set_aside, write_whole
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a metrics file; a last line that a kill cut short is left out."""
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The whole lines of a metrics file, in their order; what a kill or a power cut left of others is left out."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    rows = [_row(line) for line in lines if line.endswith(b"\n")]
+    return [row for row in rows if row is not None]
+
+
+def _row(line: bytes) -> dict[str, float] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None
 
 
 class MetricsFile(Logger):
     """Starts after step `resumed`: what a killed run wrote beyond its checkpoint is taken back first."""
 
     def __init__(self, path: Path, resumed: int) -> None:
-        if not resumed and path.is_file() and path.stat().st_size:
-            os.replace(path, path.with_suffix(".jsonl.old"))  # a run that starts fresh takes nothing away
+        if not resumed:
+            set_aside(path)  # a run that starts fresh takes nothing away
         kept = [row for row in read_metrics(path) if row["step"] <= resumed]
         write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("ab", buffering=0)

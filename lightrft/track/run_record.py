@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lightrft.track.step_files import write_whole
+from lightrft.errors import RunFailed, one_line
+from lightrft.track.step_files import set_aside, write_whole
 
 PACKAGES = (
     *("lightrft", "torch", "transformers", "deepspeed", "accelerate", "peft", "numpy", "vllm", "sglang"),
@@ -99,6 +100,17 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1)
     except (ValueError, OSError):
         return None
+
+
+def write_record(record: Mapping[str, Any], log_dir: Path, save_path: Path, *, fresh: bool) -> None:
+    """The first thing that a run writes, when nothing can be refused any more. That of a start before is set aside."""
+    what = f"--save_path {save_path}, --log_dir {log_dir}: run.json could not be written"
+    with one_line(RunFailed, what, "make room there, or choose other folders"):
+        for folder in (log_dir, save_path):
+            folder.mkdir(parents=True, exist_ok=True)
+        if fresh:
+            set_aside(log_dir / "run.json")
+        write_json(log_dir / "run.json", record)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -24,4 +25,13 @@ def take_back(folder: Path, resumed: int) -> None:
     for path in folder.iterdir():
         named = STEP.search(path.name)
         if named and int(named[1]) > resumed:
-            path.unlink() if resumed else path.replace(path.with_name(f"{path.name}.old"))
+            path.unlink() if resumed else set_aside(path)
+
+
+def set_aside(path: Path) -> None:
+    """A file that is there and not empty becomes `<name>.old`, or `.old2` where that is taken, and so on."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    numbers = itertools.chain([""], itertools.count(2))
+    names = (path.with_name(f"{path.name}.old{number}") for number in numbers)
+    path.rename(next(name for name in names if not os.path.lexists(name)))

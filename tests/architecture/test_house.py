@@ -25,7 +25,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"plan"},
     {"recipe"},
     {"evaluation", "checkpointing", "preflight", "progress", "stop"},
-    {"rollouts", "rewards", "update", "sync", "track"},
+    {"rollouts", "rewards", "update", "sync", "track", "run_folders"},
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"types", "args", "hub"},
