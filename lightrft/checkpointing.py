@@ -111,7 +111,7 @@ class Checkpointer:
 
     def save(self, boundary: Boundary) -> Path:
         what = f"--ckpt_path {self.folder.path}: the checkpoint of step {boundary.step} could not be written"
-        with self._one_line(what, self.folder.path):
+        with self._one_line(SaveFailed, what, self.folder.path):
             return self.folder.save(boundary.step, lambda path: self._write(path, boundary))
 
     def _write(self, path: Path, boundary: Boundary) -> None:
@@ -179,9 +179,8 @@ class Checkpointer:
                 raise Refused(f"--advantage_estimator: the checkpoint {path} was made without a {name}; start anew")
             difference = first_difference(state["models"][name], shapes(handle.model))
             if difference:
-                flag = (
-                    "pretrain" if name == "policy" or not arguments["critic_pretrain"]["value"] else "critic_pretrain"
-                )
+                own = name == "critic" and arguments["critic_pretrain"]["value"]
+                flag = "critic_pretrain" if own else "pretrain"
                 raise Refused(
                     f"--{flag}: the checkpoint {path} is of another model ({difference}); go on with the "
                     f"--{flag} {arguments[flag]['value']} that it was made with, or start anew with another --save_path"
@@ -199,7 +198,7 @@ class Checkpointer:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
         for name in self.trained:
             place = path if name == "policy" else path / name
-            with self._one_line(f"--save_path {path}: the trained {name} could not be written", path):
+            with self._one_line(RunFailed, f"--save_path {path}: the trained {name} could not be written", path):
                 place.mkdir(exist_ok=True)
                 with disk_speaks(place):
                     self._export(name, place)
@@ -209,7 +208,7 @@ class Checkpointer:
         save_hf(handle.model, self.strategy.full_params(handle), self.given[name], path)
 
     @contextmanager
-    def _one_line(self, what: str, path: Path) -> Iterator[None]:
+    def _one_line(self, kind: type[RunFailed], what: str, path: Path) -> Iterator[None]:
         """A disk's refusal, with how much is needed and where one can go on."""
         try:
             yield
@@ -219,7 +218,7 @@ class Checkpointer:
             needed = size_of(newest[1]) if newest else parameters * BYTES_PER_PARAMETER
             room = f"about {megabytes(needed)} are needed, {megabytes(free_bytes(path))} free"
             stands = f"{newest[1]} stands" if newest else "there is no checkpoint"
-            raise SaveFailed(f"{what}: {system_says(error)} ({room}); {stands}") from error
+            raise kind(f"{what}: {system_says(error)} ({room}); {stands}") from error
 
 
 def sizes(folder: Path) -> dict[str, int]:

@@ -21,6 +21,7 @@ NAME = re.compile(r"step_(\d{6,})")
 REPLACED = re.compile(r"\.step_(\d{6,})\.old")
 LEFT_OVER = re.compile(r"\.step_\d{6,}\.(tmp|old)|\.latest\.tmp")
 GIB = 1 << 30
+PROBE = 1 << 22
 
 
 def size_of(path: Path) -> int:
@@ -51,7 +52,7 @@ def disk_speaks(folder: Path) -> Iterator[None]:
     except Exception:
         probe = folder / ".probe"
         try:
-            probe.write_bytes(bytes(1 << 20))
+            probe.write_bytes(bytes(PROBE))
             sync_entry(probe)
         finally:
             probe.unlink(missing_ok=True)

@@ -121,8 +121,8 @@ def test_a_checkpoint_that_fails_leaves_the_one_before_and_says_what_is_needed(t
 def test_what_a_writer_in_c_says_of_a_full_disk_is_not_believed(tmp_path, full_disk, monkeypatch):
     """torch's says `unexpected pos`; the disk itself is asked. A fault that is none of the disk's stays what it is."""
     _, made = maker(tmp_path)
-    large = Boundary(1, {}, {"noise": torch.zeros(1 << 18)})
-    with full_disk(1 << 19), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
+    large = Boundary(1, {}, {"noise": torch.zeros(1 << 19)})
+    with full_disk(1 << 20), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
         made.save(large)
     assert list(tmp_path.iterdir()) == []
     made.strategy.save = lambda handle, path: 1 / 0
