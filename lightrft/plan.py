@@ -74,10 +74,15 @@ def runtime(args: Args) -> dict[str, Any]:
 
 
 def total_steps(args: Args, n_prompts: int) -> int:
-    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take."""
+    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take.
+
+    With `--dynamic_sampling` the passes take at most so many: prompts that it replaces are drawn as well.
+    """
     if args.training.max_steps is not None:
         return args.training.max_steps
-    return math.ceil(args.training.num_episodes * n_prompts / prompts_per_step(args))
+    each, a = prompts_per_step(args), args.algorithm
+    drawn = min(each, a.max_gen_batches * args.batch.rollout_batch_size) if a.dynamic_sampling else each
+    return math.ceil(args.training.num_episodes * n_prompts / drawn)
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:
@@ -86,18 +91,22 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     n, model = args.algorithm.n_samples_per_prompt, args.model
     chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
     rewards = " + ".join(inputs.rewards.names)
+    turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [
         f"model {model.pretrain}; {chosen}",
         f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {rewards}",
         *([inputs.first_prompt()] if args.run.dry_run else []),
-        f"{_counted(steps, 'step')} of {each} prompts x {n} samples, {_counted(k, 'optimizer step')} each; "
-        f"estimator {args.algorithm.advantage_estimator}",
+        f"{turns}, {_counted(k, 'optimizer step')} each; estimator {args.algorithm.advantage_estimator}",
         *_critic(args, steps),
         *_adapted(args),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
     ]
+
+
+def _bound(args: Args) -> str:
+    return "at most " if args.algorithm.dynamic_sampling and args.training.max_steps is None else ""
 
 
 def _counted(count: int, what: str) -> str:

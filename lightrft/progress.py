@@ -29,6 +29,10 @@ class Progress:
         self.step += 1
         return self.step
 
+    def end(self) -> None:
+        """The step that is done is the last one, whatever `total_steps` said."""
+        self.total_steps = self.step
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Everything but total_steps, which the flags of the resumed run decide; ValueError where it is damaged."""
         for name in ("reward_first", "reward_last"):

@@ -78,6 +78,7 @@ def collect_settings(args: Args) -> CollectSettings:
         rollout_batch_size=args.batch.rollout_batch_size,
         prompts_per_step=prompts_per_step(args),
         most_batches=a.max_gen_batches if a.dynamic_sampling else None,
+        episodes=args.training.num_episodes if a.dynamic_sampling and args.training.max_steps is None else None,
     )
 
 

@@ -100,6 +100,8 @@ class Trainer:
         learned = self.updater.report()
         adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
         self.sync.push(self.policy, version=self.progress.advance())
+        if self.collector.over(self.prompts):
+            self.progress.end()
         evaluated: dict[str, float] = {}
         try:
             evaluated = self._evaluate_when_due()
@@ -205,6 +207,8 @@ class Trainer:
         """What has changed since. Any error says that the checkpoint is damaged."""
         self.progress.restore(state["progress"])
         self.prompts.load_state(state["prompts"])
+        if self.collector.over(self.prompts):
+            self.progress.end()
         self.advantages.load_state(state["advantages"])
         return differences(state["record"], self.record)
 

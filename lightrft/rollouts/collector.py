@@ -69,12 +69,14 @@ class CollectSettings:
 
     most_batches: with it, groups whose rewards are all equal are replaced by new prompts (DAPO's dynamic sampling),
     until the step is full or so many batches were sent; None = every group is kept.
+    episodes: with it, passes over the prompts after which no batch is sent any more: those replaced count as drawn.
     """
 
     n_samples: int
     rollout_batch_size: int
     prompts_per_step: int
     most_batches: int | None = None
+    episodes: float | None = None
 
 
 class Collector:
@@ -94,6 +96,10 @@ class Collector:
             return self._all(prompts, step, sampling)
         return self._varied(prompts, step, sampling, self.settings.most_batches)
 
+    def over(self, prompts: PromptSampler) -> bool:
+        """Whether the prompts of the run are used up, which ends it earlier than its steps do."""
+        return self.settings.episodes is not None and prompts.episode >= self.settings.episodes
+
     def temperature(self, step: int) -> float:
         return self.schedule.at(step - 1)
 
@@ -110,7 +116,7 @@ class Collector:
 
     def _varied(self, prompts: PromptSampler, step: int, sampling: Sampling, most: int) -> list[Rollout]:
         s, kept, batches, everything = self.settings, [], 0, []
-        while len(kept) < s.prompts_per_step and batches < most:
+        while not batches or (len(kept) < s.prompts_per_step and batches < most and not self.over(prompts)):
             latest = self.maker.make(prompts.take(s.rollout_batch_size), step, s.n_samples, sampling)
             everything, batches = everything + latest, batches + 1
             kept += groups_that_vary(latest)

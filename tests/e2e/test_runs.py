@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import signal
 from statistics import fmean
 
@@ -147,6 +148,33 @@ def test_an_episode_is_one_pass_over_the_prompts(here):
     assert train("--fsdp --prompt_data ten.jsonl --num_episodes 2 --save_path run --quiet").code == 0
     assert [row["step"] for row in rows(here / "run")] == [1, 2, 3, 4, 5]
     assert sorted(p.name for p in (here / "run/checkpoints").glob("step_*")) == ["step_000003", "step_000005"]
+
+
+def test_an_episode_of_dynamic_sampling_is_one_pass_over_the_prompts_drawn(here):
+    """Of ten prompts those at every third place vary: two passes are 20 draws in batches of 4, where ten steps of two
+    kept prompts were planned; a run that was killed in between and one that is done go on alike."""
+    lines = (here / "add.jsonl").read_text().splitlines()[:10]
+    (here / "ten.jsonl").write_text("\n".join(lines) + "\n")
+    (here / "third.py").write_text(
+        "def third(rollouts):\n    return [float(i % 4 if r.group % 3 == 0 else 1) for i, r in enumerate(rollouts)]\n"
+    )
+    flags = (
+        "--fsdp --prompt_data ten.jsonl --dynamic_sampling --reward_fn third.py:third --save_steps 1 --max_ckpt_num 9"
+    )
+    flags += " --rollout_batch_size 2 --train_batch_size 8 --num_episodes 2 --plot_every 0"
+    ended = train(f"{flags} --eval_data eval.jsonl --save_path run")
+    assert ended.code == 0 and "at most 10 steps of 2 prompts" in ended.out
+    found = rows(here / "run")
+    assert found[-1]["episode"] == 2.0 and found[-2]["episode"] < 2.0 and len(found) == 4
+    assert sum(row["rollout/batches"] for row in found) == 10 and found[-1]["rollout/varied_groups_frac"] <= 0.5
+    assert "eval/accuracy" in found[-1] and "after" in read_json(here / "run/summary.json")["eval"]
+    shutil.copytree(here / "run", here / "again")
+    for step in (3, 4):
+        shutil.rmtree(here / f"again/checkpoints/step_00000{step}")
+    for resumed in (2, 4):
+        ended = train(f"{flags} --eval_data eval.jsonl --save_path again --load_checkpoint")
+        assert ended.code == 0 and f"resumed from step {resumed} " in ended.out
+        assert rows(here / "again") == found and weights(here / "again") == weights(here / "run")
 
 
 def test_dry_run_writes_nothing(here):

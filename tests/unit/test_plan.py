@@ -47,6 +47,8 @@ def test_steps_of_episodes():
     assert total_steps(args(), 9) == 3
     assert total_steps(args("--max_steps 7 --num_episodes 2"), 10) == 7
     assert total_steps(args("--train_batch_size 32"), 10) == 2
+    # of 8 prompts a step one batch of 4 is drawn at most: three batches, and not two, may be needed
+    assert total_steps(args("--train_batch_size 32 --dynamic_sampling --max_gen_batches 1"), 10) == 3
 
 
 def test_parameters_are_counted_from_the_configuration_alone(tiny_folder: Path, tmp_path: Path):

@@ -119,6 +119,11 @@ class SomeVary:
         return found
 
 
+class AllVary:
+    def score(self, rollouts):
+        return [Reward(float(index % 2)) for index in range(len(rollouts))]
+
+
 def collector_of(parts, settings, rewards=None):
     engine, maker, prompts = parts
     maker.rewards = rewards or SomeVary()
@@ -139,10 +144,6 @@ def test_groups_without_a_difference_are_replaced(parts):
 
 
 def test_surplus_groups_are_dropped_and_their_prompts_come_again(parts):
-    class AllVary:
-        def score(self, rollouts):
-            return [Reward(float(index % 2)) for index in range(len(rollouts))]
-
     collector, sampler = collector_of(parts, CollectSettings(2, 4, 6, most_batches=9), AllVary())
     assert [r.group for r in collector.collect(sampler, 1)][::2] == [0, 1, 2, 3, 4, 5]
     assert [r.group for r in collector.collect(sampler, 2)][::2] == [6, 7, 8, 9, 10, 11]
@@ -151,6 +152,24 @@ def test_surplus_groups_are_dropped_and_their_prompts_come_again(parts):
 def test_retries_are_bounded(parts):
     collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=2))
     assert [r.group for r in collector.collect(sampler, 1)] == [3, 3, 7, 7]
+
+
+def test_prompts_that_are_replaced_are_drawn(parts):
+    """Two passes over five prompts: of ten positions 3 and 7 vary. The batch that reaches the end is the last one, and
+    what is given back is drawn once more."""
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=9, episodes=2))
+    assert not collector.over(sampler)
+    assert [r.group for r in collector.collect(sampler, 1)][::2] == [3, 7, 11]
+    assert collector.over(sampler) and sampler.episode == 12 / 5
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 9, most_batches=9, episodes=1))
+    assert [r.group for r in collector.collect(sampler, 1)][::2] == [3, 7]
+    assert len(parts[0].calls) == 3 + 2 and collector.over(sampler)
+    collector, sampler = collector_of(parts, CollectSettings(2, 4, 1, most_batches=9, episodes=0.5), AllVary())
+    ends = [collector.over(sampler) for _ in range(3) if collector.collect(sampler, 1)]
+    assert ends == [False, False, True], (
+        "one prompt of four is kept, and the others given back: 1, 2, 3 of five are used"
+    )
+    assert not collector_of(parts, CollectSettings(2, 4, 3, most_batches=9))[0].over(sampler)
 
 
 def test_where_nothing_varies_there_is_nothing_to_train_on(parts):
