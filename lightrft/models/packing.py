@@ -69,15 +69,21 @@ def can_share_prompts(model: PreTrainedModel) -> bool:
     return full and rotary and config._attn_implementation == "sdpa"
 
 
+# Bytes of the mask, one per pair of positions: 128 MiB, or 11,585 positions of one group. Attention makes a copy in
+# its own dtype, four times as large in float32. Padded rows need neither.
+LARGEST_MASK = 1 << 27
+
+
 def sharing_pays(batch: Batch, cost: Cost) -> bool:
-    """A masked attention over prompt and all responses grows with their square: it pays for short responses."""
+    """A masked attention over prompt and all responses grows with their square: it pays for short responses, and where
+    its mask is not too large."""
     lengths, prompts = batch.attention_mask.sum(-1), batch.prompt_lengths
-    width, shared_tokens, shared_pairs = batch.input_ids.shape[1], 0, 0
-    for rows in _groups(batch):
-        length = int(prompts[rows[0]] + (lengths[rows] - prompts[rows]).sum())
-        shared_tokens, shared_pairs = shared_tokens + length, shared_pairs + length**2
+    shared = [int(prompts[rows[0]] + (lengths[rows] - prompts[rows]).sum()) for rows in _groups(batch)]
+    if len(shared) * max(shared) ** 2 > LARGEST_MASK:
+        return False
+    width, pairs = batch.input_ids.shape[1], sum(length**2 for length in shared)
     padded = len(batch) * (width * cost.per_token + width**2 / 2 * cost.per_pair)
-    return shared_tokens * cost.per_token + shared_pairs * cost.per_pair < padded
+    return sum(shared) * cost.per_token + pairs * cost.per_pair < padded
 
 
 def shared_prompts(batch: Batch) -> Layout:
@@ -105,9 +111,10 @@ def shared_prompts(batch: Batch) -> Layout:
 
 def _sees(owner: Tensor) -> Tensor:
     """[S, L] to [S, 1, L, L]: a token sees what stands before it in the prompt and in its own response."""
-    causal = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool, device=owner.device).tril()
     key, query = owner[:, None, :], owner[:, :, None]
-    return (causal & ((key == 0) | (key == query)))[:, None]
+    sees = key == query
+    sees |= key == 0
+    return sees.tril_()[:, None]  # in place: it is the largest tensor here
 
 
 def _groups(batch: Batch) -> list[list[int]]:

@@ -131,3 +131,15 @@ def test_sources_do_not_share_their_randomness():
     stream = ids(PromptSampler(prompts, 1, (1, 1)).take(40))
     first, second = ([each[1:] for each in stream if each[0] == name] for name in "ab")
     assert first != second
+
+
+def test_each_pass_of_a_source_is_numpys_permutation_of_seed_source_and_pass():
+    """Passes count from 1: that of number 0 would be the seed of an episode's places, since numpy reads (7, 1, 0) as
+    (7, 1). What every run so far has had."""
+    stream = ids(mixed(seed=7).take(120))
+    for source, (name, size) in enumerate((("a", 6), ("b", 3))):
+        own = [each for each in stream if each[0] == name]
+        orders = [
+            np.random.default_rng((7, source, visit)).permutation(size) for visit in range(1, len(own) // size + 1)
+        ]
+        assert own == [f"{name}{index}" for order in orders for index in order]
