@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
+from lightrft.args.estimators import own_estimator
 from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
 from lightrft.checkpointing import Checkpointer, Due
@@ -279,7 +280,9 @@ def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     """What run.json holds."""
     rewards = (entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)
     preset = [str(preset_file(args.run.mode))] if args.run.mode else []
-    files = [*args.run.config, *preset, *rewards, *args.data.prompt_data, *args.evaluation.eval_data]
+    own = own_estimator(args.algorithm.advantage_estimator)
+    code = [*args.run.config, *preset, *rewards, *([str(own)] if own else [])]
+    files = [*code, *args.data.prompt_data, *args.evaluation.eval_data]
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     attention = model.config._attn_implementation
     loaded = {"attn_implementation": attention, "tokenizer": type(tokenizer).__name__, "gpus": gpus}

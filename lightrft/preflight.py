@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.errors import Refused
@@ -45,6 +46,7 @@ def check_inputs(args: Args) -> Inputs:
     check_folders(args)
     check_wandb(args.logging)
     _check_strategy(args)
+    load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_positions(args.model)
     if no_critic(args) is None:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightrft.algorithms.functional import masked
 from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
+from lightrft.args.estimators import own_estimator
+from lightrft.errors import Refused
+from lightrft.own_module import own_module
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +95,7 @@ class Estimator:
     advantage: AdvantageFunction
     policy_loss: PolicyLoss
     aggregation: str
-    paper: str
+    paper: str = ""
     kl: str = "loss"
     whitening: str = "never"
     per_row: bool = False
@@ -135,5 +138,11 @@ def finite_rows(values: Tensor | None, mask: Tensor) -> Tensor:
 
 
 def load_estimator(name: str) -> Estimator:
-    """The `ESTIMATOR` of `estimators/<name>.py`; the file names are the flag's choices (args/estimators.py)."""
-    return importlib.import_module(f"lightrft.algorithms.estimators.{name}").ESTIMATOR
+    """The `ESTIMATOR` of `estimators/<name>.py`, or of a file of the user's own (args/estimators.py); else Refused."""
+    if own_estimator(name) is None:
+        return importlib.import_module(f"lightrft.algorithms.estimators.{name}").ESTIMATOR
+    label = f"--advantage_estimator {name}"
+    found = getattr(own_module(name, label), "ESTIMATOR", None)
+    if not isinstance(found, Estimator):
+        raise Refused(f"{label}: its ESTIMATOR is {type(found).__name__}, not lightrft.algorithms.estimator.Estimator")
+    return found

@@ -39,7 +39,7 @@ def _row(flag: Flag) -> str:
 
 
 def _type(flag: Flag) -> str:
-    word, kind = "path" if flag.record.path else TYPES[flag.kind.of], flag.kind
+    word, kind = "path" if flag.record.path and not flag.record.choices else TYPES[flag.kind.of], flag.kind
     if kind.shape == "pairs":
         return "`name=number` …"
     if kind.count:

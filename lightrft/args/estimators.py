@@ -1,32 +1,156 @@
 """What an estimator's file declares, read without importing it, so that `--help` needs no torch.
 
-An estimator is one file; its name is the flag's value. `defaults=`, `needs=`, `kl=`, `ignores=`, `whitening=` and
-`per_row=` of its `ESTIMATOR = Estimator(...)` are therefore literals.
+An estimator is one file. The value of the flag is its name, or the path of a .py file of the user's own. All of its
+`ESTIMATOR = Estimator(...)` but the functions are therefore literals.
 """
 
 from __future__ import annotations
 
 import ast
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightrft.errors import Refused
 
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
 FOLDER = Path(__file__).parent.parent / "algorithms" / "estimators"
+AGGREGATIONS = (
+    *("token-mean", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm", "prompt-mean-token-mean"),
+)
+WORDS = {
+    "aggregation": AGGREGATIONS,
+    "kl": ("loss", "reward", "off"),
+    "whitening": ("part", "optional", "never"),
+    "per_row": (False, True),
+    "idle_without_advantage": (False, True),
+}
+NEEDS = ("group", "critic")
+FUNCTIONS = ("advantage", "policy_loss")
+FIELDS = (*FUNCTIONS, "drift", *WORDS, "needs", "defaults", "ignores", "paper")
+SUFFIX = ".py"
+
+
+class Fault(Exception):
+    """What is wrong with an estimator's file, and where in it."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The literals of an ESTIMATOR; algorithms/estimator.py says what each means."""
+
+    aggregation: str
+    kl: str = "loss"
+    whitening: str = "never"
+    per_row: bool = False
+    drifts: bool = False
+    needs: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    ignores: frozenset[str] = frozenset()
 
 
 def estimator_names(folder: Path | None = None) -> tuple[str, ...]:
-    files = (folder or FOLDER).glob("*.py")
+    files = (folder or FOLDER).glob(f"*{SUFFIX}")
     return tuple(sorted(path.stem for path in files if not path.stem.startswith("_")))
 
 
+def own_estimator(name: str) -> Path | None:
+    """The user's file, where the flag names one."""
+    return Path(name) if name.endswith(SUFFIX) else None
+
+
+def declared(name: str, folder: Path | None = None) -> Declared:
+    """Raises Refused for a file that cannot be read so."""
+    try:
+        return read_estimator(name, folder)
+    except Fault as fault:
+        raise Refused(f"--advantage_estimator {name}: {fault}") from fault
+
+
+def read_estimator(name: str, folder: Path | None = None) -> Declared:
+    path = own_estimator(name) or (folder or FOLDER) / f"{name}{SUFFIX}"
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise Fault(f"{error.strerror}: {path} (looked in {Path.cwd()})") from error
+    return _read(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int, size: int) -> Declared:
+    """`changed` and `size` are there to read a file again when it is another one."""
+    keywords = {str(entry.arg): entry for entry in _declaration(path).keywords}
+    for word, entry in keywords.items():
+        if word not in FIELDS:
+            known = "must be written out, without **" if word == "None" else f"is no field{_nearest(word, FIELDS)}"
+            raise Fault(f"{path}:{entry.value.lineno}: {word if word != 'None' else 'ESTIMATOR'} {known}")
+    lacks = [word for word in (*FUNCTIONS, "aggregation") if word not in keywords]
+    if lacks:
+        raise Fault(f"{path}: ESTIMATOR = Estimator(...) lacks {lacks[0]}=")
+    literals = {word: _literal(path, entry) for word, entry in keywords.items() if word not in (*FUNCTIONS, "drift")}
+    for word in literals.keys() - {"paper"}:
+        _check(f"{path}:{keywords[word].value.lineno}", word, literals[word])
+    read = {word: literals[word] for word in literals.keys() - {"paper", "idle_without_advantage"}}
+    sets = {word: frozenset(read[word]) for word in ("needs", "ignores") if word in read}
+    return Declared(**{**read, **sets}, drifts="drift" in keywords)
+
+
+def _literal(path: Path, entry: ast.keyword) -> Any:
+    try:
+        if ast.unparse(entry.value) in ("set()", "frozenset()", "dict()"):
+            return set()
+        return ast.literal_eval(entry.value)
+    except (ValueError, TypeError) as error:
+        raise Fault(f"{path}:{entry.value.lineno}: {entry.arg}= of ESTIMATOR must be a literal") from error
+
+
+def _check(where: str, word: str, value: Any) -> None:
+    if word in WORDS:
+        if value not in WORDS[word]:
+            raise Fault(f"{where}: {word}={value!r} is none of {', '.join(map(repr, WORDS[word]))}")
+    elif isinstance(value, str) or not isinstance(value, (set, frozenset, tuple, list, dict)):
+        raise Fault(f"{where}: {word}={value!r} must be {'a mapping' if word == 'defaults' else 'a set of names'}")
+    elif word == "defaults" and value and not isinstance(value, dict):
+        raise Fault(f"{where}: defaults={value!r} must be a mapping of flags to values")
+    for item in value if word == "needs" else ():
+        if item not in NEEDS:
+            raise Fault(f"{where}: needs={item!r} is none of {', '.join(map(repr, NEEDS))}{_nearest(item, NEEDS)}")
+
+
+def _declaration(path: Path) -> ast.Call:
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except SyntaxError as error:
+        raise Fault(f"{path}:{error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        cause = getattr(error, "strerror", None) or "not a Python file in UTF-8"
+        raise Fault(f"{path}: {cause}") from error
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        named = any(isinstance(target, ast.Name) and target.id == "ESTIMATOR" for target in targets)
+        if named and isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
+            if node.value.args:
+                raise Fault(f"{path}:{node.lineno}: the fields of ESTIMATOR must be given by name")
+            return node.value
+    raise Fault(f"{path} declares no ESTIMATOR = Estimator(...)")
+
+
+def _nearest(word: Any, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; nearest: {close[0]}" if close else ""
+
+
 def estimator_defaults(name: str, folder: Path | None = None) -> dict[str, Any]:
-    return dict(_declared(name, "defaults", folder) or {})
+    return dict(declared(name, folder).defaults)
 
 
 def estimator_needs(name: str, folder: Path | None = None) -> frozenset[str]:
-    return frozenset(_declared(name, "needs", folder) or ())
+    return declared(name, folder).needs
 
 
 def no_critic(args: Args) -> str | None:
@@ -37,7 +161,7 @@ def no_critic(args: Args) -> str | None:
 
 def estimator_kl(name: str, folder: Path | None = None) -> str:
     """Where the estimator puts the KL to the reference: "loss", "reward" or "off"."""
-    return _declared(name, "kl", folder) or "loss"
+    return declared(name, folder).kl
 
 
 def kl_place(args: Args) -> str:
@@ -52,37 +176,21 @@ def kl_place(args: Args) -> str:
 
 
 def estimator_ignores(name: str, folder: Path | None = None) -> frozenset[str]:
-    return frozenset(_declared(name, "ignores", folder) or ())
+    return declared(name, folder).ignores
 
 
 def estimator_whitening(name: str, folder: Path | None = None) -> str:
     """Whether advantages are whitened: "part" of it, "optional", or "never"."""
-    return _declared(name, "whitening", folder) or "never"
+    return declared(name, folder).whitening
 
 
 def estimator_per_row(name: str, folder: Path | None = None) -> bool:
-    return bool(_declared(name, "per_row", folder))
+    return declared(name, folder).per_row
 
 
 def estimator_drifts(name: str, folder: Path | None = None) -> bool:
-    keywords = _declaration((folder or FOLDER) / f"{name}.py").keywords
-    return any(entry.arg == "drift" for entry in keywords)
+    return declared(name, folder).drifts
 
 
-def _declared(name: str, keyword: str, folder: Path | None) -> Any:
-    """The literal given for `keyword`, or None where the estimator does not give it."""
-    path = (folder or FOLDER) / f"{name}.py"
-    values = {entry.arg: entry.value for entry in _declaration(path).keywords}
-    try:
-        return ast.literal_eval(values[keyword]) if keyword in values else None
-    except ValueError as error:
-        raise ValueError(f"{path}: {keyword}= of ESTIMATOR must be a literal") from error
-
-
-def _declaration(path: Path) -> ast.Call:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        named = any(isinstance(target, ast.Name) and target.id == "ESTIMATOR" for target in targets)
-        if named and isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
-            return node.value
-    raise ValueError(f"{path} declares no ESTIMATOR = Estimator(...)")
+def estimator_aggregation(name: str, folder: Path | None = None) -> str:
+    return declared(name, folder).aggregation

@@ -72,9 +72,10 @@ class Record:
             return "holds a NUL character; remove it"
         if isinstance(item, str) and not _is_text(item):
             return f"{ascii(item)} holds bytes that are no text in UTF-8; rename it, or start with PYTHONUTF8=1"
-        if allowed is not None and item not in allowed:
+        if allowed is not None and item not in allowed and not (self.path and str(item).endswith(".py")):
             names = [str(choice) for choice in allowed]
-            return f"{as_text(item)} is not one of its choices: {', '.join(names)}{_nearest(str(item), names)}"
+            listed = f"{', '.join(names)}{', or a .py file' if self.path else ''}"
+            return f"{as_text(item)} is not one of its choices: {listed}{_nearest(str(item), names)}"
         if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
             return f"{as_text(item)} is out of bounds: it must be {self.bounds()}"
         return None

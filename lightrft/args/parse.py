@@ -9,7 +9,7 @@ from typing import Any
 
 from lightrft.args.aliases import without_aliases
 from lightrft.args.command_line import read_command_line
-from lightrft.args.estimators import estimator_defaults, estimator_names
+from lightrft.args.estimators import estimator_defaults
 from lightrft.args.presets import preset_file
 from lightrft.args.rules import findings
 from lightrft.args.rules.finding import Finding
@@ -90,12 +90,7 @@ def _settings(found: Sequence[Setting | Problem]) -> list[Setting]:
 
 def _of_estimator(settings: Sequence[Setting]) -> list[Setting]:
     name = _chosen("advantage_estimator", settings)
-    if name not in estimator_names():
-        return []
     own = estimator_defaults(name)
-    unknown = own.keys() - FLAGS.keys()
-    if unknown:
-        raise ValueError(f"estimator {name} gives defaults for no such flag: {', '.join(sorted(unknown))}")
     return [Setting(flag, value, f"default:{name}", typed=False) for flag, value in own.items()]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightrft.args.convert import Wrong
+from lightrft.args.estimator_flags import estimator_fault
 from lightrft.args.names import VALUES, about_value
 from lightrft.args.paths import expanded
 from lightrft.args.surface import Flag
@@ -58,4 +59,7 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
 
 def _violation(flag: Flag, value: Any) -> str | None:
     wrong = about_choice(flag.name, value) or flag.record.violation(value)
-    return (about_value(flag.name, value) or wrong) if wrong and isinstance(value, str) else wrong
+    if wrong:
+        return (about_value(flag.name, value) or wrong) if isinstance(value, str) else wrong
+    fault = estimator_fault(value) if flag.name == "advantage_estimator" else None
+    return f"{value}: {fault}" if fault else None

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
 import numbers
-import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lightrft.errors import Refused, RunFailed
+from lightrft.own_module import own_module
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.signatures import read_signature
 from lightrft.types import Reward, Rollout
@@ -37,7 +34,7 @@ class FunctionReward:
         self._label = f"{flag} {spec}"
         path, _, self.name = spec.rpartition(":")
         self._file = str(Path(path).resolve())
-        self._function = _load(self._file, path, self.name, self._label)
+        self._function = _load(path, self.name, self._label)
         self._signature = read_signature(self._function, set(columns), self._label)
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward | None]:
@@ -93,10 +90,8 @@ class FunctionReward:
         return invalid(f"{one_line(error)}  ({Path(frame.filename).name}:{frame.lineno})")
 
 
-def _load(file: str, path: str, name: str, label: str) -> Callable[..., Any]:
-    if not Path(file).is_file():
-        raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
-    module = _import(file, label)
+def _load(path: str, name: str, label: str) -> Callable[..., Any]:
+    module = own_module(path, label)
     function = getattr(module, name, None)
     if not callable(function):
         there = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
@@ -104,21 +99,3 @@ def _load(file: str, path: str, name: str, label: str) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
         raise Refused(f"{label}: '{name}' is async; a plain function works")
     return function
-
-
-def _import(file: str, label: str) -> ModuleType:
-    # Known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module.
-    name = f"reward_file_{hashlib.sha256(file.encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise Refused(f"{label}: {file} is not a Python file; file.py:function works")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a refused run leaves nothing beside the file
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise Refused(f"{label}: importing the file failed: {one_line(error)}") from error
-    finally:
-        sys.dont_write_bytecode = writes
-    return module

@@ -28,7 +28,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"rollouts", "rewards", "update", "sync", "track", "run_folders"},
     {"models", "strategy"},
     {"algorithms", "prompts"},
-    {"types", "args", "hub"},
+    {"types", "args", "hub", "own_module"},
     {"errors", "streams"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

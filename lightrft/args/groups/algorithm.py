@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.args.estimators import estimator_names, kl_place, no_critic
+from lightrft.args.estimators import AGGREGATIONS, estimator_names, kl_place, no_critic
 from lightrft.args.field import Witness, arg, older
 from lightrft.args.idle import (
     exactly_on_policy,
@@ -39,8 +39,9 @@ class AlgorithmArgs:
 
     advantage_estimator: str = arg(
         "group_norm",
-        "Advantage and policy loss, declared together in one file of lightrft/algorithms/estimators.",
+        "Advantage and policy loss, declared together in one file: a name, or the path of a .py file of one's own.",
         choices=estimator_names,
+        path=True,
         witness=Witness("--advantage_estimator reinforce", "metrics"),
     )
     n_samples_per_prompt: int = arg(
@@ -92,13 +93,7 @@ class AlgorithmArgs:
     loss_agg_mode: str | None = arg(
         None,
         "How per-token losses become one number.",
-        choices=(
-            "token-mean",
-            "seq-mean-token-sum",
-            "seq-mean-token-mean",
-            "seq-mean-token-sum-norm",
-            "prompt-mean-token-mean",
-        ),
+        choices=AGGREGATIONS,
         unset="the estimator's own",
         witness=Witness("--loss_agg_mode seq-mean-token-sum", "metrics"),
     )

@@ -7,18 +7,20 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lightrft.algorithms import estimators
-from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
+from lightrft.algorithms import estimators, ranks
+from lightrft.algorithms.estimator import Advantages, AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
 from lightrft.cli import main
+from lightrft.types import Batch
 
 PAGE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 PLACE = "lightrft/algorithms/estimators/cispo.py"
@@ -82,3 +84,17 @@ def test_it_trains(cispo, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("lightrft.trainer.StopRequest.listen", lambda self: None)  # signals stay pytest's
     assert main(argv=[*FLAGS, "--max_steps", "2", "--fsdp", "--quiet", "--plot_every", "0"]) == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_what_the_page_says_of_a_batch_and_its_advantages_exists():
+    text = PAGE.read_text()
+    for start, kind in (
+        ("| `batch: Batch`", Batch),
+        ("| `settings:", AdvantageSettings),
+        ("| `Advantages`", Advantages),
+    ):
+        (row,) = [line for line in text.splitlines() if line.startswith(start)]
+        named = set(re.findall(r"`([a-z_]{4,})`", row.partition("|")[2].partition(" | ")[2]))
+        assert named and named <= {entry.name for entry in fields(kind)}, row
+    (row,) = [line for line in text.splitlines() if line.startswith("| `ranks: Ranks`")]
+    assert all(hasattr(ranks, name) for name in ("ONE_RANK", *re.findall(r"`(total|mean|share|moments)`", row)))

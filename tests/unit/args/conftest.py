@@ -13,19 +13,19 @@ ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="seq-mean-token-me
 """
 GSPO = """
 ESTIMATOR: Estimator = Estimator(
-    advantage=a, policy_loss=b, needs={"group"}, per_row=True, ignores={"loss_agg_mode"},
-    defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
+    advantage=a, policy_loss=b, aggregation="seq-mean-token-mean", needs={"group"},
+    per_row=True, ignores={"loss_agg_mode"}, defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4})
 """
 CPGD = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"group"}, drift=c, kl="off", paper="x",
-    defaults={"clip_range_higher": 0.2, "kl_target": 0.01})
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="token-mean", needs={"group"}, drift=c, kl="off",
+    paper="x", defaults={"clip_range_higher": 0.2, "kl_target": 0.01})
 """
 REINFORCE = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, kl="reward")
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="token-mean", kl="reward")
 """
 
 GAE = """
-ESTIMATOR = Estimator(advantage=a, policy_loss=b, needs={"critic"}, kl="reward")
+ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="token-mean", needs={"critic"}, kl="reward")
 """
 
 

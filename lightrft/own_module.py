@@ -1,0 +1,58 @@
+"""A Python file of the user's own: executed once per process, and never again under another name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from lightrft.errors import Refused
+
+MOST = 200  # characters of an error
+
+
+def own_module(path: str, label: str) -> ModuleType:
+    """The module of the file at `path`; files beside it can be imported by their names, installed packages first.
+
+    Raises Refused, which begins with `label`, where the file is not there or fails, naming its line.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
+    # known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module
+    mark = hashlib.sha256(str(file).encode("utf-8", "surrogateescape") + b"\0" + _content(file, label))
+    name = f"own_file_{mark.hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise Refused(f"{label}: {file} is not a Python file")
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a refused run leaves nothing beside the file
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise Refused(f"{label}: importing the file failed: {_cause(error, file)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _content(file: Path, label: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Refused(f"{label}: {file}: {error.strerror}") from error
+
+
+def _cause(error: BaseException, file: Path) -> str:
+    """In one line, with the last line of the file that was reached."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:MOST]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"{text} (line {lines[-1]})" if lines else text
