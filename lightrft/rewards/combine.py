@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from lightrft.errors import Refused
 from lightrft.rewards.base import RewardSource, invalid
 from lightrft.rewards.functions import FunctionReward
+from lightrft.rewards.gym_verifier import from_gym
 from lightrft.rewards.rules import RULES, RuleReward
 from lightrft.types import Prompt, Reward, Rollout
 
@@ -67,7 +68,7 @@ def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompt
     `prompts` are the training prompts: they tell which columns exist. Raises `Refused`.
     """
     entries = list(reward_fn)
-    if not entries and prompts and all(map(RULES["reasoning_gym"].can_judge, prompts)):
+    if not entries and prompts and all(map(from_gym, prompts)):
         entries = ["reasoning_gym"]
     if not entries:
         ways = f"--reward_fn <rule> ({', '.join(RULES)}) or --reward_fn file.py:function"
@@ -86,10 +87,13 @@ def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardS
     if entry not in RULES:
         raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, RULES)}; file.py:function works too")
     rule = RULES[entry]
-    if prompts and not any(map(rule.can_judge, prompts)):
-        raise Refused(f"--reward_fn {entry} needs {rule.needs}, and none of the {len(prompts)} prompts has it")
     if any(find_spec(package) is None for package in rule.packages):
         raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
+    if prompts and all(map(rule.objection, prompts)):
+        first = f"{prompts[0].where or 'the first'}: {rule.objection(prompts[0])}"
+        raise Refused(
+            f"--reward_fn {entry} needs {rule.needs}, and none of the {len(prompts)} prompts has it ({first})"
+        )
     return RuleReward(entry)
 
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from lightrft.rewards.answers import last_box
@@ -52,20 +55,23 @@ def judge(answer: str, reference: str, boxed_only: bool) -> float:
     holds no mathematics is wrong. Raises `ValueError` for a reference that holds none, and whatever the comparison
     raises.
     """
-    objection = check(reference)
-    if objection:
-        raise ValueError(objection)
+    gold = _lone(reference)
+    if option(gold) is None and _read(gold) is None:
+        raise ValueError(f"the reference {reference[:80]!r} {check(reference)}")
     box = last_box(answer)
     if box is None and boxed_only:
         return 0.0
-    return float(_equal(_lone(reference), plain(answer[-LONGEST:] if box is None else box), in_prose=box is None))
+    return float(_equal(gold, plain(answer[-LONGEST:] if box is None else box), in_prose=box is None))
 
 
 def check(reference: str) -> str | None:
-    """Why nothing can be compared with this reference."""
+    """Why nothing can be compared with this reference. One that cannot be compared in time is found here too."""
     text = _lone(reference)
-    if option(text) is None and _read(text) is None:
-        return f"the reference {reference[:80]!r} cannot be read as mathematics; LaTeX or a number works"
+    read = _read(text)
+    if text.lower() == "nan" or (option(text) is None and read is None):  # nan is what a table writes for nothing
+        return "cannot be read as mathematics; LaTeX or a number works"
+    with suppress(Exception):  # only how long it takes is of interest
+        _same(read, Quantity(Number(Fraction(0))))
     return None
 
 
@@ -80,8 +86,8 @@ def _equal(gold: str, text: str, in_prose: bool) -> bool:
     asked, given = option(gold), option(lone)
     letter = given.letter if given else stated_letter(text) if in_prose else None
     if asked and letter:
-        contents = asked.content and given and given.content
-        return asked.letter == letter and (not contents or _same(_read(asked.content), _read(given.content)))
+        contents = [asked.content, given.content if given else ""]
+        return asked.letter == letter and (not all(contents) or _same(*map(_read, contents)))
     if asked and asked.content:
         gold = asked.content
     if given and given.content:
@@ -129,6 +135,7 @@ def _for_library(amount: Number | list[Any]) -> list[Any]:
     return [sympy.Rational(amount.value.numerator, amount.value.denominator)] if amount.base == 10 else []
 
 
+@lru_cache(maxsize=256)  # a reference is read again for each response to it
 def _read(text: str) -> Any:
     """What a text says that is an answer and nothing else; a sentence is read for its answer. None for nothing."""
     words = len(_words(text))

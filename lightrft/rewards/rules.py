@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightrft.rewards.answers import answer_of, last_box
+from lightrft.rewards.answers import answer_of
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
-from lightrft.rewards.last_number import last_number_in
-from lightrft.rewards.numbers import Number
+from lightrft.rewards.references import (
+    BadReference,
+    mathematics_of,
+    number_of,
+    number_read,
+    objection,
+    spellings,
+    text_of,
+)
 from lightrft.rewards.sandbox import Unjudged, sandbox
 from lightrft.types import Prompt, Reward, Rollout
 
@@ -23,21 +30,12 @@ def last_number(response: str, reference: Any, rollout: Rollout | None = None) -
 
     Of an answer with a box, it is the last number in the box.
     """
-    expected = _last_number(_text(reference))
-    if expected is None:
-        raise ValueError(f"the reference {reference!r} holds no number")
-    return float(_last_number(answer_of(response)) == expected)
-
-
-def _last_number(text: str) -> Number | None:
-    box = last_box(text)
-    return last_number_in(text if box is None else box)
+    return float(number_read(answer_of(response)) == number_of(reference))
 
 
 def exact(response: str, reference: Any, rollout: Rollout | None = None) -> float:
-    """1.0 if the response's answer and the reference are the same text, white space around them aside."""
-    expected = _text(reference).strip()
-    return float(expected in (answer_of(response), response.strip()))
+    """1.0 if the response or its answer is the same text as the reference, white space around them aside."""
+    return float(not spellings(reference).isdisjoint((answer_of(response), response.strip())))
 
 
 def math_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
@@ -52,7 +50,7 @@ def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) 
 
 def _as_mathematics(response: str, reference: Any, *, boxed_only: bool) -> float:
     judge = sandbox("lightrft.rewards.math_answers")
-    return judge.ask("judge", answer_of(response), _text(reference), boxed_only, what="comparing the answer")
+    return judge.ask("judge", answer_of(response), text_of(reference), boxed_only, what="comparing the answer")
 
 
 def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
@@ -64,48 +62,42 @@ def well_formed(response: str, reference: Any = None, rollout: Rollout | None = 
     return float(once and FORMAT.fullmatch(response) is not None)
 
 
-def _text(reference: Any) -> str:
-    if reference is None:
-        raise ValueError("the row has no reference; --label_key names its column")
-    if isinstance(reference, bool) or not isinstance(reference, (str, int, float)):
-        raise TypeError(f"the reference is of type {type(reference).__name__}; a text or a number works")
-    return str(reference)
+def _no_objection(prompt: Prompt) -> str | None:
+    return None
 
 
-def _has_reference(prompt: Prompt) -> bool:
-    return prompt.reference is not None
+def _to_reference(read: Callable[[Any], object]) -> Callable[[Prompt], str | None]:
+    return lambda prompt: objection(read, prompt.reference)
 
 
-def _has_number(prompt: Prompt) -> bool:
-    try:
-        return _last_number(_text(prompt.reference)) is not None
-    except (ValueError, TypeError):
-        return False
+def _to_source(prompt: Prompt) -> str | None:
+    return None if from_gym(prompt) else "the row is from elsewhere"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`can_judge` tells from the prompt alone whether the rule can work; `needs` says what it looks for.
+    """`objection` tells from the prompt alone why the rule can never judge it; `needs` says what works.
 
     `packages` are imported when it first judges; `install` is what pip calls them.
     """
 
     judge: Callable[[str, Any, Rollout], float]
     needs: str = ""
-    can_judge: Callable[[Prompt], bool] = lambda prompt: True
+    objection: Callable[[Prompt], str | None] = _no_objection
     packages: tuple[str, ...] = ()
     install: str = ""
 
 
-REFERENCE = "a reference (--label_key names its column)"
+COLUMN = "(--label_key names its column)"
+MATHEMATICS = (f"a reference that is mathematics, a number or a few words {COLUMN}", _to_reference(mathematics_of))
 MATH_VERIFY = (("math_verify", "antlr4"), "math-verify[antlr4_13_2]")
 RULES = {
-    "last_number": Rule(last_number, "a reference with a number (--label_key names its column)", _has_number),
-    "exact": Rule(exact, REFERENCE, _has_reference),
-    "math": Rule(math_answer, REFERENCE, _has_reference, *MATH_VERIFY),
-    "boxed": Rule(boxed_answer, REFERENCE, _has_reference, *MATH_VERIFY),
+    "last_number": Rule(last_number, f"a reference with a number {COLUMN}", _to_reference(number_of)),
+    "exact": Rule(exact, f"a reference that is a text or a number {COLUMN}", _to_reference(text_of)),
+    "math": Rule(math_answer, *MATHEMATICS, *MATH_VERIFY),
+    "boxed": Rule(boxed_answer, *MATHEMATICS, *MATH_VERIFY),
     "format": Rule(well_formed),
-    "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", from_gym),
+    "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", _to_source),
 }
 
 
@@ -119,7 +111,8 @@ class RuleReward:
     def objection(self, prompt: Prompt) -> str | None:
         """Why no response to this prompt can ever be judged."""
         rule = RULES[self.name]
-        return None if rule.can_judge(prompt) else f"--reward_fn {self.name} needs {rule.needs}, and the row has none"
+        reason = rule.objection(prompt)
+        return None if reason is None else f"--reward_fn {self.name} needs {rule.needs}: {reason}"
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [self._one(rollout) for rollout in rollouts]
@@ -127,7 +120,7 @@ class RuleReward:
     def _one(self, rollout: Rollout) -> Reward:
         try:
             return checked(float(self._judge(rollout.response, rollout.prompt.reference, rollout)))
-        except Unjudged as reason:
+        except (Unjudged, BadReference) as reason:
             return invalid(str(reason))
         except Exception as error:  # verifiers are other people's code
             return invalid(one_line(error))

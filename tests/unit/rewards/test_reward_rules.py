@@ -22,11 +22,11 @@ def test_a_response_without_a_number_is_wrong_not_invalid(rollout):
 @pytest.mark.parametrize(
     ("rule", "reference", "error"),
     [
-        ("last_number", None, "the row has no reference; --label_key"),
-        ("exact", None, "the row has no reference; --label_key"),
+        ("last_number", None, "the row has no reference"),
+        ("exact", None, "the row has no reference"),
         ("last_number", "none", "the reference 'none' holds no number"),
-        ("exact", [1], "the reference is of type list"),
-        ("last_number", True, "the reference is of type bool"),
+        ("exact", [1], "the reference [1] is of type list"),
+        ("last_number", True, "the reference True is of type bool"),
     ],
 )
 def test_a_reference_that_cannot_be_used_makes_that_sample_invalid(rollout, rule, reference, error):
