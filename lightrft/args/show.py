@@ -6,24 +6,32 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lightrft.args.effective import effective
 from lightrft.args.field import as_text
 from lightrft.args.surface import FLAGS, GROUPS, Args
+from lightrft.args.unbuilt import UNBUILT
+
+WIDEST = 40  # a longer value pushes its own source to the right, and nobody else's
 
 
 def print_args(args: Args, form: str) -> str:
-    return json.dumps(as_dict(args), indent=2, ensure_ascii=False) if form == "json" else _text(args)
+    """`text` and `json` show every flag, `changed` those that someone, a preset or the estimator set."""
+    if form == "json":
+        return json.dumps(as_dict(args), indent=2, ensure_ascii=False)
+    changed = [flag for flag in FLAGS if args.sources[flag].where != "default" and flag != "print_args"]
+    return _text(args, changed if form == "changed" else list(FLAGS))
 
 
 def as_dict(args: Args) -> dict[str, dict[str, Any]]:
-    """{flag: {"value", "source"}}, and "hides" where a weaker source set the flag too."""
+    """{flag: {"value", "source"}}, "hides" where a weaker source set the flag too, and "built" where it is not."""
     return {flag: _entry(args, flag) for flag in FLAGS}
 
 
 def _entry(args: Args, flag: str) -> dict[str, Any]:
-    source = args.sources[flag]
-    entry = {"value": _plain(args.value(flag)), "source": source.where}
-    hides = [{"source": hidden.where, "value": _plain(hidden.value)} for hidden in source.hides]
-    return {**entry, "hides": hides} if hides else entry
+    value, where = effective(args, flag)
+    entry = {"value": _plain(value), "source": where}
+    hides = [{"source": hidden.where, "value": _plain(hidden.value)} for hidden in args.sources[flag].hides]
+    return {**entry, **({"hides": hides} if hides else {}), **({"built": False} if flag in UNBUILT else {})}
 
 
 def _plain(value: Any) -> Any:
@@ -32,12 +40,20 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _text(args: Args) -> str:
-    names = max(map(len, FLAGS))
-    values = min(40, max(len(as_text(args.value(flag))) for flag in FLAGS))
+def _text(args: Args, flags: list[str]) -> str:
+    shown = {flag: _shown(args, flag) for flag in flags}
+    names, values = max(map(len, flags)), min(WIDEST, max(len(value) for value, _ in shown.values()))
     lines: list[str] = []
     for group, cls in GROUPS.items():
-        lines.append(cls.__doc__ or group)
-        for flag in (flag.name for flag in FLAGS.values() if flag.group == group):
-            lines.append(f"  {flag:<{names}}  {as_text(args.value(flag)):<{values}}  {args.sources[flag]}")
+        mine = [flag for flag in flags if FLAGS[flag].group == group]
+        lines += [cls.__doc__ or group] if mine else []
+        lines += [f"  {flag:<{names}}  {shown[flag][0]:<{values}}  {shown[flag][1]}" for flag in mine]
     return "\n".join(lines)
+
+
+def _shown(args: Args, flag: str) -> tuple[str, str]:
+    """The value and its source, in words."""
+    value, where = effective(args, flag)
+    hidden = ", ".join(f"{entry.where} = {as_text(entry.value)}" for entry in args.sources[flag].hides)
+    source = f"{where} (hides {hidden})" if hidden else where
+    return "none" if value is None else as_text(value), f"{source}, not built yet" if flag in UNBUILT else source

@@ -25,8 +25,8 @@ class RunArgs:
     )
     print_args: str | None = arg(
         None,
-        "Print every value with its source and stop; alone it means text.",
-        choices=("text", "json"),
+        "Print every value with its source and stop; alone it means text, changed leaves out plain defaults.",
+        choices=("text", "json", "changed"),
         nargs="?",
         unset="train",
         witness=Witness("--print_args", "output"),
