@@ -25,8 +25,9 @@ from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
 from lightrft.models.critic import given_critic, load_critic
 from lightrft.models.given import read_given
-from lightrft.models.load import end_token_ids, load_model
+from lightrft.models.load import load_model
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.suitable import end_token_ids
 from lightrft.plan import choose_precision, runtime, total_steps
 from lightrft.preflight import Inputs
 from lightrft.progress import Progress
@@ -99,7 +100,7 @@ def make_samplers(
     model: PreTrainedModel,
     schedule: TemperatureSchedule,
 ) -> Sampler:
-    ends = end_token_ids(model, inputs.tokenizer)
+    ends = end_token_ids(args.model, inputs.tokenizer)
     apart = needs_equal_lengths(
         borrow, inputs.prompts[0].token_ids, choose_precision(args)[0].compute, args.model.pretrain
     )

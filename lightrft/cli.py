@@ -93,6 +93,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
         inputs = check_inputs(args)
         lines = plan(args, inputs)
     _tell(inputs.skipped)
+    _tell(f"notice: {notice}" for notice in inputs.notices)
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
         _tell(lines)

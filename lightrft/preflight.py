@@ -11,7 +11,7 @@ from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.errors import Refused
 from lightrft.models.critic import check_critic
-from lightrft.models.load import check_positions
+from lightrft.models.suitable import check_model, check_tokens, dead_ends
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
@@ -33,6 +33,7 @@ class Inputs:
     eval_prompts: list[Prompt]
     rewards: CombinedReward
     skipped: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     def first_prompt(self) -> str:
         """What the model gets to read, in one line that shows white space."""
@@ -48,7 +49,7 @@ def check_inputs(args: Args) -> Inputs:
     _check_strategy(args)
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
-    check_positions(args.model)
+    check_model(args.model)
     if no_critic(args) is None:
         check_critic(args.model, tokenizer)
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
@@ -62,7 +63,18 @@ def check_inputs(args: Args) -> Inputs:
     prompts = _encode(args, prompts, tokenizer, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, tokenizer, held_out_rows)
-    return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()])
+    check_tokens(args.model, tokenizer, [*prompts, *held_out])
+    notices = _noticed(args, tokenizer)
+    return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
+
+
+def _noticed(args: Args, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What the user should know and may go on with; refused under --strict_args."""
+    templated = bool(tokenizer.chat_template) and args.data.apply_chat_template is not False
+    found = dead_ends(args.model, tokenizer, args.sampling.stop, templated)
+    if found and args.run.strict_args:
+        raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in found))
+    return found
 
 
 def _training(args: Args, bad: BadRows) -> list[Prompt]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lightrft.errors import Refused
 from lightrft.models.given import Given, read_given, weight_files
-from lightrft.models.load import check_positions, load_backbone
+from lightrft.models.load import load_backbone
 from lightrft.models.packing import Cost, lay_out
+from lightrft.models.suitable import check_model, read_config, vocabulary
 from lightrft.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -90,13 +91,16 @@ def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     own = critic_args(args)
     with _named_critic():
-        vocabulary = load_tokenizer(own).get_vocab()
-        check_positions(own)
-    if vocabulary != tokenizer.get_vocab():
+        tokens = load_tokenizer(own).get_vocab()
+        check_model(own, backbone=True)
+        rows = vocabulary(read_config(own))
+    if tokens != tokenizer.get_vocab():
         raise Refused(
             f"--critic_pretrain {args.critic_pretrain}: its tokenizer is not that of --pretrain {args.pretrain}; "
             "give a model with the same one"
         )
+    if rows < len(tokens):
+        raise Refused(f"--critic_pretrain {args.critic_pretrain}: it has {rows} tokens, its tokenizer {len(tokens)}")
 
 
 def given_critic(args: ModelArgs) -> Given:

@@ -6,36 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.models.source import code_options, place, refusal
+from lightrft.models.suitable import read_config
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from lightrft.args.groups.model import ModelArgs
-
-
-def check_positions(args: ModelArgs) -> None:
-    """Refuses sequences longer than the model has positions for; many models go past their range without a word."""
-    from transformers import AutoConfig
-
-    try:
-        config: Any = AutoConfig.from_pretrained(place(args), **code_options(args)).get_text_config()
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise refusal(args, "configuration", error) from error
-    positions = getattr(config, "max_position_embeddings", None)
-    longest = args.prompt_max_len + args.max_new_tokens
-    if positions and longest > positions:
-        lengths = f"--prompt_max_len {args.prompt_max_len} + --max_new_tokens {args.max_new_tokens} = {longest}"
-        raise Refused(f"{lengths}, but --pretrain {args.pretrain} has {positions} positions; shorten one of them")
 
 
 def count_parameters(args: ModelArgs) -> int:
     """Of the model that `--pretrain`'s configuration describes, tied ones once; no weights are read."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    config = read_config(args)
     try:
-        config = AutoConfig.from_pretrained(place(args), **code_options(args))
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
@@ -84,11 +70,3 @@ def _load(kind: Any, args: ModelArgs, dtype: torch.dtype) -> Any:
         names = f"{len(loaded['missing_keys'])} weights are missing, such as {min(loaded['missing_keys'])}"
         raise Refused(f"--pretrain {args.pretrain}: {names}; give a whole causal language model")
     return model
-
-
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Token ids at which a response ends: the generation config's, and the tokenizer's."""
-    listed: Any = model.generation_config.eos_token_id if model.generation_config is not None else None
-    own: Any = tokenizer.eos_token_id
-    found = [*(listed if isinstance(listed, (list, tuple)) else [listed]), own]
-    return frozenset(int(token) for token in found if token is not None)

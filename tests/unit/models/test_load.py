@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.load import end_token_ids, load_model
+from lightrft.models.load import load_model
 from lightrft.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -60,11 +60,3 @@ def test_a_tokenizer_without_padding_gets_none(tiny_folder, tmp_path):
     path.write_text(json.dumps(settings))
     assert load_tokenizer(ModelArgs(pretrain=str(tmp_path / "model"))).pad_token is None
     assert load_tokenizer(ModelArgs(pretrain=str(tiny_folder / "model"))).pad_token_id == 0
-
-
-@pytest.mark.parametrize("listed, wanted", [(2, {2}), ([7, 9], {2, 7, 9}), (None, {2})])
-def test_a_response_ends_at_the_tokens_of_generation_config_and_tokenizer(
-    tiny_model, tiny_tokenizer, monkeypatch, listed, wanted
-):
-    monkeypatch.setattr(tiny_model.generation_config, "eos_token_id", listed)
-    assert end_token_ids(tiny_model, tiny_tokenizer) == wanted

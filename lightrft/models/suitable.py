@@ -1,0 +1,168 @@
+"""Whether the model of `--pretrain` can be trained here, as far as its configuration and its files say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightrft.errors import Refused
+from lightrft.models.given import INDEX
+from lightrft.models.source import code_options, find_file, place, refusal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightrft.args.groups.model import ModelArgs
+    from lightrft.types import Prompt
+
+OTHER_HEADS = re.compile(
+    "(MaskedLM|Classification|QuestionAnswering|MultipleChoice|Prediction|PreTraining|Reward.*|Embedding.*|Retrieval)$"
+)
+ALWAYS_CAUSAL = ("gpt_neox", "gpt_neox_japanese")  # whatever their is_decoder says; other types have it for a reason
+CONVERT = (
+    'write safetensors beside them once: python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('{0}').save_pretrained('{0}')\""
+)
+OTHER_WEIGHTS = {  # in which format they are instead: what would work
+    "pytorch_model*.bin": "its weights are in pytorch_model.bin, which could run code when it is read; " + CONVERT,
+    "*.gguf": "its weights are in GGUF; give the model's folder of safetensors",
+    "model-*-of-*.safetensors": f"it lacks {INDEX}; give the whole folder",
+    "tf_model.h5": "its weights are TensorFlow's; give the model's folder of safetensors",
+    "flax_model.msgpack": "its weights are Flax's; give the model's folder of safetensors",
+}
+
+
+def read_config(args: ModelArgs) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(place(args), **code_options(args))
+    except Exception as error:  # a configuration can be wrong in any way
+        raise refusal(args, "configuration", error) from error
+
+
+def vocabulary(config: Any) -> int:
+    """Rows of the embedding: token ids lie below."""
+    return config.get_text_config().vocab_size
+
+
+def check_model(args: ModelArgs, *, backbone: bool = False) -> None:
+    """Refuses what is no causal language model, cannot be trained, or is too short for the lengths asked for.
+
+    backbone: the head does not matter.
+    """
+    config = read_config(args)
+    what = _cannot_train(config) or (None if backbone else _not_causal(config)) or _no_weights(Path(place(args)))
+    if what is not None:
+        raise Refused(f"--pretrain {args.pretrain}: {what}")
+    _check_positions(args, config)
+
+
+def _cannot_train(config: Any) -> str | None:
+    quantised: Any = getattr(config, "quantization_config", None)
+    if quantised:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
+        return f"its weights are quantised ({method}); give the model in bf16 or float32"
+    return None
+
+
+def _not_causal(config: Any) -> str | None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    remedy = "give a causal language model"
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return None
+    if getattr(config, "is_encoder_decoder", False):
+        return f"it is an encoder-decoder ({config.model_type}); {remedy}"
+    if any(hasattr(config, part) for part in ("vision_config", "audio_config")):
+        return f"it is a vision-language or audio model ({config.model_type}), which is not built yet; {remedy}"
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return f"transformers has no causal language model of its type {config.model_type}; {remedy}"
+    name = next(iter(config.architectures or []), "")
+    if OTHER_HEADS.search(name):
+        return f"it is a {name}; {remedy}"
+    if getattr(config, "is_decoder", None) is False and config.model_type not in ALWAYS_CAUSAL:
+        return f"it reads both ways (is_decoder is false in its config.json); {remedy}"
+    return None
+
+
+def _no_weights(folder: Path) -> str | None:
+    """Of a folder; what a hub has is seen when it is fetched."""
+    if not folder.is_dir() or (folder / "model.safetensors").is_file():
+        return None
+    if (folder / INDEX).is_file():
+        wanted = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        missing = sorted(name for name in wanted if not (folder / name).is_file())
+        return f"{len(missing)} of its weight files are missing, such as {missing[0]}" if missing else None
+    found = next((text for pattern, text in OTHER_WEIGHTS.items() if any(folder.glob(pattern))), None)
+    return found.format(folder) if found else "it has no weights (model.safetensors); give a whole model folder"
+
+
+def _check_positions(args: ModelArgs, config: Any) -> None:
+    """Many models go past their range without a word."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = args.prompt_max_len + args.max_new_tokens
+    if positions and longest > positions:
+        lengths = f"--prompt_max_len {args.prompt_max_len} + --max_new_tokens {args.max_new_tokens} = {longest}"
+        raise Refused(f"{lengths}, but --pretrain {args.pretrain} has {positions} positions; shorten one of them")
+
+
+def check_tokens(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> None:
+    """Refuses a prompt with a token that the model has no embedding of; tokens that no prompt needs may lie beyond."""
+    size = vocabulary(read_config(args))
+    for prompt in prompts:
+        token = max(prompt.token_ids, default=0)
+        if token >= size:
+            name = tokenizer.convert_ids_to_tokens(token)
+            raise Refused(
+                f"--pretrain {args.pretrain}: its tokenizer has {len(tokenizer)} tokens, its model {size}, and "
+                f"{prompt.where or prompt.id} needs token {token} ({name!r}); give a tokenizer and a model that belong "
+                "together"
+            )
+
+
+def end_token_ids(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Token ids at which a response ends: the generation config's, or the model's without one, and the tokenizer's."""
+    config, file = read_config(args), find_file(args, "generation_config.json")
+    own = config.get_text_config().eos_token_id
+    eos: Any = tokenizer.eos_token_id
+    listed = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file else own
+    found = {*_as_list(listed), *_as_list(eos)} or {*_as_list(own)}
+    return frozenset(token for token in found if token < vocabulary(config))
+
+
+def _as_list(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else ids
+
+
+def dead_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], templated: bool) -> list[str]:
+    """What keeps responses from ending where they should, one sentence each."""
+    ends = end_token_ids(args, tokenizer)
+    if not ends and not stop:
+        return [
+            f"--pretrain {args.pretrain}: neither its tokenizer nor its configuration names an end token that the "
+            f"model has, so every response is --max_new_tokens {args.max_new_tokens} long; --stop ends one at a text"
+        ]
+    turn, ids = _end_of_turn(tokenizer) if templated else None, tokenizer.get_vocab()
+    if turn is None or turn in stop or ids[turn] in ends:
+        return []
+    return [
+        f"--pretrain {args.pretrain}: its chat template ends a turn with {turn!r}, which is no end token here, so a "
+        f"response goes on behind it; --stop {turn!r} ends it there, or name it in generation_config.json"
+    ]
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The special token that the chat template sets behind an answer."""
+    said = "an answer"
+    try:
+        chat = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": said}]
+        text: Any = tokenizer.apply_chat_template(chat, tokenize=False)
+    except Exception:  # templates raise what their authors chose
+        return None
+    behind = text.rpartition(said)[2].lstrip()
+    special = sorted((str(token) for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
+    return next((token for token in special if behind.startswith(token)), None)

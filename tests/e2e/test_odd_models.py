@@ -1,0 +1,71 @@
+"""Models that are not what they seem, as a user gives them: said by --dry_run already, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from runs import read_json, train
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+
+@pytest.fixture
+def odd(here):
+    return shutil.copytree(here / "tiny", here / "odd")
+
+
+def change(folder, file, **entries):
+    values = read_json(folder / file) | entries
+    (folder / file).write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "says"),
+    [
+        (lambda odd: change(odd, "config.json", vocab_size=12), "its model 12, and add.jsonl:1 needs token 1"),
+        (lambda odd: (odd / "tokenizer.json").unlink(), "odd: it has no tokenizer"),
+        (lambda odd: (odd / "model.safetensors").rename(odd / "pytorch_model.bin"), "which could run code"),
+        (lambda odd: change(odd, "config.json", architectures=["Qwen2ForMaskedLM"]), "it is a Qwen2ForMaskedLM"),
+        (lambda odd: odd.rename(odd.parent / "odds"), "no such folder here; is it odds?"),
+    ],
+    ids=["vocabulary", "no tokenizer", "bin", "masked", "typo"],
+)
+def test_it_is_refused_before_anything_is_written(here, odd, flaw, says):
+    flaw(odd)
+    ended = train("--pretrain odd --save_path run --dry_run")
+    assert ended.code == 2 and len(ended.problems) == 1 and says in ended.problems[0]
+    assert not (here / "run").exists()
+
+
+def test_no_end_token_is_a_notice(here, odd):
+    for file in ("config.json", "generation_config.json"):
+        change(odd, file, eos_token_id=None)
+    change(odd, "tokenizer_config.json", eos_token=None)
+    ended = train("--pretrain odd --save_path run --dry_run")
+    assert ended.code == 0 and "notice: --pretrain odd: neither its tokenizer nor its configuration" in ended.out
+    assert train("--pretrain odd --save_path run --dry_run --stop =").out.count("notice: --pretrain") == 0
+    assert train("--pretrain odd --save_path run --dry_run --strict_args").code == 2
+
+
+def test_what_was_given_comes_back(here, odd):
+    """A tokenizer that transformers rebuilds, in bf16 and without padding: the run's prompts and its export."""
+    change(odd, "tokenizer_config.json", pad_token=None, my_own=1)
+    weights = {name: value.bfloat16() for name, value in load_file(odd / "model.safetensors").items()}
+    save_file(weights, odd / "model.safetensors", metadata={"format": "pt"})
+    row = {"prompt": "3 + 5 =", "label": "8"}
+    (here / "spaces.jsonl").write_text(json.dumps(row) + "\n")
+    flags = "--pretrain odd --prompt_data spaces.jsonl --eval_data spaces.jsonl --reward_fn shaped.py:length"
+    ended = train(f"{flags} --save_path run --max_steps 1 --save_steps 1 --save_hf_ckpt --quiet")
+    assert ended.code == 0, ended.err
+    for folder in ("run", "run/checkpoints/step_000001/hf"):
+        for path in odd.iterdir():
+            if path.suffix != ".safetensors":
+                assert (here / folder / path.name).read_bytes() == path.read_bytes(), path.name
+        found = load_file(here / folder / "model.safetensors")
+        assert {n: v.dtype for n, v in found.items()} == {n: v.dtype for n, v in weights.items()}
+        assert any(bool((found[name] != value).any()) for name, value in weights.items())
+    shipped = Tokenizer.from_file(str(odd / "tokenizer.json")).encode(row["prompt"])
+    assert "<unk>" in shipped.tokens
+    assert f"{len(shipped.ids)} tokens" in train(f"{flags} --save_path other --dry_run").out
