@@ -6,41 +6,50 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
+from lightrft.beside import Beside
 from lightrft.errors import Refused
 
 MOST = 200  # characters of an error
+BESIDE: dict[str, Beside] = {}  # by the module's name, which tells path and content
 
 
 def own_module(path: str, label: str) -> ModuleType:
-    """The module of the file at `path`; files beside it can be imported by their names, installed packages first.
+    """The module of the file at `path`; it can import files beside it by their names.
 
     Raises Refused, which begins with `label`, where the file is not there or fails, naming its line.
     """
-    file = Path(path).resolve()
+    file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
     # known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module
     mark = hashlib.sha256(str(file).encode("utf-8", "surrogateescape") + b"\0" + _content(file, label))
     name = f"own_file_{mark.hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    return sys.modules[name] if name in sys.modules else _executed(file, name, label)
+
+
+def helpers_of(module: ModuleType) -> AbstractContextManager[None]:
+    """Inside, the functions of an own module find the files beside it, also where they import them late."""
+    return BESIDE[module.__name__].importable()
+
+
+def _executed(file: Path, name: str, label: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise Refused(f"{label}: {file} is not a Python file")
-    if str(file.parent) not in sys.path:
-        sys.path.append(str(file.parent))
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a refused run leaves nothing beside the file
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+        BESIDE[name] = Beside(file, module, label)
+        with helpers_of(module):
+            spec.loader.exec_module(module)
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, Refused) or not isinstance(error, (Exception, SystemExit)):
+            raise
         raise Refused(f"{label}: importing the file failed: {_cause(error, file)}") from error
-    finally:
-        sys.dont_write_bytecode = writes
     return module
 
 

@@ -58,7 +58,7 @@ def check_inputs(args: Args) -> Inputs:
     prompts = _judged(rewards, prompts, rows)
     held_out = _held_out(args, held_out_rows)
     if held_out:
-        _check_judged(args, held_out)
+        _check_judged(args, rewards, held_out)
         held_out = _judged(rewards, held_out, held_out_rows)
     prompts = _encode(args, prompts, tokenizer, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
@@ -119,9 +119,9 @@ def _check_strategy(args: Args) -> None:
         raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp")
 
 
-def _check_judged(args: Args, held_out: list[Prompt]) -> None:
+def _check_judged(args: Args, rewards: CombinedReward, held_out: list[Prompt]) -> None:
     """The rewards must be able to judge the held-out prompts too."""
     try:
-        build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, held_out)
+        rewards.check(held_out)
     except Refused as refused:
         raise Refused(f"--eval_data {' '.join(args.evaluation.eval_data)}: {refused}") from refused

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lightrft.errors import RunFailed
-from lightrft.types import Reward, Rollout
+from lightrft.types import Prompt, Reward, Rollout
 
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 MOST_OF_AN_ERROR = 200
 
 
@@ -17,6 +18,10 @@ class RewardSource(Protocol):
     """`name` keys its part in `Reward.parts` and in `--reward_weights`."""
 
     name: str
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises `Refused` if it can judge none of these prompts."""
+        ...
 
     def score(self, rollouts: Sequence[Rollout]) -> Sequence[Reward | None]:
         """One reward per rollout, in the same order; a sample that cannot be judged is `invalid`, never 0.
@@ -32,8 +37,16 @@ def invalid(error: str) -> Reward:
 
 
 def checked(value: float) -> Reward:
-    """A finite value as a reward; NaN and infinities as an invalid sample."""
-    return Reward(total=value) if math.isfinite(value) else invalid(f"the reward is {value}")
+    """A value that float32 holds as a reward; NaN, infinities and what lies beyond as an invalid sample."""
+    reason = no_float32(value)
+    return Reward(total=value) if reason is None else invalid(f"the reward is {reason}")
+
+
+def no_float32(value: float) -> str | None:
+    """Why float32 does not hold it as a finite number: advantages have to, and 1e39 would make them all NaN."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:g}, beyond float32" if abs(value) > LARGEST_FLOAT32 else None
 
 
 def one_line(error: BaseException) -> str:
@@ -44,6 +57,16 @@ def one_line(error: BaseException) -> str:
         text = "its text cannot be made"
     line = " ".join(f"{type(error).__name__}: {text[:MOST_OF_AN_ERROR]}".split())[:MOST_OF_AN_ERROR]
     return line.encode("utf-8", "backslashreplace").decode()
+
+
+def say_invalid(rollouts: Sequence[Rollout]) -> str | None:
+    """How many samples are invalid, and the most frequent reason, in words; None where all are valid."""
+    errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None and rollout.reward.error]
+    if not errors:
+        return None
+    [(error, count)] = Counter(errors).most_common(1)
+    rest = f"; {len(errors) - count} for other reasons" if count < len(errors) else ""
+    return f"{len(errors)} of {len(rollouts)} samples are invalid ({count}: {error}{rest})"
 
 
 def check_some_valid(rollouts: Sequence[Rollout], step: int) -> None:

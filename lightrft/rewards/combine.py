@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from lightrft.errors import Refused
-from lightrft.rewards.base import RewardSource, invalid
+from lightrft.rewards.base import RewardSource, invalid, no_float32
 from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.gym_verifier import from_gym
 from lightrft.rewards.rules import RULES, RuleReward
@@ -37,6 +37,10 @@ class CombinedReward:
         self._weights = {name: float(weights.get(name, 1.0)) for name in names}
         self.names, self.primary = names, names[0]
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        for source in self._sources:
+            source.check(prompts)
+
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         scored = [source.score(rollouts) for source in self._sources]
         assert all(len(rewards) == len(rollouts) for rewards in scored), "a source answers for every rollout"
@@ -57,8 +61,9 @@ class CombinedReward:
         if errors:
             return Reward(total=math.nan, parts=parts, error="; ".join(errors))
         total = sum(self._weights[name] * part for name, part in parts.items())
-        if not math.isfinite(total):
-            return Reward(total=math.nan, parts=parts, error=f"the weighted sum of {', '.join(parts)} is {total}")
+        reason = no_float32(total)
+        if reason is not None:
+            return Reward(total=math.nan, parts=parts, error=f"the weighted sum of {', '.join(parts)} is {reason}")
         return Reward(total=total, parts=parts)
 
 
@@ -86,15 +91,11 @@ def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardS
         raise Refused(f"--reward_fn {entry}: which function? {entry}:<function> works")
     if entry not in RULES:
         raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, RULES)}; file.py:function works too")
-    rule = RULES[entry]
+    made, rule = RuleReward(entry), RULES[entry]
     if any(find_spec(package) is None for package in rule.packages):
         raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
-    if prompts and all(map(rule.objection, prompts)):
-        first = f"{prompts[0].where or 'the first'}: {rule.objection(prompts[0])}"
-        raise Refused(
-            f"--reward_fn {entry} needs {rule.needs}, and none of the {len(prompts)} prompts has it ({first})"
-        )
-    return RuleReward(entry)
+    made.check(prompts)
+    return made
 
 
 def _check_distinct(entries: Sequence[str], names: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightrft.errors import Refused
 from lightrft.rewards.answers import answer_of
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
@@ -113,6 +114,14 @@ class RuleReward:
         rule = RULES[self.name]
         reason = rule.objection(prompt)
         return None if reason is None else f"--reward_fn {self.name} needs {rule.needs}: {reason}"
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises `Refused` if none of these prompts has what the rule needs."""
+        rule = RULES[self.name]
+        if prompts and all(map(rule.objection, prompts)):
+            first = f"{prompts[0].where or 'the first'}: {rule.objection(prompts[0])}"
+            none = f"none of the {len(prompts)} prompts has it ({first})"
+            raise Refused(f"--reward_fn {self.name} needs {rule.needs}, and {none}")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [self._one(rollout) for rollout in rollouts]

@@ -4,22 +4,50 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.errors import Refused
 from lightrft.types import Rollout
 
 Offer = Mapping[str, Callable[[Rollout], Any]]
+ATOMS = (str, int, float, bool, bytes, type(None))
+
+
+def copied(value: Any) -> Any:
+    """The value for one call and one sample: what is changed in it changes nothing for the others.
+
+    Rows are mostly texts, numbers and lists of them; `deepcopy` takes five times as long for these.
+    """
+    kind = type(value)
+    if kind in ATOMS:
+        return value
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind in (list, tuple):
+        return kind([copied(item) for item in value])
+    return deepcopy(value)
+
+
+def _copied_rollout(rollout: Rollout) -> Rollout:
+    prompt = rollout.prompt
+    own = replace(
+        prompt,
+        messages=tuple(_messages(rollout)),
+        reference=copied(prompt.reference),
+        columns=copied(dict(prompt.columns)),
+    )
+    return replace(rollout, prompt=own)
 
 
 def _messages(rollout: Rollout) -> list[dict[str, Any]]:
-    return [dict(message) for message in rollout.prompt.messages]
+    return [copied(dict(message)) for message in rollout.prompt.messages]
 
 
 def _as_in_the_data(rollout: Rollout) -> Any:
     """Messages where the row held messages; where it held a text, that text."""
-    return _messages(rollout) if rollout.prompt.conversational else rollout.prompt.messages[-1]["content"]
+    return _messages(rollout) if rollout.prompt.conversational else copied(rollout.prompt.messages[-1]["content"])
 
 
 def _completion(rollout: Rollout) -> Any:
@@ -50,8 +78,8 @@ OWN = Convention(
     offered={
         "prompts": _messages,
         "responses": lambda rollout: rollout.response,
-        "references": lambda rollout: rollout.prompt.reference,
-        "rollouts": lambda rollout: rollout,
+        "references": lambda rollout: copied(rollout.prompt.reference),
+        "rollouts": _copied_rollout,
     },
 )
 TRL = Convention(
@@ -71,8 +99,8 @@ VERL = Convention(
     offered={
         "data_source": lambda rollout: rollout.prompt.source,
         "solution_str": lambda rollout: rollout.response,
-        "ground_truth": lambda rollout: rollout.prompt.reference,
-        "extra_info": lambda rollout: rollout.prompt.columns.get("extra_info") or {},  # as verl does
+        "ground_truth": lambda rollout: copied(rollout.prompt.reference),
+        "extra_info": lambda rollout: copied(rollout.prompt.columns.get("extra_info") or {}),  # as verl does
     },
     columns=False,
     per_sample=True,
@@ -86,12 +114,12 @@ class Signature:
     asked: tuple[str, ...]
 
     def arguments(self, rollout: Rollout) -> dict[str, Any]:
-        """By keyword, for one sample; a column that the row does not have is None."""
+        """By keyword, for one sample, and its own copies; a column that the row does not have is None."""
         return {name: self._argument(name, rollout) for name in self.asked}
 
     def _argument(self, name: str, rollout: Rollout) -> Any:
         offered = self.convention.offered
-        return offered[name](rollout) if name in offered else rollout.prompt.columns.get(name)
+        return offered[name](rollout) if name in offered else copied(rollout.prompt.columns.get(name))
 
 
 def read_signature(function: Callable[..., Any], columns: Set[str], label: str) -> Signature:

@@ -29,6 +29,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"types", "args", "hub", "own_module"},
+    {"beside"},
     {"errors", "streams"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lightrft.errors import Refused, RunFailed
-from lightrft.rewards.base import check_some_valid, checked, invalid
+from lightrft.rewards.base import check_some_valid, checked, invalid, say_invalid
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.types import Prompt, Reward
 
@@ -48,8 +48,10 @@ def test_one_invalid_part_makes_the_sample_invalid_even_with_weight_0(rollout):
 
 
 def test_a_sum_that_overflows_is_invalid_and_no_reward(rollout):
-    [found] = CombinedReward([Fixed("a", 1e308), Fixed("b", 1e308)], {}).score([rollout("x")])
-    assert math.isnan(found.total) and found.error == "the weighted sum of a, b is inf"
+    [found] = CombinedReward([Fixed("a", 3e38), Fixed("b", 3e38)], {}).score([rollout("x")])
+    assert math.isnan(found.total) and found.error == "the weighted sum of a, b is 6e+38, beyond float32"
+    [found] = CombinedReward([Fixed("a", 3e38)], {"a": 1e300}).score([rollout("x")])
+    assert math.isnan(found.total) and found.error == "the weighted sum of a is inf"
 
 
 def test_an_empty_batch_has_no_rewards():
@@ -141,6 +143,26 @@ def test_a_step_without_one_valid_reward_ends_the_run_with_the_most_frequent_err
     )
     check_some_valid([*scored, rollout("a", reward=checked(0.0))], step=3)
     check_some_valid([], step=3)
+
+
+def test_what_is_invalid_is_said_with_its_count_and_most_frequent_reason(rollout):
+    scored = [rollout("a", reward=invalid(error)) for error in ("x: rare", "x: often", "x: often")]
+    assert say_invalid([*scored, rollout("a", reward=checked(1.0))]) == (
+        "3 of 4 samples are invalid (2: x: often; 1 for other reasons)"
+    )
+    assert say_invalid(scored[1:]) == "2 of 2 samples are invalid (2: x: often)"
+    assert say_invalid([rollout("a", reward=checked(1.0))]) is None
+
+
+def test_rewards_check_other_prompts_without_being_built_again(tmp_path):
+    code = "def score(responses, level): return [0.0] * len(responses)\n"
+    (tmp_path / "mine.py").write_text(code)
+    rewards = build_rewards(["last_number", f"{tmp_path}/mine.py:score"], {}, [prompt("5", level=1)])
+    rewards.check([prompt("6", level=2)])
+    with pytest.raises(Refused, match="^--reward_fn last_number needs a reference with a number .*none of the 1 prom"):
+        rewards.check([prompt("six", level=2)])
+    with pytest.raises(Refused, match="mine.py:score asks for 'level', which does not exist"):
+        rewards.check([prompt("6")])
 
 
 def test_rewards_import_without_torch():

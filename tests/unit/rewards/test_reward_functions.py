@@ -1,7 +1,11 @@
 import math
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 from lightrft.errors import Refused, RunFailed
 from lightrft.rewards.functions import FunctionReward
@@ -61,7 +65,17 @@ def test_it_is_called_once_for_a_batch_and_not_for_an_empty_one(source, rollout)
 
 @pytest.mark.parametrize(
     "value",
-    [[0.5, 1], (True, np.float32(1.0)), np.array([0.5, 1.0]), np.array([False, True]), [np.int64(3), np.bool_(1)]],
+    [
+        [0.5, 1],
+        (True, np.float32(1.0)),
+        np.array([0.5, 1.0]),
+        np.array([False, True]),
+        [np.int64(3), np.bool_(1)],
+        [Decimal("0.25"), Fraction(1, 4)],
+        torch.tensor([0.5, 1.0], dtype=torch.bfloat16),
+        [torch.tensor(True), torch.tensor(0.5)],
+        [3.4028234663852886e38, -3.4028234663852886e38],
+    ],
 )
 def test_all_kinds_of_numbers_are_taken(returning, rollout, value):
     rewards = returning(value).score([rollout("a"), rollout("b")])
@@ -69,7 +83,9 @@ def test_all_kinds_of_numbers_are_taken(returning, rollout, value):
     assert all(type(reward.total) is float for reward in rewards)
 
 
-@pytest.mark.parametrize("bad", [None, math.nan, math.inf, -math.inf, 10**400])
+@pytest.mark.parametrize(
+    "bad", [None, math.nan, math.inf, -math.inf, 10**400, 3.5e38, -1e39, np.float64(1e200), Decimal("1e50")]
+)
 def test_what_is_not_finite_makes_that_sample_invalid(returning, rollout, bad):
     first, second = returning([bad, 1.0]).score([rollout("a"), rollout("b")])
     assert math.isnan(first.total)
@@ -86,7 +102,8 @@ def test_what_is_not_finite_makes_that_sample_invalid(returning, rollout, bad):
         (None, "returned NoneType; expected a list of 2 numbers"),
         ("ab", "returned str; expected a list of 2 numbers"),
         ({0: 1, 1: 2}, "returned dict; expected a list of 2 numbers"),
-        (["x", 1], "returned 'x' (str) for a sample; expected a number"),
+        (["x", 1j], "returned 'x' (str) for a sample; expected a number"),
+        (iter([1.0, 2.0]), "returned list_iterator; expected a list of 2 numbers"),
         (np.ones((2, 2)), "returned [1.0, 1.0] (list) for a sample"),
     ],
 )
@@ -98,12 +115,69 @@ def test_a_wrong_return_value_ends_the_run_with_one_line(returning, rollout, val
     assert expected in str(caught.value)
 
 
-def test_an_exception_makes_all_samples_invalid_and_names_the_users_line(source, rollout):
-    made = source("import json\ndef score(responses):\n    return [json.loads(r) for r in responses]")
-    rewards = made.score([rollout("{"), rollout("1")])
+@pytest.mark.parametrize("odd", ["x", 1j, np.complex128(1), [1.0], np.ones(2), "7", b"1", {"score": 1}, np.str_("x")])
+def test_one_value_that_is_no_number_is_one_invalid_sample(returning, rollout, odd):
+    first, second = returning([odd, 1.0]).score([rollout("a"), rollout("b")])
+    assert math.isnan(first.total) and first.error.endswith("for a sample; expected a number")
+    assert (second.total, second.error) == (1.0, None)
+
+
+JSON = "import json\ndef score(responses):\n    return [json.loads(r) for r in responses]"
+
+
+def test_a_call_that_raises_is_made_once_more_for_each_sample(source, rollout):
+    made = source("CALLS = []\n" + JSON.replace("    return", "    CALLS.append(len(responses))\n    return"))
+    first, odd, last = made.score([rollout("1"), rollout("{"), rollout("3")])
+    assert (first.total, last.total) == (1.0, 3.0)
+    assert math.isnan(odd.total)
+    assert odd.error.startswith("JSONDecodeError: ") and odd.error.endswith("(mine.py:5)")
+    assert made._function.__globals__["CALLS"] == [3, 1, 1, 1]
+    assert [reward.total for reward in made.score([rollout("1"), rollout("2")])] == [1.0, 2.0]
+    assert made._function.__globals__["CALLS"] == [3, 1, 1, 1, 2]
+
+
+def test_where_every_sample_fails_the_first_cause_is_named(source, rollout):
+    rewards = source(JSON).score([rollout("{"), rollout("[")])
     assert all(math.isnan(reward.total) for reward in rewards)
     assert all(reward.error.startswith("JSONDecodeError: ") for reward in rewards)
     assert all(reward.error.endswith("(mine.py:3)") for reward in rewards)
+    code = "from statistics import stdev\ndef score(responses):\n    stdev(map(len, responses))\n    return BROKEN"
+    rewards = source(code).score([rollout("a"), rollout("ab")])
+    assert {reward.error for reward in rewards} == {"NameError: name 'BROKEN' is not defined  (mine.py:4)"}
+
+
+def test_a_response_that_is_left_out_is_one_invalid_sample(source, rollout):
+    made = source("def score(responses):\n    return [len(r) for r in responses if r]")
+    first, odd, last = made.score([rollout("ab"), rollout(""), rollout("c")])
+    assert (first.total, last.total) == (2.0, 1.0)
+    assert odd.error == "returned 0 values; expected 1, one per sample"
+
+
+def test_no_change_of_an_argument_reaches_another_sample_or_call(source, rollout):
+    code = """
+def score(prompts, responses, references, rollouts, level, **kwargs):
+    found = []
+    for i in range(len(responses)):
+        row = rollouts[i].prompt
+        found.append(len(prompts[i][0]["content"]) + len(references[i]) + len(level[i]["a"]))
+        found[-1] += len(row.columns["level"]["a"]) + len(row.reference) + len(row.messages[0]["content"])
+        found[-1] += len(row.columns)
+        prompts[i][0]["content"] += "x"
+        references[i].append(1)
+        level[i]["a"].append(1)
+        row.columns["level"]["a"].append(1)
+        row.columns["new"] = 1
+        row.reference.append(1)
+        row.messages[0]["content"] += "x"
+    return found
+"""
+    known = {"columns": {"level": {"a": [1, 2]}}, "reference": ["r"]}
+    first = rollout("a", **known)
+    rows = [first, replace(first, response="b")]
+    made = source(code, columns=["level"])
+    for _ in range(2):
+        assert [reward.total for reward in made.score(rows)] == [9.0, 9.0]
+    assert (first.prompt.columns, first.prompt.reference) == ({"level": {"a": [1, 2]}}, ["r"])
 
 
 @pytest.mark.parametrize(
