@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from lightrft.rewards.base import say_invalid
 from lightrft.track.base import Logger, report_failure
+from lightrft.types import Batch, Rollout
 
 
 def duration(seconds: float) -> str:
@@ -26,6 +28,7 @@ class Console(Logger):
         self._started = time.monotonic()
         self._step = 0
         self._broken = False
+        self._all_valid = True
 
     def say(self, text: str) -> None:
         """Something that is always told, whatever `--quiet` says."""
@@ -47,11 +50,21 @@ class Console(Logger):
         if self._first_step is None:
             self._first_step = step - 1
             self._started = time.monotonic() - values.get("perf/step_s", 0.0)
-        if step % self._every == 0 or step == self._total:
+        if self._due(step):
             self.tell(self._line(values, step))
+
+    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+        """Why samples are invalid: always for the first ones of the run, then under the lines that say how many."""
+        reason = say_invalid(rollouts)
+        if reason is not None and (self._due(step) or self._all_valid):
+            (self.say if self._all_valid else self.tell)(f"step {step}: {reason}")
+            self._all_valid = False
 
     def close(self) -> None:
         self._clear()
+
+    def _due(self, step: int) -> bool:
+        return step % self._every == 0 or step == self._total
 
     def _line(self, values: Mapping[str, float], step: int) -> str:
         done = step - (self._first_step or 0)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import math
+from types import SimpleNamespace
 
 import pytest
 
 from lightrft.track import console as module
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console, duration
+from lightrft.types import Reward
 
 VALUES = {"reward/mean": 0.25, "rollout/length_mean": 12.34, "perf/tokens_per_s": 1234.5, "perf/step_s": 2.0}
 
@@ -48,6 +51,23 @@ def test_the_time_left_of_a_resumed_run_counts_its_own_steps(now):
     now[0] = 102.0
     console.metrics(VALUES, 91)
     assert lines(stream)[0].endswith("0:18 left")
+
+
+def test_the_first_invalid_samples_are_always_explained_and_later_ones_where_they_are_counted(now):
+    def rollouts(*errors):
+        rewards = [Reward(total=0.0) if error is None else Reward(total=math.nan, error=error) for error in errors]
+        return [SimpleNamespace(reward=reward) for reward in rewards]
+
+    told = {}
+    for quiet in (False, True):
+        stream = io.StringIO()
+        console = Console(7, 3, quiet=quiet, stream=stream)
+        for step in range(1, 8):
+            console.metrics(VALUES, step)
+            console.rollouts(rollouts(None, "a: x", None) if step > 1 else rollouts(None), None, step)
+        told[quiet] = [line for line in lines(stream) if "tokens/s" not in line]
+    assert told[True] == ["step 2: 1 of 3 samples are invalid (1: a: x)"]
+    assert told[False] == [f"step {step}: 1 of 3 samples are invalid (1: a: x)" for step in (2, 3, 6, 7)]
 
 
 def test_every_nth_step_and_the_last_are_told(now):
