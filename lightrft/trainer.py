@@ -146,7 +146,10 @@ class Trainer:
     def _evaluate(self) -> EvalResult:
         assert self.evaluator is not None
         with self.clock("evaluate"):
-            return self.evaluator.evaluate()
+            result = self.evaluator.evaluate()
+        if not result.n:
+            self.console.say(f"warning: step {self.progress.step}: held-out accuracy is {describe(asdict(result))}")
+        return result
 
     def _mark_boundary(self) -> None:
         self.boundary, self.updater.changed = self._here(), False

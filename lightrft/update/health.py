@@ -28,7 +28,7 @@ FAULTS = {
 
 # What an advantage is made of beside the reward, and what may have made it blow up.
 INGREDIENTS = {
-    "values": "the critic's values are not finite; lower --critic_learning_rate",
+    "values": "the critic's values are not finite; lower --critic_learning_rate, look for NaN in --critic_pretrain",
     "old_logprobs": "the policy's log-probabilities are not finite; lower --actor_learning_rate",
     "ref_logprobs": "the reference's log-probabilities are not finite; use another --pretrain or precision",
 }
@@ -52,7 +52,7 @@ def none_finite(batch: Batch, ranks: Ranks, step: int) -> RunFailed:
 class Skips:
     """Optimizer steps of one model that were skipped in a row. A resumed run counts from 0.
 
-    fp16: a skip by which the loss scaling looks for its scale does not count; it starts at 2^16, so that is up to 17
+    fp16: a skip by which the loss scaling looks for its scale does not count; it starts at 2^16, so that is up to 16
     of them. A step with nothing to learn from is no skip, and ends no row.
     """
 

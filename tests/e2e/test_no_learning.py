@@ -116,6 +116,7 @@ def test_an_evaluation_that_judges_nothing_has_no_accuracy(there):
     assert ended.code == 0 and "failed" not in ended.err
     assert "before training: none: not one of " in ended.out and "no reference" in ended.out
     assert ended.out.count("held out: none could be judged") == 2
+    assert ended.out.count("warning: step 2: held-out accuracy is none: not one of ") == 1
     summary = read_json(there / "run" / "summary.json")
     for result in summary["eval"].values():
         assert (result["accuracy"], result["ci_low"], result["reward_mean"], result["n"]) == (None, None, None, 0)
