@@ -23,8 +23,8 @@ from lightrft.args.show import as_dict
 from lightrft.checkpointing import Checkpointer, Due
 from lightrft.errors import Refused
 from lightrft.evaluation import Evaluator
-from lightrft.models.critic import given_critic, load_critic
-from lightrft.models.given import read_given
+from lightrft.models.critic import critic_args, given_critic, load_critic
+from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.models.suitable import end_token_ids
@@ -236,8 +236,9 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     steps = total_steps(args, len(inputs.prompts))
     learning = max(steps - frozen_steps(args, estimator), 0)
-    policy = strategy.prepare(load_model(args.model, dtype, world.device), optim_args(args, learning))
-    critic = make_critic(args, strategy, estimator, dtype, steps)
+    model = load_model(args.model, dtype_to_train(args.model, dtype), world.device)
+    policy = strategy.prepare(model, optim_args(args, learning))
+    critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
     reference = None
     kl = kl_term(args)
     if kl.needs_reference:

@@ -83,6 +83,14 @@ def weight_files(args: ModelArgs) -> list[Path]:
     return [path for name in names if (path := find_file(args, name))]
 
 
+def dtype_to_train(args: ModelArgs, compute: torch.dtype) -> torch.dtype:
+    """That weights are read in: `compute` where all were given in it, else float32, or what is finer would be lost."""
+    import torch
+
+    given = Given(dtypes=dict(_dtypes(args)))
+    return compute if {given.dtype(name) for name in given.dtypes} == {compute} else torch.float32
+
+
 def _dtypes(args: ModelArgs) -> Iterator[tuple[str, str]]:
     from safetensors import safe_open
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
@@ -24,10 +25,13 @@ def _deepspeed() -> Any:
     try:
         import deepspeed
         import deepspeed.ops
+        import deepspeed.runtime.bf16_optimizer
     except ImportError as error:
         raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp") from error
     # Its shared-memory collectives would be compiled for over a minute at the first start, to speed up gloo alone.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Its bfloat16 optimizer collects all garbage four times when it is made, to print how much memory there is.
+    deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Deprecated collectives, which it calls at every layer.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
@@ -72,6 +76,9 @@ class DeepSpeedStrategy(Collectives):
             },
             "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
             "fp16": {"enabled": self.precision == "fp16"},
+            # unset, micro-batches and ranks are added up in 16 bits, where each sum rounds
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
         }
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
@@ -80,11 +87,21 @@ class DeepSpeedStrategy(Collectives):
         model.requires_grad_(True)
         optimizer = make_optimizer(model.parameters(), optim)
         scheduler = make_scheduler(optimizer, optim)
+        exact = self._finer_than_computed(model)
         engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=self._config(optim))
         engine.eval()  # initialize switches dropout on
-        # At float16's smallest scale it would raise; what to do about skipped steps is for the update to say.
-        engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+        if self.precision == "fp16":
+            # At the smallest scale it would raise; what to do about skipped steps is for the update to say.
+            engine.optimizer.loss_scaler.raise_error_at_min_scale = False
+        for parameter, value in exact:
+            self.deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(self.world.device))
         return Handle(engine, model, engine.optimizer, scheduler, optim)
+
+    def _finer_than_computed(self, model: PreTrainedModel) -> list[tuple[nn.Parameter, Tensor]]:
+        """Float32 weights, kept in host memory while DeepSpeed makes the masters of them: it rounds them before."""
+        if self.precision == "fp32":
+            return []
+        return [(p, p.detach().to("cpu", copy=True)) for p in model.parameters() if p.dtype == torch.float32]
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         handle.module.set_gradient_accumulation_boundary(last)
@@ -133,6 +150,9 @@ class DeepSpeedStrategy(Collectives):
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         for name, value in named_tensors(handle.model):
+            if handle.optim is not None and self.precision != "fp32" and isinstance(value, nn.Parameter):
+                yield name, self.deepspeed.utils.safe_get_full_fp32_param(value)
+                continue
             sharded = self.stage == 3 and hasattr(value, "ds_id")
             with self.deepspeed.zero.GatheredParameters([value], enabled=sharded):
                 yield name, value.detach().clone() if sharded else value
@@ -142,8 +162,18 @@ class DeepSpeedStrategy(Collectives):
         save_schedule(handle.scheduler, path)
 
     def load(self, handle: Handle, path: Path) -> None:
+        self._check_precision(path)
         with flags_win(handle.scheduler):
             loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
         if loaded is None:
             raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
         load_schedule(handle.scheduler, path)
+
+    def _check_precision(self, path: Path) -> None:
+        """bfloat16 has an optimizer of its own, whose files only it can read."""
+        was, now = any((path / TAG).glob("bf16_*")), self.precision == "bf16"
+        if was != now:
+            flag = {True: "--bf16", False: "--no-bf16"}
+            raise Refused(
+                f"{flag[now]}: the checkpoint {path.parent} was made with {flag[was]}; go on with that, or start anew"
+            )

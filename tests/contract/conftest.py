@@ -28,7 +28,7 @@ def _joined(world: World) -> None:
 
 @pytest.fixture
 def trained(world: World) -> Callable[..., Trained]:
-    """trained(flags, seed=0, reference_seed=None)"""
+    """trained(flags, seed=0, reference_seed=None, precision=None)"""
     return partial(prepare, world)
 
 

@@ -18,7 +18,7 @@ from lightrft.args import Args, parse
 from lightrft.build import make_advantages, make_critic, make_scorer, make_strategy, make_updater, optim_args
 from lightrft.plan import choose_precision
 from lightrft.recipe import kl_term
-from lightrft.strategy.base import Handle, Strategy, World
+from lightrft.strategy.base import Handle, Precision, Strategy, World
 from lightrft.types import Batch, Prompt, Reward, Rollout
 from lightrft.update.step import Updater
 
@@ -28,7 +28,7 @@ from tiny_addition import make_model  # noqa: E402
 BASE = """--pretrain none --prompt_data none.jsonl --reward_fn exact --save_path none --prompt_max_len 8 --max_len 16
  --rollout_batch_size 3 --n_samples_per_prompt 4 --train_batch_size 12 --temperature 0.8 --init_kl_coef 0
  --is_correction off --optimizer sgd --actor_learning_rate 1 --lr_scheduler constant --lr_warmup_steps 0 --max_norm 0"""
-STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp")
+STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp", "--fsdp --fsdp_cpu_offload")
 VOCABULARY = range(4, 16)
 
 
@@ -68,19 +68,21 @@ class Trained:
 
 
 def prepare(
-    world: World, flags: str = "", *, seed: int = 0, reference_seed: int | None = None, strategy: Strategy | None = None
+    world: World,
+    flags: str = "",
+    *,
+    seed: int = 0,
+    reference_seed: int | None = None,
+    strategy: Strategy | None = None,
+    precision: str | None = None,
 ) -> Trained:
     """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say.
 
-    strategy: one in the place of the flags', then in float64.
+    strategy: one in the place of the flags', then in float64. precision: one in the place of the flags'.
     """
     args = arguments(flags)
-    precision, _ = choose_precision(args)
-    dtype = torch.bfloat16 if precision.compute == "bf16" and not args.distributed.fsdp else torch.float32
-    if strategy is None:
-        strategy = make_strategy(args, world, precision)
-    else:
-        dtype = torch.float64
+    dtype = torch.float32 if strategy is None else torch.float64
+    strategy = strategy or own_strategy(args, world, precision)
     policy = strategy.prepare(small_model(seed).to(world.device, dtype), optim_args(args, 100))
     reference = None
     if reference_seed is not None:
@@ -89,6 +91,14 @@ def prepare(
     critic = make_critic(args, strategy, estimator, dtype, 100)
     updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic)
     return Trained(args, strategy, policy, updater, reference)
+
+
+def own_strategy(args: Args, world: World, precision: str | None = None) -> Strategy:
+    """That of the flags, and of the very stage: on one process another runs in the place of ZeRO-2."""
+    strategy = make_strategy(args, world, Precision(precision) if precision else choose_precision(args)[0])
+    if not args.distributed.fsdp:
+        strategy.stage = args.distributed.zero_stage
+    return strategy
 
 
 def small_model(seed: int = 0):

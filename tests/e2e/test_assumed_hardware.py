@@ -14,17 +14,18 @@ def parameters(here) -> int:
 
 
 def test_a_plan_for_one_gpu(here):
-    """0.4 M parameters: 2 + 2 + 12 bytes each, and 2 for the reference model."""
+    """0.4 M parameters: 2 + 2 + 4 + 12 bytes each, and 2 for the reference model."""
     ended = train("--save_path out --no-fsdp --assume_gpus 1x24GB")
     assert ended.code == 0, ended.err
     assert "device 1 x 24 GB GPU (assumed), precision bf16" in ended.out
     parts = re.search(
-        r"take (\S+) GB \(weights (\S+), gradients (\S+), optimizer (\S+), reference (\S+)\) of 24", ended.out
+        r"take (\S+) GB \(weights (\S+), gradients (\S+), sums (\S+), optimizer (\S+), reference (\S+)\) of 24",
+        ended.out,
     )
     assert parts is not None, ended.out
     total, *each = map(float, parts.groups())
     assert total == pytest.approx(sum(each), rel=1e-2)
-    assert [value / each[0] for value in each] == pytest.approx([1, 1, 6, 1], rel=1e-2)
+    assert [value / each[0] for value in each] == pytest.approx([1, 1, 2, 6, 1], rel=1e-2)
     assert each[0] == pytest.approx(2 * parameters(here) / 1e9, rel=1e-2)
     assert not (here / "out").exists()
 

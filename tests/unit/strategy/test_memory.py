@@ -13,10 +13,10 @@ MIXED = {"half": True, "adam": True, "reference": False, "on_cpu": False}
 @pytest.mark.parametrize(
     "stage, ranks, gigabytes",
     [
-        (1, 1, 7.6 * 16),  # 2 weights + 2 gradients + 12 optimizer
-        (1, 8, 7.6 * (2 + 2 + 12 / 8)),
-        (2, 8, 7.6 * (2 + 2 / 8 + 12 / 8)),
-        (3, 8, 7.6 * ((2 + 12) / 8 + 2)),  # the engine's gathered copy is larger than the gradients' share
+        (1, 1, 7.6 * 20),  # 2 weights + 2 gradients + 4 their float32 sum + 12 optimizer
+        (1, 8, 7.6 * (2 + 2 + 4 + 12 / 8)),
+        (2, 8, 7.6 * (2 + 4 / 8 + 12 / 8)),
+        (3, 8, 7.6 * ((2 + 4 + 12) / 8 + 2)),  # beside the engine's gathered copy
         (None, 8, 7.6 * ((4 + 8) / 8 + 2)),  # FSDP2: the shards are the master copy
         (None, 1, 7.6 * (4 + 4 + 8)),
     ],
@@ -46,10 +46,10 @@ def test_one_process_gathers_nothing():
 def test_offloaded_shards_leave_the_gathered_copy():
     found = model_states(10, ranks=1, stage=None, half=True, adam=True, reference=True, on_cpu=True)
     assert found.total == 10 * 2
-    assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == ("16 GB (weights 2, gradients 2, optimizer 12)")
+    assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == "20 GB (weights 2, gradients 2, sums 4, optimizer 12)"
 
 
 def test_a_critic_is_a_second_model_that_learns_in_turn():
-    """16 bytes a parameter for each of them, less the gradients of the smaller one."""
-    assert model_states(10, ranks=1, stage=1, critic=4, **MIXED).total == 10 * 16 + 4 * 14
-    assert model_states(10, ranks=1, stage=1, critic=40, **MIXED).total == 10 * 14 + 40 * 16
+    """20 bytes a parameter for each of them, less the 16-bit gradients of the smaller one."""
+    assert model_states(10, ranks=1, stage=1, critic=4, **MIXED).total == 10 * 20 + 4 * 18
+    assert model_states(10, ranks=1, stage=1, critic=40, **MIXED).total == 10 * 18 + 40 * 20
