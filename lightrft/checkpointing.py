@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from lightrft.errors import Refused, RunFailed, system_says
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.strategy.base import Handle, Strategy, shapes
-from lightrft.strategy.checkpoint import CheckpointFolder, disk_speaks, size_of
+from lightrft.strategy.checkpoint import CheckpointFolder, disk_speaks
 
-BYTES_PER_PARAMETER = 16  # at most: a float32 weight, its master copy, and AdamW's two moments
+# Bytes that a parameter takes, at most
+IN_A_MODEL = 4
+IN_A_CHECKPOINT = 16  # a float32 weight, its master copy, and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Checkpointer:
 
     def save(self, boundary: Boundary) -> Path:
         what = f"--ckpt_path {self.folder.path}: the checkpoint of step {boundary.step} could not be written"
-        with self._one_line(SaveFailed, what, self.folder.path):
+        with self._one_line(SaveFailed, what, self.folder.path, IN_A_CHECKPOINT):
             return self.folder.save(boundary.step, lambda path: self._write(path, boundary))
 
     def _write(self, path: Path, boundary: Boundary) -> None:
@@ -140,7 +143,7 @@ class Checkpointer:
             except Refused:
                 raise
             except Exception as error:
-                damaged.append(f"{path.name} ({why_damaged(error)})")
+                damaged.append(f"{path.name} ({why_damaged(error, path)})")
                 continue
             self.folder.go_back(step)
             return Restored(path, news, damaged, self.folder.clean())
@@ -198,7 +201,8 @@ class Checkpointer:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
         for name in self.trained:
             place = path if name == "policy" else path / name
-            with self._one_line(RunFailed, f"--save_path {path}: the trained {name} could not be written", path):
+            what = f"--save_path {path}: the trained {name} could not be written"
+            with self._one_line(RunFailed, what, path, IN_A_MODEL):
                 place.mkdir(exist_ok=True)
                 with disk_speaks(place):
                     self._export(name, place)
@@ -208,17 +212,18 @@ class Checkpointer:
         save_hf(handle.model, self.strategy.full_params(handle), self.given[name], path)
 
     @contextmanager
-    def _one_line(self, kind: type[RunFailed], what: str, path: Path) -> Iterator[None]:
-        """A disk's refusal, with how much is needed and where one can go on."""
+    def _one_line(self, kind: type[RunFailed], what: str, path: Path, parameter: int) -> Iterator[None]:
+        """A disk's refusal, with how much is needed and where one can go on. parameter: bytes that one takes."""
         try:
             yield
         except OSError as error:
             parameters = sum(prod(shape) for handle in self.trained.values() for shape in shapes(handle.model).values())
+            room = f"about {megabytes(parameters * parameter)} are needed, {megabytes(free_bytes(path))} free"
             newest = self.folder.newest()
-            needed = size_of(newest[1]) if newest else parameters * BYTES_PER_PARAMETER
-            room = f"about {megabytes(needed)} are needed, {megabytes(free_bytes(path))} free"
-            stands = f"{newest[1]} stands" if newest else "there is no checkpoint"
-            raise kind(f"{what}: {system_says(error)} ({room}); {stands}") from error
+            stands = f"{newest[1]} stands" if newest else "there is no checkpoint before"
+            raise kind(
+                f"{what}: {system_says(error)} ({room}); {stands}; make room and use --load_checkpoint"
+            ) from error
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -240,13 +245,16 @@ def first_difference(was: Mapping[str, list[int]], now: Mapping[str, list[int]])
     return None
 
 
-def why_damaged(error: Exception) -> str:
+def why_damaged(error: Exception, path: Path) -> str:
+    """In words for the user, of the checkpoint at `path`."""
     if isinstance(error, Damaged):
         return str(error)
     if isinstance(error, NotADirectoryError):
         return "it is a file, not a folder"
     if isinstance(error, FileNotFoundError):
-        return f"{Path(error.filename or '').name or 'a file'} is missing"
+        return f"{str(error.filename).removeprefix(f'{path}/')} is missing"
+    if isinstance(error, UnpicklingError):
+        return "a file of it is broken"
     if isinstance(error, KeyError):
         return f"it has no entry {error}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

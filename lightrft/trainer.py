@@ -216,6 +216,8 @@ class Trainer:
         return differences(state["record"], self.record)
 
     def _finish(self) -> None:
+        if self.evaluator is not None and self.progress.eval_after is None:  # it failed in the run before
+            self.progress.eval_after = asdict(self._evaluate())
         self.checkpointer.export(self.save_path)
         self._write_summary()
         self.console.tell(f"finished {self.progress.step} steps; model in {self.save_path}")

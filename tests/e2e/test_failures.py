@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import files, rows, train, weights, words
+from runs import files, read_json, rows, train, weights, words
 
 from lightrft.cli import main
 from lightrft.strategy.fsdp2 import FSDP2Strategy
@@ -86,6 +86,17 @@ def test_an_evaluation_that_fails_for_good_loses_nothing(here):
     assert train(f"{flags} --save_path cut --load_checkpoint").code == 0
     assert [row["step"] for row in rows(here / "cut")] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in rows(here / "cut") if "eval/accuracy" in row] == [4, 6]
+    assert set(read_json(here / "cut/summary.json")["eval"]) == {"before", "after"}
+
+
+def test_a_last_evaluation_that_failed_is_made_up_for(here):
+    flags = f"--fsdp {FLAGS} --max_steps 2 --reward_fn lucky.py:held_out_fails --save_path cut"
+    (here / "down").touch()
+    assert "the state after step 2 is kept" in failed(flags, "0 values")
+    (here / "down").unlink()
+    ended = train(f"{flags} --load_checkpoint")
+    assert ended.code == 0 and "resumed from step 2" in ended.out
+    assert set(read_json(here / "cut/summary.json")["eval"]) == {"before", "after"}
 
 
 def breaks(what, at):
@@ -144,7 +155,7 @@ def test_a_disk_that_is_full_during_a_save(here, strategy, full_disk):
             f"{flags} --load_checkpoint",
             "--ckpt_path run/checkpoints: the checkpoint of step 4 could not be written: File too large (about ",
             " MB are needed, ",
-            " MB free); run/checkpoints/step_000002 stands",
+            " MB free); run/checkpoints/step_000002 stands; make room and use --load_checkpoint",
         )
     assert "kept" not in said and "lost" not in said
     assert files(here / "run/checkpoints") == before

@@ -81,3 +81,22 @@ def test_a_line_that_was_taken_back_hides_none_that_follow(tmp_path, full_disk):
     file.metrics({"a": 3.0}, 3)
     file.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "a": 1.0}, {"step": 3, "a": 3.0}]
+
+
+def test_lines_that_a_power_cut_left_are_no_rows_and_hide_none(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\0\0\0\n[1]\n{"step": "2"}\n{"a": 1}\n\xff\n{"step": 2}\n')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    file = MetricsFile(path, resumed=2)
+    file.metrics({}, 3)
+    file.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+
+
+def test_a_fresh_start_sets_every_earlier_file_aside(tmp_path):
+    for step in (1, 2, 3):
+        file = MetricsFile(tmp_path / "metrics.jsonl", resumed=0)
+        file.metrics({"start": step}, 1)
+        file.close()
+    found = {path.name: read_metrics(path)[0]["start"] for path in tmp_path.iterdir()}
+    assert found == {"metrics.jsonl": 3, "metrics.jsonl.old": 1, "metrics.jsonl.old2": 2}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightrft.track.step_files import take_back, write_whole
+from lightrft.track.step_files import set_aside, take_back, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, full_disk):
@@ -35,3 +35,16 @@ def test_a_fresh_run_takes_nothing_away(tmp_path):
     take_back(tmp_path, 0)
     assert left(tmp_path) == ["my_2024.txt", "notes.txt", "step_000001.jsonl.old"]
     assert (tmp_path / "step_000001.jsonl.old").read_text() == "step_000001.jsonl"
+
+
+def test_setting_aside_takes_the_first_free_name(tmp_path):
+    for text in ("first", "second", "third"):
+        make(tmp_path, "run.json")
+        (tmp_path / "run.json").write_text(text)
+        set_aside(tmp_path / "run.json")
+    assert left(tmp_path) == ["run.json.old", "run.json.old2", "run.json.old3"]
+    assert (tmp_path / "run.json.old").read_text() == "first" and (tmp_path / "run.json.old3").read_text() == "third"
+    (tmp_path / "empty").touch()
+    for name in ("empty", "nowhere"):
+        set_aside(tmp_path / name)
+    assert left(tmp_path) == ["empty", "run.json.old", "run.json.old2", "run.json.old3"]
