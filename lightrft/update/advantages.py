@@ -47,20 +47,14 @@ class AdvantageStage:
 
     def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
-        batch, beyond = self._within_float32(self._filtered(batch))
+        batch = self._filtered(batch)
         rewards, shaped = self._shaped(batch)
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
         found, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
-        metrics = {**metrics, "policy/nonfinite_frac": metrics["policy/nonfinite_frac"] + beyond}
         self._look(found)
         if metrics["policy/nonfinite_frac"] and not self.health.trained:
             raise none_finite(batch, self.ranks, self.health.steps)
         return found, {**shaped, **metrics}
-
-    def _within_float32(self, batch: Batch) -> tuple[Batch, float]:
-        """A reward that float32 cannot hold makes its sample invalid; and the share of the samples with such a one."""
-        beyond = batch.rewards.isfinite() & ~batch.rewards.float().isfinite()
-        return batch.filled(rewards=batch.rewards.masked_fill(beyond, math.nan)), mean(beyond.double(), self.ranks)
 
     def _look(self, batch: Batch) -> None:
         rows = zip(batch.group.tolist(), batch.rewards.tolist(), batch.response_mask.any(-1).tolist(), strict=True)

@@ -63,17 +63,17 @@ def test_overlong_filter_and_first_token_mask_together(batch_of):
     assert found.response_mask.tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("name", ["dr_grpo", "group_norm", "reinforce"])
-@pytest.mark.parametrize("shaping", [{}, {"running_norm": True}, {"reward_clip": 2.0}])
-def test_a_reward_beyond_float32_is_an_invalid_sample_and_is_counted(batch_of, name, shaping):
-    """Such as a weighted sum may be. For the others it is as if it were NaN."""
-    batch = rows(batch_of, [1e39, 0.0, 1.0, 2.0], [False] * 4)
-    made = stage(name, **shaping)
+def test_a_response_that_float32_cannot_hold_is_counted_and_said(batch_of):
+    """A punishment of 1e39 for the last response alone, whose length is the whole budget."""
+    batch = batch_of(
+        [((1, 5), (0, 1))] * 3 + [((1, *[5] * 8), (0, *[1] * 8))], rewards=torch.ones(4, dtype=torch.float64),
+        truncated=torch.tensor([False, False, False, True]),
+    )  # fmt: skip
+    made = stage("reinforce", overlong_buffer=1, overlong_factor=1e39)
     found, metrics = made(batch)
-    assert metrics["policy/nonfinite_frac"] == 0.25 and found.response_mask[:, 1].tolist() == [0, 1, 1, 1]
-    wanted, _ = stage(name, **shaping)(rows(batch_of, [float("nan"), 0.0, 1.0, 2.0], [False] * 4))
-    assert torch.equal(found.advantages, wanted.advantages) and bool(found.advantages.isfinite().all())
-    assert "25.00%" in next(made.health.remarks(metrics, 1))
+    assert metrics["policy/nonfinite_frac"] == 0.25 and found.response_mask.sum(-1).tolist() == [1, 1, 1, 0]
+    assert found.advantages[:, 1].tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert "25.00% of the responses have an advantage that is no number" in next(made.health.remarks(metrics, 1))
 
 
 def test_a_kl_that_is_no_number_spoils_its_own_response_alone(batch_of):
