@@ -86,6 +86,8 @@ def optim_args(args: Args, steps: int) -> OptimArgs:
     """Of a model that learns in `steps` turns of the loop; the critic's differ in their learning rate."""
     training, total = args.training, steps * optimizer_steps(args)
     warmup = training.lr_warmup_steps
+    if warmup is None:
+        warmup = math.ceil(round(training.lr_warmup_ratio * total, 6))  # 0.07 * 100 is a little above 7
     return OptimArgs(
         name=training.optimizer,
         learning_rate=training.actor_learning_rate,
@@ -94,7 +96,7 @@ def optim_args(args: Args, steps: int) -> OptimArgs:
         weight_decay=training.l2,
         max_norm=training.max_norm,
         scheduler=training.lr_scheduler,
-        warmup_steps=math.ceil(training.lr_warmup_ratio * total) if warmup is None else warmup,
+        warmup_steps=warmup,
         total_steps=total,
     )
 

@@ -13,7 +13,7 @@ from transformers import get_scheduler
 
 from lightrft.strategy.base import OptimArgs
 
-MIN_LR_RATE = 0.1  # cosine_with_min_lr ends at a tenth of the peak
+MIN_LR_RATE = 0.1  # of the peak: where cosine_with_min_lr leads
 
 
 def make_optimizer(parameters: Iterable[torch.nn.Parameter], args: OptimArgs) -> torch.optim.Optimizer:
@@ -32,35 +32,40 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], args: OptimArgs) ->
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, args: OptimArgs) -> torch.optim.lr_scheduler.LRScheduler:
-    """Warm-up, then the named schedule over all optimizer steps of the run; the first step already has a rate above 0.
+    """Warm-up over W steps, then the named schedule over the other T - W of the run; no step has a rate of 0.
 
-    cosine_with_min_lr ends at a tenth of the peak.
+    Step t, counted from 1, has the rate t / W up to t = W, and then what the library's schedule has after t - 1 - W of
+    T - W steps. (By itself the library begins a warm-up at 0, and `linear` and `cosine` end there.) Steps beyond T,
+    which the plan did not foresee, stay at the last rate. cosine_with_min_lr falls towards a tenth of the peak.
     """
-    name = "constant_with_warmup" if args.scheduler == "constant" else args.scheduler
-    specific = {"min_lr_rate": MIN_LR_RATE} if name == "cosine_with_min_lr" else None
-    scheduler = get_scheduler(
-        name,
+    warmup, after = args.warmup_steps, max(args.total_steps - args.warmup_steps, 1)
+    specific = {"min_lr_rate": MIN_LR_RATE} if args.scheduler == "cosine_with_min_lr" else None
+    scheduler: Any = get_scheduler(
+        args.scheduler,
         optimizer,
-        num_warmup_steps=args.warmup_steps,
-        num_training_steps=args.total_steps,
+        num_warmup_steps=0,
+        num_training_steps=after,
         scheduler_specific_kwargs=specific,
     )
+    (course,) = scheduler.lr_lambdas  # get_scheduler makes a LambdaLR; the optimizer has one group
+
+    def rate(done: int) -> float:
+        return (done + 1) / warmup if done < warmup else course(min(done - warmup, after - 1))
+
+    scheduler.lr_lambdas = [rate]
     place_schedule(scheduler, done=0)
     return scheduler
 
 
 def steps_done(scheduler: torch.optim.lr_scheduler.LRScheduler) -> int:
-    return scheduler.last_epoch - 1
+    return scheduler.last_epoch
 
 
 def place_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, done: int) -> None:
-    """As after `done` optimizer steps: step t, counted from 1, has the rate that the schedule gives for t.
-
-    The library counts from 0, where a warm-up begins at rate 0 and so wastes a whole step.
-    """
-    scheduler.last_epoch = done + 1
+    """As after `done` optimizer steps."""
+    scheduler.last_epoch = done
     lambdas = scheduler.lr_lambdas  # pyright: ignore[reportAttributeAccessIssue]  (get_scheduler makes a LambdaLR)
-    rates = [base * rate(scheduler.last_epoch) for base, rate in zip(scheduler.base_lrs, lambdas, strict=True)]
+    rates = [base * rate(done) for base, rate in zip(scheduler.base_lrs, lambdas, strict=True)]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     scheduler._last_lr = rates

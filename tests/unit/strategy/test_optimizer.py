@@ -1,32 +1,65 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
+from lightrft.args.field import RECORD
+from lightrft.args.groups.training import TrainingArgs
 from lightrft.strategy.base import OptimArgs
 from lightrft.strategy.optimizer import flags_win, make_optimizer, make_scheduler, place_schedule, steps_done
 
 ARGS = OptimArgs("adamw", 0.5, (0.9, 0.99), 1e-8, 0.1, 1.0, "constant", warmup_steps=0, total_steps=10)
+PEAK = ARGS.learning_rate
 
 
-def rates(scheduler, warmup=0, total=10):
+def rates(scheduler, warmup=0, total=10, steps=None):
+    """The rate of each of `steps` optimizer steps (all of the run), as shares of the peak."""
     args = replace(ARGS, scheduler=scheduler, warmup_steps=warmup, total_steps=total)
     optimizer = make_optimizer([torch.nn.Parameter(torch.ones(2))], args)
     made, found = make_scheduler(optimizer, args), []
-    for _ in range(total):
-        found.append(made.get_last_lr()[0])
+    for _ in range(steps or total):
+        assert made.get_last_lr() == [optimizer.param_groups[0]["lr"]]
+        found.append(made.get_last_lr()[0] / PEAK)
         optimizer.step()
         made.step()
     return found
 
 
-def test_warm_up_rises_and_then_stays_and_wastes_no_step():
-    # products of two float64
-    assert rates("constant", warmup=4) == pytest.approx([0.125, 0.25, 0.375] + [0.5] * 7, rel=1e-12)
-    assert rates("constant") == [0.5] * 10
+ROOT = math.sqrt(0.5)
+BY_HAND = [  # schedule, W, T, rates of steps 1 to T
+    ("constant", 0, 3, [1, 1, 1]),
+    ("constant", 4, 6, [0.25, 0.5, 0.75, 1, 1, 1]),
+    ("linear", 0, 4, [1, 0.75, 0.5, 0.25]),
+    ("linear", 2, 6, [0.5, 1, 1, 0.75, 0.5, 0.25]),
+    ("cosine", 0, 4, [1, (1 + ROOT) / 2, 0.5, (1 - ROOT) / 2]),
+    ("cosine", 1, 3, [1, 1, 0.5]),
+    ("cosine_with_min_lr", 0, 4, [1, 0.1 + 0.45 * (1 + ROOT), 0.55, 0.1 + 0.45 * (1 - ROOT)]),
+    ("cosine_with_min_lr", 3, 5, [1 / 3, 2 / 3, 1, 1, 0.55]),
+]
+SCHEDULES = ("constant", "linear", "cosine", "cosine_with_min_lr")
+
+
+@pytest.mark.parametrize("scheduler, warmup, total, expected", BY_HAND)
+def test_rates_by_hand(scheduler, warmup, total, expected):
+    assert rates(scheduler, warmup, total) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+def test_no_step_of_any_schedule_has_rate_0(scheduler):
+    """Runs of one step, of warm-up alone, of less than the warm-up, and longer than was planned."""
+    (flag,) = (field.metadata[RECORD] for field in fields(TrainingArgs) if field.name == "lr_scheduler")
+    assert flag.choices == SCHEDULES
+    assert rates(scheduler, 0, 1) == rates(scheduler, 1, 1) == [1]
+    assert rates(scheduler, 3, 3) == pytest.approx([1 / 3, 2 / 3, 1])
+    assert rates(scheduler, 8, 2) == pytest.approx([1 / 8, 2 / 8])
+    for warmup in range(6):
+        found = rates(scheduler, warmup, 5, steps=9)
+        assert min(found) > 0 and max(found) <= 1
+        assert found[warmup:] == sorted(found[warmup:], reverse=True), "it never rises again after the warm-up"
+        assert len(set(found[max(warmup, 5) :])) == 1, "beyond what was planned it stays"
 
 
 def test_a_resumed_schedule_goes_on_with_the_rate_that_the_flags_say():
@@ -37,6 +70,20 @@ def test_a_resumed_schedule_goes_on_with_the_rate_that_the_flags_say():
     assert steps_done(resumed) == 2
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULES)
+@pytest.mark.parametrize("done", (1, 3, 4, 9))
+def test_a_resumed_schedule_goes_on_as_if_uninterrupted(scheduler, done):
+    args = replace(ARGS, scheduler=scheduler, warmup_steps=3)
+    resumed = make_scheduler(make_optimizer([torch.nn.Parameter(torch.ones(2))], args), args)
+    place_schedule(resumed, done)
+    found = []
+    for _ in range(10 - done):
+        found.append(resumed.get_last_lr()[0] / PEAK)
+        resumed.optimizer.step()
+        resumed.step()
+    assert found == pytest.approx(rates(scheduler, warmup=3)[done:], rel=1e-12)
+
+
 def test_loading_an_optimizer_leaves_the_hyperparameters_to_the_flags():
     before = make_optimizer([torch.nn.Parameter(torch.ones(2))], ARGS)
     now = replace(ARGS, learning_rate=0.25, betas=(0.5, 0.6), epsilon=1e-3, weight_decay=0.0)
@@ -45,19 +92,6 @@ def test_loading_an_optimizer_leaves_the_hyperparameters_to_the_flags():
         optimizer.load_state_dict(before.state_dict())
     group = optimizer.param_groups[0]
     assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.25, (0.5, 0.6), 1e-3, 0.0)
-
-
-def test_cosine_with_min_lr_goes_from_the_peak_to_a_tenth_of_it():
-    found = rates("cosine_with_min_lr", warmup=2, total=10)
-    wanted = [0.5 * (0.1 + 0.9 * (1 + math.cos(math.pi * i / 8)) / 2) for i in range(9)]
-    assert found == pytest.approx([0.25, *wanted], rel=1e-12)
-    assert found[-1] == pytest.approx(0.05, rel=1e-12)
-
-
-@pytest.mark.parametrize("name, last", [("linear", 0.0), ("cosine", 0.0)])
-def test_other_schedules_end_at_zero(name, last):
-    found = rates(name)
-    assert 0.4 < found[0] < 0.5 and found[-1] == pytest.approx(last, abs=1e-12) and found == sorted(found, reverse=True)
 
 
 def test_adamw_by_hand():
