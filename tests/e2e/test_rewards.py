@@ -63,6 +63,16 @@ def picky(solution_str, ground_truth, **kwargs):
     return 1 / solution_str.count("1")
 
 
+def picky_batch(responses):
+    return [1 / text.count("1") for text in responses]
+
+
+def vandal(responses, references, rollouts, label):
+    for sample, row in zip(rollouts, label):
+        sample.prompt.messages[-1]["content"] = sample.prompt.columns["label"] = "gone"
+    return [last_number(text, answer) for text, answer in zip(responses, references)]
+
+
 def mixed(completions, solution_str): ...
 def asks(completions, levle): ...
 '''
@@ -169,15 +179,51 @@ def test_rewards_that_apply_to_some_samples_only(mine):
     assert 0 < fmean(full) < 1  # else nothing was shown
 
 
-def test_an_exception_in_verls_function_spares_the_other_samples(mine):
-    assert train(f"{ONE_STRATEGY} --reward_fn mine.py:spy mine.py:picky --save_path run", PLAIN).code == 0
-    for number, row in enumerate(rows(mine / "run"), start=1):
-        ones = [sample["response"].count("1") for sample in seen(mine, number)]
-        bad = ones.count(0) / SAMPLES
-        assert 0 < bad < 1
-        assert row["reward/invalid_frac"] == pytest.approx(bad)
-        assert row["reward/picky"] == pytest.approx(fmean(1 / count for count in ones if count))
-        assert math.isfinite(row["policy/grad_norm"])
+def test_an_exception_spares_the_other_samples_and_is_named(mine):
+    """In verl's convention and for a whole batch alike."""
+    for name in ("picky", "picky_batch"):
+        (mine / "seen.jsonl").unlink(missing_ok=True)
+        ended = train(f"{ONE_STRATEGY} --reward_fn mine.py:spy mine.py:{name} --save_path {name}", PLAIN)
+        assert ended.code == 0
+        for number, row in enumerate(rows(mine / name), start=1):
+            ones = [sample["response"].count("1") for sample in seen(mine, number)]
+            bad = ones.count(0) / SAMPLES
+            assert 0 < bad < 1
+            assert row["reward/invalid_frac"] == pytest.approx(bad)
+            assert row[f"reward/{name}"] == pytest.approx(fmean(1 / count for count in ones if count))
+            assert math.isfinite(row["policy/grad_norm"])
+            if number == 1:  # once, also with --quiet
+                count = ones.count(0)
+                said = (
+                    f"step 1: {count} of 16 samples are invalid ({count}: {name}: ZeroDivisionError: division by zero"
+                )
+                assert ended.out.count("samples are invalid") == 1 and said in ended.out
+
+
+def test_a_reward_file_and_its_helper_are_executed_once_in_a_run_with_held_out_prompts(mine):
+    """Two functions of the file, for training and held-out prompts, and a helper in its folder."""
+    folder = mine / "elsewhere"
+    folder.mkdir()
+    note = "from pathlib import Path\nwith Path('executed').open('a') as file:\n    file.write(__file__ + '\\n')\n"
+    judge = "    return [float(known(text, answer)) for text, answer in zip(responses, references)]\n"
+    both = "".join(f"def {name}(responses, references):\n{judge}" for name in ("first", "second"))
+    (folder / "rewards.py").write_text(f"{note}from beside_rewards import known\n{both}")
+    (folder / "beside_rewards.py").write_text(f"{note}def known(text, answer):\n    return text == answer\n")
+    functions = "elsewhere/rewards.py:first elsewhere/rewards.py:second"
+    given = f"--reward_fn {functions} --eval_data eval.jsonl --max_eval_samples 4"
+    assert train(f"{ONE_STRATEGY} {given} --save_path run", PLAIN).code == 0
+    lines = (mine / "executed").read_text().split()
+    assert sorted(lines) == [str(folder / "beside_rewards.py"), str(folder / "rewards.py")]
+
+
+def test_a_reward_that_changes_what_it_is_given_changes_nothing(mine):
+    for name, first in (("alone", ""), ("after", "mine.py:vandal ")):
+        (mine / "seen.jsonl").unlink(missing_ok=True)
+        given = f"--reward_fn {first}mine.py:trl mine.py:spy --reward_weights spy=0 {'vandal=0' if first else ''}"
+        assert train(f"{ONE_STRATEGY} {given} --save_path {name}", PLAIN).code == 0
+        assert all(sample["columns"]["label"].isdigit() for step in (1, 2) for sample in seen(mine, step))
+    before, after = rows(mine / "alone"), rows(mine / "after")
+    assert [row["reward/trl"] for row in after] == [row["reward/trl"] for row in before]
 
 
 @pytest.mark.parametrize(
