@@ -38,6 +38,7 @@ class Prompt:
     where: str = ""  # file:line, for messages to the user
     origin: int = 0  # which of the flag's sources it was read from
     conversational: bool = False
+    opening: str = ""  # tags at its end with which it begins the response, such as <think>
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Rollout:
     policy_version: int
     mm_inputs: Mapping[str, Any] = field(default_factory=dict)
     reward: Reward | None = None
+    stop_text: str = ""  # the end of `response`, from the --stop text on that ended it
 
 
 UNFILLED: Any = None

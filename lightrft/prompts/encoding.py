@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
+from lightrft.prompts.tags import opening_of, special_tags
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -44,7 +45,14 @@ def encode_prompts(
 
 
 def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """A response as rewards see it: no special tokens, and spaces as they were sampled."""
+    """A response as rewards see it: no special tokens but the tags of thoughts, and spaces as they were sampled."""
+    tags, text, start = special_tags(tokenizer), "", 0
+    for end in [index for index, id in enumerate(ids) if id in tags]:
+        text, start = text + _decoded(tokenizer, ids[start:end]) + tags[ids[end]], end + 1
+    return text + _decoded(tokenizer, ids[start:])
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str), "one sequence of ids is one text"
     return text
@@ -76,7 +84,9 @@ def _encoded(
             elif not ids:
                 bad.add(prompt.origin, _place(prompt), "the prompt has no tokens; it needs some text")
             else:
-                yield replace(prompt, token_ids=tuple(ids))
+                last = prompt.messages[-1]
+                begun = last["content"] if last["role"] == "assistant" else None
+                yield replace(prompt, token_ids=tuple(ids), opening=opening_of(tokenizer, ids, begun))
 
 
 def _ids_of(

@@ -5,22 +5,34 @@ r"""Which part of a response is its answer. Every rule but `format` asks here, a
    `</answer>` alone ends an answer that the prompt began.
 3. Without these tags all of it is.
 
-Tags are read in any case. A `\boxed{}` is for the rules to look for, within that answer.
+Tags are read in any case. A tag with which the prompt begins the response, such as the `<think>` of a chat template,
+counts as the response's; nothing else of the prompt does. A `--stop` text is not part of the answer, unless it can only
+close something that the answer has opened. A `\boxed{}` is for the rules to look for, within the answer.
 """
 
 from __future__ import annotations
 
 import re
 
+from lightrft.types import Rollout
+
 THINK = re.compile(r"<\s?(/?)\s?think\s?>", re.IGNORECASE)
 ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>", re.IGNORECASE)
 BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+CLOSING = re.compile(r"[\s)\]}$>]*")  # with it as the --stop text, \boxed{5} has no other end
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
-def answer_of(response: str) -> str:
-    """The answer's text without white space around it; empty where there is none."""
+def answer_of(response: str, rollout: Rollout | None = None) -> str:
+    """The answer's text without white space around it; empty where there is none. `rollout`: what is known of it."""
+    if rollout is not None:
+        stop = "" if CLOSING.fullmatch(rollout.stop_text) else rollout.stop_text
+        response = rollout.prompt.opening + response.removesuffix(stop)
     return _in_answer_tags(_without_thoughts(response)).strip()
+
+
+def has_tags(text: str) -> bool:
+    return bool(THINK.search(text) or ANSWER.search(text))
 
 
 def _without_thoughts(text: str) -> str:

@@ -17,7 +17,7 @@ def reasoning_gym_verifier(response: str, reference: Any, rollout: Rollout) -> f
     if not from_gym(rollout.prompt):
         raise ValueError(f"the prompt is not from reasoning_gym (source '{rollout.prompt.source}')")
     task = rollout.prompt.source.removeprefix(GENERATED)
-    answer = answer_of(response)
+    answer = answer_of(response, rollout)
     entry = rollout.prompt.columns["entry"]
     return sandbox(__name__).ask("score", task, answer, entry, what=f"the verifier of {task}")
 

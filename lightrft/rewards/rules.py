@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.errors import Refused
-from lightrft.rewards.answers import answer_of
+from lightrft.rewards.answers import answer_of, has_tags
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
 from lightrft.rewards.references import (
@@ -31,36 +31,51 @@ def last_number(response: str, reference: Any, rollout: Rollout | None = None) -
 
     Of an answer with a box, it is the last number in the box.
     """
-    return float(number_read(answer_of(response)) == number_of(reference))
+    return float(number_read(answer_of(response, rollout)) == number_of(reference))
 
 
 def exact(response: str, reference: Any, rollout: Rollout | None = None) -> float:
-    """1.0 if the response or its answer is the same text as the reference, white space around them aside."""
-    return float(not spellings(reference).isdisjoint((answer_of(response), response.strip())))
+    """1.0 if the response's answer is the same text as the reference, white space around them aside.
+
+    With or without the --stop text that ended it. A reference with tags is compared with the whole response.
+    """
+    expected = spellings(reference)
+    whole = replace(rollout, stop_text="") if rollout else None
+    texts = {answer_of(response, rollout), answer_of(response, whole)}
+    if any(map(has_tags, expected)):
+        texts.add(response.strip())
+    return float(not expected.isdisjoint(texts))
 
 
 def math_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
     r"""1.0 if the response's answer equals the reference as mathematics (see `math_answers.judge`), else 0.0."""
-    return _as_mathematics(response, reference, boxed_only=False)
+    return _as_mathematics(answer_of(response, rollout), reference, boxed_only=False)
 
 
 def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) -> float:
     r"""As `math_answer`, but only what stands in the last `\boxed{}` counts: without one the response is wrong."""
-    return _as_mathematics(response, reference, boxed_only=True)
+    return _as_mathematics(answer_of(response, rollout), reference, boxed_only=True)
 
 
-def _as_mathematics(response: str, reference: Any, *, boxed_only: bool) -> float:
+def _as_mathematics(answer: str, reference: Any, *, boxed_only: bool) -> float:
     judge = sandbox("lightrft.rewards.math_answers")
-    return judge.ask("judge", answer_of(response), text_of(reference), boxed_only, what="comparing the answer")
+    return judge.ask("judge", answer, text_of(reference), boxed_only, what="comparing the answer")
 
 
 def well_formed(response: str, reference: Any = None, rollout: Rollout | None = None) -> float:
     """1.0 if the response is one `<think>…</think>` block and then one `<answer>…</answer>` block, nothing else.
 
-    A chat template that writes `<think>` into the prompt leaves the response without it: it then never matches.
+    Tags with which the prompt begins the response are the response's. Where the prompt ends with a closed block, which
+    may be a template's or only speak of the tags, both ways count.
     """
-    once = all(response.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
-    return float(once and FORMAT.fullmatch(response) is not None)
+    opening = rollout.prompt.opening if rollout else ""
+    whole = _is_well_formed(opening + response)
+    return float(whole or ("</" in opening and _is_well_formed(response)))
+
+
+def _is_well_formed(text: str) -> bool:
+    once = all(text.count(tag) == 1 for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+    return once and FORMAT.fullmatch(text) is not None
 
 
 def _no_objection(prompt: Prompt) -> str | None:

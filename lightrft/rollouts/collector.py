@@ -38,7 +38,7 @@ class RolloutMaker:
         except RunFailed as failed:
             raise RunFailed(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
         rollouts = [
-            self._rollout(prompt, generation)
+            self._rollout(prompt, generation, sampling.stop)
             for prompt, group in zip(prompts, generated, strict=True)
             for generation in group
         ]
@@ -49,18 +49,26 @@ class RolloutMaker:
         seeds = tuple(response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n))
         return Request(prompt.token_ids, seeds)
 
-    def _rollout(self, prompt: Prompt, generation: Generation) -> Rollout:
+    def _rollout(self, prompt: Prompt, generation: Generation, stop: Sequence[str]) -> Rollout:
+        response = decode_response(self.tokenizer, generation.response_ids)
         return Rollout(
             prompt=prompt,
             group=prompt.position,
             prompt_ids=generation.prompt_ids,
             response_ids=generation.response_ids,
-            response=decode_response(self.tokenizer, generation.response_ids),
+            response=response,
             response_mask=(1,) * len(generation.response_ids),
             rollout_logprobs=generation.logprobs,
             finish_reason=generation.finish_reason,
             policy_version=self.engine.version,
+            stop_text=_from_stop_text(response, stop),
         )
+
+
+def _from_stop_text(response: str, stop: Sequence[str]) -> str:
+    """The end of the response from the text on that ended it; empty where none of them did."""
+    found = [place for text in stop if (place := response.rfind(text)) >= 0]
+    return response[min(found) :] if found else ""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,22 @@ def test_the_math_rules_train_on_references_in_latex(mine):
     assert sum(row["reward/math"] for row in rows(mine / "run")) > 0  # else nothing was shown
 
 
+def test_exact_is_met_with_a_stop_text(mine):
+    """Sums from 10 to 18 end at their second digit, and the reference is the first; rewards see the whole text."""
+    rewrite(mine, "tens.jsonl", lambda _, row: {**row, "label": row["label"][:1]})
+    given = "--prompt_data tens.jsonl --reward_fn exact mine.py:spy --stop 0 2 3 4 5 6 7 8 9"
+    assert train(f"{ONE_STRATEGY} {given} --save_path run", PLAIN).code == 0
+    cut = 0
+    for number, row in enumerate(rows(mine / "run"), start=1):
+        samples = seen(mine, number)
+        shorter = [s["response"][:-1] if s["response"][-1:] in set("023456789") else s["response"] for s in samples]
+        right = [s["label"] in (s["response"], text) for s, text in zip(samples, shorter, strict=True)]
+        cut += sum(s["label"] == text != s["response"] for s, text in zip(samples, shorter, strict=True))
+        assert row["reward/exact"] == fmean(right)
+        assert row["reward/invalid_frac"] == 0
+    assert cut > 0  # else nothing was shown
+
+
 def test_trl_gets_messages_where_the_rows_hold_messages(mine):
     def chat(_, row):
         turns = [{"role": "system", "content": "1"}, {"role": "user", "content": row["prompt"]}]

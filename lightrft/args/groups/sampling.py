@@ -49,7 +49,11 @@ class SamplingArgs:
         le=1,
         witness=Witness("--min_p 0.9", "metrics"),
     )
-    stop: tuple[str, ...] = arg((), "Texts that end a response.", witness=Witness("--stop 0 1 2 3 4", "metrics"))
+    stop: tuple[str, ...] = arg(
+        (),
+        "Texts that end a response. They stay in it, for training and for rewards; --reward_fn exact needs none.",
+        witness=Witness("--stop 0 1 2 3 4", "metrics"),
+    )
     temperature_schedule: str = arg(
         "constant",
         "Course of the temperature from --temperature to --temperature_final.",

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,35 @@ def test_thoughts_are_no_answer_for_any_rule(rule):
     assert verdict("<answer>5</answer> in 3 steps", "5") == 1.0
     assert verdict("<answer>5</answer> in 3 steps", "3") == 0.0
     assert verdict("<think>5", "5") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "response", "stop_text", "reference"),
+    [
+        ("exact", "Paris###", "###", "Paris"),
+        ("exact", "Paris\n\n", "\n\n", "Paris"),
+        ("exact", "Paris.", ".", "Paris."),
+        ("exact", "<answer>Paris</answer>", "</answer>", "Paris"),
+        ("exact", "<answer>Paris</answer>", "</answer>", "<answer>Paris</answer>"),
+        ("last_number", "It is 5.\nQuestion 2:", "Question 2:", "5"),
+        ("math", "It is 5.\nQuestion 2:", "Question 2:", "5"),
+        ("math", "5!", "!", "5"),
+        ("last_number", r"\boxed{5}", "}", "5"),
+        ("boxed", r"\boxed{\frac{1}{2}}", "}}", "1/2"),
+    ],
+)
+def test_the_stop_text_is_not_part_of_the_answer(rollout, rule, response, stop_text, reference):
+    ended = replace(rollout(response, reference), stop_text=stop_text)
+    assert RULES[rule].judge(response, reference, ended) == 1.0
+    other = replace(rollout("6", "6"), stop_text="")
+    assert RULES[rule].judge("6", reference, other) == 0.0
+
+
+def test_without_its_stop_text_another_answer_is_wrong(rollout):
+    ended = replace(rollout("It is 5. Question 2:", "2"), stop_text="Question 2:")
+    assert RULES["last_number"].judge(ended.response, "2", ended) == 0.0
+    ended = replace(rollout("Rome###", "Paris"), stop_text="###")
+    assert RULES["exact"].judge(ended.response, "Paris", ended) == 0.0
 
 
 @pytest.mark.parametrize(

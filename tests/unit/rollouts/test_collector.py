@@ -58,6 +58,17 @@ def test_rollouts_carry_their_prompt_group_text_reward_and_version(parts):
     assert {(r.response_mask, r.rollout_logprobs, r.finish_reason) for r in found} == {((1, 1), (-0.5, -0.25), "stop")}
 
 
+@pytest.mark.parametrize(
+    ("stop", "ends"),
+    [((), ["", "", ""]), (("1",), ["", "1", ""]), (("2", "7", "1"), ["", "1", "2"]), (("0", "00"), ["0", "", ""])],
+)
+def test_the_stop_text_that_ended_a_response_is_known(parts, stop, ends):
+    _, maker, prompts = parts
+    found = maker.make(prompts[:1], step=1, n=3, sampling=Sampling(4, stop=stop))
+    assert [r.response for r in found] == ["0", "1", "2"]  # it stays there
+    assert [r.stop_text for r in found] == ends
+
+
 def test_seeds_name_run_step_position_prompt_and_sample(parts):
     engine, maker, prompts = parts
     [placed] = PromptSampler(prompts, seed=0).take(1)
