@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from lightrft.args import Args, check, parse
 from lightrft.args.show import print_args
-from lightrft.errors import Refused, RunFailed, one_line
+from lightrft.errors import Refused, RunFailed, one_line, out_of_memory
 from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ def _ended(words: Sequence[str], program: str) -> int:
     except (Refused, RunFailed) as error:
         _tell((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
         return error.exit_code
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:160] or type(error).__name__
+        remedy = "lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
+        _tell([f"error: out of memory: {said}; {remedy}"], sys.stderr)
+        return RunFailed.exit_code
 
 
 def _run(words: Sequence[str], program: str) -> int:

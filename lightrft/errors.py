@@ -39,3 +39,9 @@ def system_says(error: OSError) -> str:
         return f"a path is too long: {file[:60]}...; give a shorter one"
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{reason} ({file})" if file else reason
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Of Python, of a GPU, or of torch on the CPU, which has no kind of its own for it."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)

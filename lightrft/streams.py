@@ -16,6 +16,7 @@ def steady_streams() -> Iterator[None]:
 
     Without the latter Python reports the closed pipe once more while it shuts down, and exits with 120.
     """
+    _open_closed_ones()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -25,6 +26,17 @@ def steady_streams() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 _empty(stream)
+
+
+def _open_closed_ones() -> None:
+    """After `>&-` the first file that a run opens would become its standard output, and take what libraries print."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _empty(stream: TextIO) -> None:

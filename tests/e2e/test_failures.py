@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from runs import files, read_json, rows, train, weights, words
 
 from lightrft.cli import main
@@ -99,14 +100,14 @@ def test_a_last_evaluation_that_failed_is_made_up_for(here):
     assert set(read_json(here / "cut/summary.json")["eval"]) == {"before", "after"}
 
 
-def breaks(what, at):
+def breaks(what, at, error=ZeroDivisionError("injected")):  # noqa: B008
     """The `at`-th call fails as a bug or a driver would."""
     calls = []
 
     def broken(*arguments, **more):
         calls.append(1)
         if len(calls) == at:
-            raise ZeroDivisionError("injected")
+            raise error
         return what(*arguments, **more)
 
     return broken
@@ -140,6 +141,50 @@ def test_what_is_kept_depends_on_whether_weights_had_changed(here, monkeypatch, 
     else:
         assert not checkpoints
         assert ("what was learned since the last checkpoint is lost" in last) == (kept == "lost")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_too_little_memory_is_one_line_and_loses_nothing(here, monkeypatch, error):
+    monkeypatch.setattr(FSDP2Strategy, "backward", breaks(FSDP2Strategy.backward, 3, error))
+    flags = "--fsdp --max_steps 3 --save_interval 0 --reward_fn shaped.py:length --save_path run"
+    out = failed(flags, "out of memory: ", str(error) or "MemoryError", "--micro_train_batch_size")
+    assert "the state after step 1 is kept: run/checkpoints/step_000001" in out
+
+
+# Signals
+
+
+def interrupting(times: int) -> str:
+    return f"""
+import os
+import signal
+
+
+def ctrl_c(responses):
+    if interrupts and len(responses) == 16:
+        interrupts.pop()
+        for _ in range({times}):
+            os.kill(os.getpid(), signal.SIGINT)
+    return [len(response) + 0.1 * sum(map(ord, response)) for response in responses]
+
+
+interrupts = [1]
+"""
+
+
+def test_one_interrupt_saves_and_two_stop_at_once(here):
+    flags = "--fsdp --max_steps 3 --save_interval 0 --quiet"
+    (here / "once.py").write_text(interrupting(1))
+    (here / "twice.py").write_text(interrupting(2))
+    ended = train(f"{flags} --save_path once --reward_fn once.py:ctrl_c")
+    assert ended.code == 0 and "stopped by SIGINT after step 1; go on with --load_checkpoint" in ended.out
+    assert (here / "once/checkpoints/step_000001").is_dir()
+    ended = train(f"{flags} --save_path twice --reward_fn twice.py:ctrl_c")
+    assert ended.code == 1 and "stopped at once; --load_checkpoint goes on" in ended.err
+    assert "Traceback" not in ended.err + ended.out
+    assert files(here / "twice") == {"logs/run.json", "logs/metrics.jsonl"}
 
 
 # Full disks
@@ -192,9 +237,7 @@ def test_a_disk_that_is_full_from_the_start(here, full_disk):
 
 def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
     """As good as a run that was cut at that step."""
-    flags = (
-        "--fsdp --max_steps 6 --save_steps 1 --max_ckpt_num 9 --save_interval 0 --reward_fn shaped.py:length --quiet"
-    )
+    flags = "--fsdp --max_steps 6 --save_steps 1 --max_ckpt_num 9 --reward_fn shaped.py:length --save_trajectories"
     assert train(f"{flags} --save_path whole").code == 0
     shutil.copytree("whole", "run")
     folder = here / "run/checkpoints"
@@ -219,6 +262,9 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
         assert line.endswith("cannot be loaded, and goes when the next checkpoint is whole")
     assert "resumed from step 2 (run/checkpoints/step_000002)" in resumed.out
     assert_same(here / "run", here / "whole")
+    for step in range(1, 7):  # also the version of the policy that each sample is said to come from
+        name = f"logs/trajectories/step_{step:06d}.jsonl"
+        assert (here / "run" / name).read_bytes() == (here / "whole" / name).read_bytes()
     assert files(folder) == files(here / "whole/checkpoints")
 
 

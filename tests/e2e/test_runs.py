@@ -34,6 +34,25 @@ def test_one_seed_gives_one_run(here, strategy):
     assert weights(here / "a") != weights(here / "c")
 
 
+DRAWS = """
+import random
+
+import numpy as np
+import torch
+
+
+def draws(responses):
+    return [random.random() + np.random.rand() + torch.rand(()).item() for _ in responses]
+"""
+
+
+def test_one_seed_is_one_for_rewards_that_draw_numbers(here):
+    (here / "draws.py").write_text(DRAWS)
+    for name in "ab":
+        assert train(f"--fsdp --max_steps 2 --save_path {name} --reward_fn draws.py:draws --quiet").code == 0
+    assert_same_run(here / "a", here / "b")
+
+
 @each_strategy
 @pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGTERM), ids=lambda number: number.name)
 def test_interrupted_and_resumed_is_uninterrupted(here, strategy, how, record_property):

@@ -68,3 +68,19 @@ def test_the_streams_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch):
     with steady_streams():
         print("é")
     assert stream.buffer.getvalue() == b"\\xe9\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_file_of_the_run_never_becomes_a_closed_stream(closed: str, tmp_path: Path):
+    """What libraries print would be written into it; nothing is lost but what was to be printed."""
+    code = (
+        "import os; from pathlib import Path; from lightrft.streams import steady_streams\n"
+        "with steady_streams(), open('first', 'w') as file:\n"
+        "    os.write(1, b'noise'); os.write(2, b'noise'); print('noise')\n"
+        "    assert file.fileno() > 2 and not Path('first').stat().st_size\n"
+        "Path('done').touch()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = f'{sys.executable} -c "{code}" {closed}'
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True)
+    assert (tmp_path / "done").exists()

@@ -1,0 +1,45 @@
+"""Real signals to this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from lightrft.stop import StopRequest
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    request = StopRequest()
+    request.listen()
+    yield request
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_nothing_is_asked_for_by_itself(stop):
+    assert stop.name is None
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_is_a_wish(stop, number, capfd):
+    os.kill(os.getpid(), number)
+    assert stop.name == number.name
+    again = "; once more to stop at once, unsaved" if number is signal.SIGINT else ""
+    assert capfd.readouterr().err == f"\n{number.name}: stopping after this step{again}\n"
+
+
+def test_a_second_interrupt_stops_at_once(stop):
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_sigterm_goes_on_waiting(stop):
+    """Schedulers send it more than once, and then SIGKILL: until that there is time to save."""
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.name == "SIGTERM"
