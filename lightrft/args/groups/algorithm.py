@@ -62,7 +62,7 @@ class AlgorithmArgs:
         0.001,
         "KL coefficient; 0 = no KL and no reference model.",
         ge=0,
-        recommended=(0.0001, 0.01),
+        recommended=(0.0001, 0.1),
         matters=no_coefficient,
         witness=Witness("--init_kl_coef 0.5", "model", given=FROM_STEP_ONE),
     )
@@ -101,7 +101,7 @@ class AlgorithmArgs:
         None,
         "KL that the coefficient is adapted to reach; 0 = a fixed coefficient.",
         ge=0,
-        recommended=(0.001, 0.01),
+        recommended=(0.001, 0.1),
         unset="0.01 for cpgd, else 0",
         matters=not_adapted,
         witness=Witness("--kl_target 1.0", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_horizon 16"),

@@ -33,7 +33,7 @@ class TrainingArgs:
         1,
         "Passes over the prompts.",
         ge=1,
-        recommended=(10, 100),
+        recommended=(1, 100),
         matters=_steps_decide,
         witness=Witness("--num_episodes 2", "metrics", without="--max_steps"),
     )
@@ -55,7 +55,7 @@ class TrainingArgs:
         5e-7,
         "Peak learning rate of the policy.",
         gt=0,
-        recommended=(1e-7, 5e-6),
+        recommended=(1e-7, 2e-4),
         witness=Witness("--actor_learning_rate 2e-3", "metrics"),
     )
     critic_learning_rate: float = arg(

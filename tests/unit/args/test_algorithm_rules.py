@@ -52,7 +52,7 @@ def test_a_critic_needs_no_group():
 
 def test_a_small_kl_target():
     assert notices("--kl_target 0.01") == []
-    assert notices("--kl_target 0.05") == ["--kl_target 0.05 is outside the recommended range 0.001 to 0.01"]
+    assert notices("--kl_target 0.5") == ["--kl_target 0.5 is outside the recommended range 0.001 to 0.1"]
 
 
 def test_what_an_estimator_does_not_heed():

@@ -198,7 +198,7 @@ def test_help_exits_with_zero_and_shows_the_record(capsys: pytest.CaptureFixture
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
     assert "--actor_learning_rate FLOAT Peak learning rate of the policy. [default: 5e-07; bounds: > 0; " in shown
-    assert "recommended: 1e-07 to 5e-06]" in shown
+    assert "recommended: 1e-07 to 0.0002]" in shown
     assert "--fsdp, --no-fsdp FSDP2" in shown and "--max_new_tokens, --generate_max_len INT" in shown
     assert (
         "{cpgd,gae,group_norm,gspo,reinforce}" in shown and "[default: max_len - prompt_max_len; bounds: >= 1]" in shown

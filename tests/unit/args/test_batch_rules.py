@@ -1,0 +1,98 @@
+"""What the batch sizes mean, how they fit each other and the processes."""
+
+from __future__ import annotations
+
+import pytest
+from command_lines import broken_rules, notices, parsed
+
+from lightrft.args import check, optimizer_steps, prompts_per_step
+from lightrft.args.batching import legal_micro_batches, legal_train_batches
+
+
+@pytest.mark.parametrize(
+    "rollout, train, n, epochs, steps, prompts",
+    [
+        (4, 16, 4, 1, 1, 4),  # exactly on-policy
+        (4, 8, 4, 1, 2, 4),  # two optimizer steps a rollout
+        (4, 8, 4, 3, 6, 4),
+        (4, 48, 4, 1, 1, 12),  # three rollouts a step
+        (64, 128, 8, 1, 4, 64),  # the reference document's own example
+    ],
+)
+def test_what_the_batch_sizes_mean(rollout: int, train: int, n: int, epochs: int, steps: int, prompts: int):
+    args = parsed(
+        f"--rollout_batch_size {rollout} --train_batch_size {train} --n_samples_per_prompt {n} --max_epochs {epochs}"
+    )
+    assert (optimizer_steps(args), prompts_per_step(args)) == (steps, prompts)
+    check(args)
+
+
+def test_nearest_legal_batches():
+    assert legal_train_batches(16, 12, 1) == [8, 16]
+    assert legal_train_batches(16, 20, 1) == [16, 32]
+    assert legal_train_batches(16, 3, 1) == [2, 4]
+    assert legal_train_batches(16, 16, 3) == [48]
+    assert legal_train_batches(24, 20, 4) == [12, 24]
+    assert legal_train_batches(6, 9, 4) == [12]
+    assert legal_micro_batches(16, 3, 1) == [2, 4]
+    assert legal_micro_batches(16, 32, 1) == [16]
+    assert legal_micro_batches(16, 3, 2) == [2, 4]
+    assert legal_micro_batches(12, 5, 2) == [3, 6]
+    assert legal_micro_batches(16, 3, 3) == []
+
+
+def test_more_optimizer_steps_are_a_notice_naming_k():
+    assert notices("--train_batch_size 8") == [
+        "--train_batch_size 8: each rollout of 4 x 4 = 16 samples is trained on in 2 optimizer steps; "
+        "--train_batch_size 16 is exactly on-policy"
+    ]
+    assert notices("--train_batch_size 48") == []
+
+
+WORLD = "training on {} processes is not built yet (distributed); start one process"
+
+
+def test_several_processes():
+    assert broken_rules("", 2) == [WORLD.format(2)]
+    assert broken_rules("", 3) == [
+        WORLD.format(3),
+        "--train_batch_size 16 is not divisible by --micro_train_batch_size 1 x 3 processes = 3; "
+        "nearest: --train_batch_size 48",
+        "--rollout_batch_size 4 is not divisible by 3 processes; nearest: --rollout_batch_size 3 or 6",
+    ]
+    assert broken_rules("", 8)[1:] == [
+        "--rollout_batch_size 4 is not divisible by 8 processes; nearest: --rollout_batch_size 8"
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, world, line",
+    [
+        ("--engine_tp_size 3", 8, "--engine_tp_size 3 does not divide 8 processes; use --engine_tp_size 2 or 4"),
+        ("--engine_tp_size 16", 8, "--engine_tp_size 16 does not divide 8 processes; use --engine_tp_size 8"),
+        ("--sp_size 2", 1, "--sp_size 2 does not divide 1 process; use --sp_size 1"),
+        (
+            "--engine_tp_size 2 --rollout_batch_size 6 --train_batch_size 24",
+            8,
+            "--rollout_batch_size 6 is not divisible by 4 engines of 2 processes; nearest: --rollout_batch_size 4 or 8",
+        ),
+    ],
+)
+def test_what_the_processes_are_divided_into(text: str, world: int, line: str):
+    assert line in broken_rules(text, world)
+
+
+def test_fewer_engines_and_data_parallel_ranks_than_processes():
+    """4 prompts suit 4 engines of 2 processes, and 8 samples 8 processes that share sequences in pairs."""
+    for text in ("--engine_tp_size 2 --train_batch_size 8", "--engine_tp_size 8", "--sp_size 2 --engine_tp_size 2"):
+        assert all("not built yet" in line for line in broken_rules(text, 8))
+    assert broken_rules("--train_batch_size 4", 8)[1].startswith("--train_batch_size 4 is not divisible by")
+    sp = "--train_batch_size 4 --sp_size 2 --engine_tp_size 2"
+    assert all("not built yet" in line for line in broken_rules(sp, 8))
+
+
+def test_assumed_gpus_take_the_place_of_this_machine():
+    alone, *others = broken_rules("--assume_gpus 3x80GB")
+    assert alone == WORLD.format(3).replace("start one process", "use --assume_gpus 1x80GB")
+    assert others == broken_rules("", 3)[1:]
+    assert notices("--assume_gpus 1x24.5gb") == []
