@@ -91,16 +91,16 @@ def _show(text: str) -> None:
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build import build_trainer  # imports torch
-    from lightrft.plan import plan
+    from lightrft.plan import noticed, plan
     from lightrft.preflight import check_inputs
     from lightrft.strategy.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
     with one_line(Refused):
         inputs = check_inputs(args)
-        lines = plan(args, inputs)
+        lines, more = plan(args, inputs), noticed(args, inputs)
     _tell(inputs.skipped)
-    _tell(f"notice: {notice}" for notice in inputs.notices)
+    _tell(f"notice: {notice}" for notice in (*inputs.notices, *more))
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
         _tell(lines)

@@ -13,7 +13,9 @@ from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.estimators import kl_place, no_critic
 from lightrft.args.hardware import assumed_gpus
 from lightrft.args.idle import no_target
+from lightrft.disk import Need, disk_need
 from lightrft.errors import Refused
+from lightrft.method import method, weighed
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
@@ -90,19 +92,49 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
     chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
-    rewards = " + ".join(inputs.rewards.names)
+    rewards = weighed(inputs.rewards.names, args.rewards.reward_weights)
     turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [
         f"model {model.pretrain}; {chosen}",
         f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {rewards}",
         *([inputs.first_prompt()] if args.run.dry_run else []),
         f"{turns}, {_counted(k, 'optimizer step')} each; estimator {args.algorithm.advantage_estimator}",
+        *method(args, steps),
         *_critic(args, steps),
         *_adapted(args),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
         *_memory(args),
+        *_disk(args, inputs),
     ]
+
+
+def noticed(args: Args, inputs: Inputs) -> list[str]:
+    """What the data and the disk make worth knowing; Refused under --strict_args."""
+    prompts, each = len(inputs.prompts), prompts_per_step(args)
+    found = []
+    if prompts < each:
+        found.append(
+            f"{prompts} prompt{'s' * (prompts != 1)} for steps of {each}: a step draws the same prompts about "
+            f"{each / prompts:.2g} times; use --rollout_batch_size {prompts} or less, or give more prompts"
+        )
+    if args.run.assume_gpus is None and (short := _need(args, inputs).shortage()):
+        found.append(short)
+    if found and args.run.strict_args:
+        raise Refused("\n".join(f"{line} (refused under --strict_args)" for line in found))
+    return found
+
+
+def _need(args: Args, inputs: Inputs) -> Need:
+    episode = math.ceil(len(inputs.prompts) / prompts_per_step(args))
+    half = choose_precision(args)[0].compute != "fp32"
+    return disk_need(args, total_steps(args, len(inputs.prompts)), episode, half=half)
+
+
+def _disk(args: Args, inputs: Inputs) -> Iterator[str]:
+    """Not for assumed GPUs: another machine has another disk."""
+    if args.run.assume_gpus is None:
+        yield _need(args, inputs).line()
 
 
 def _bound(args: Args) -> str:

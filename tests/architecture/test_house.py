@@ -23,6 +23,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"build"},
     {"trainer"},
     {"plan"},
+    {"method", "disk"},
     {"recipe"},
     {"evaluation", "checkpointing", "preflight", "progress", "stop"},
     {"rollouts", "rewards", "update", "sync", "track", "run_folders"},

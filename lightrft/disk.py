@@ -1,0 +1,67 @@
+"""How much the checkpoints and the final model of a run take on the disk, against what is free there."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightrft.args import Args
+from lightrft.args.estimators import no_critic
+from lightrft.models.critic import critic_args
+from lightrft.models.load import count_parameters
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one checkpoint and of the final model; `most` checkpoints stand at once, the one being written among
+    them. They stand in the folder `ckpt_path`, with `free` bytes there."""
+
+    checkpoint: float
+    model: float
+    most: int
+    folder: str
+    free: float
+
+    @property
+    def total(self) -> float:
+        return self.most * self.checkpoint + self.model
+
+    def line(self) -> str:
+        there = f"{self.free / GB:.3g} GB are free there"
+        if not self.most:
+            return f"no checkpoints; the model takes about {self.model / GB:.3g} GB, {there}"
+        kept = f"at most {max(1, self.most - 1)} of about {self.checkpoint / GB:.3g} GB"
+        more = " and one that is being written" if self.most > 1 else ""
+        return f"checkpoints in {self.folder}: {kept}{more}, the model {self.model / GB:.3g} GB; {there}"
+
+    def shortage(self) -> str | None:
+        """What to say where it does not fit."""
+        if self.total <= self.free:
+            return None
+        what = f"{self.most} checkpoint{'s' * (self.most != 1)} of about {self.checkpoint / GB:.3g} GB and the model"
+        need = f"{what} need {self.total / GB:.3g} GB, and {self.free / GB:.3g} GB are free at {self.folder}"
+        return f"{need}; lower --max_ckpt_num, save less often, or choose another --ckpt_path"
+
+
+def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
+    """Of a run of `steps` turns, an episode being `episode` of them; half: computed in 16 bits.
+
+    A checkpoint holds weights, a float32 master copy of them (DeepSpeed), and Adam's two moments, of policy and critic.
+    """
+    c, adam = args.checkpoint, 8 * (args.training.optimizer == "adamw")
+    policy = count_parameters(args.model)
+    trained = policy + (count_parameters(critic_args(args.model)) if no_critic(args) is None else 0)
+    each = (4 if args.distributed.fsdp else (2 if half else 4) + 4) + adam
+    model = policy * (2 if half else 4)
+    intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
+    written = sum(steps // every for every in intervals if every)
+    most = min(written, c.max_ckpt_num + 1)
+    return Need(trained * each + c.save_hf_ckpt * model, model, most, c.ckpt_path, _free(Path(c.ckpt_path)))
+
+
+def _free(folder: Path) -> float:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(there).free

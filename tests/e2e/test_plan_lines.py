@@ -1,0 +1,38 @@
+"""What the plan foretells of the disk is there afterwards; what it notices of few prompts and of a small disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from runs import train
+
+from lightrft import disk
+
+
+@pytest.mark.parametrize("strategy", ["", "--fsdp", "--save_hf_ckpt --advantage_estimator gae"])
+def test_a_checkpoint_takes_what_was_foretold(here: Path, strategy: str, monkeypatch: pytest.MonkeyPatch):
+    seen, real = [], disk.disk_need
+    monkeypatch.setattr("lightrft.plan.disk_need", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+    ended = train(f"--max_steps 1 --save_steps 1 --save_path out {strategy}")
+    assert ended.code == 0 and seen[0].line() in ended.out, ended.err
+    taken = sum(path.stat().st_size for path in (here / "out/checkpoints/step_000001").rglob("*") if path.is_file())
+    assert 0.9 < taken / seen[0].checkpoint < 1.1
+    assert (here / "out" / "model.safetensors").stat().st_size == pytest.approx(seen[0].model, rel=0.05)
+
+
+def test_notices_of_few_prompts_and_a_small_disk(here: Path, monkeypatch: pytest.MonkeyPatch):
+    few = "--max_samples 3 --max_steps 1 --save_path out --dry_run"
+    line = (
+        "3 prompts for steps of 4: a step draws the same prompts about 1.3 times; use --rollout_batch_size 3 or less, "
+    )
+    assert f"notice: {line}or give more prompts\n" in train(few).out
+    assert "notice: 3 prompts" not in train(f"{few} --max_samples 4").out
+    refused = train(f"{few} --actor_learning_rate 1e-4 --strict_args")
+    assert refused.code == 2 and refused.problems == [
+        f"error: {line}or give more prompts (refused under --strict_args)"
+    ]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert " need 0.00" in train(f"{few} --max_samples 8 --quiet").out
