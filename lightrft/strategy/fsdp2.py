@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,22 @@ from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer
 COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
 
 
-def _blocks(model: PreTrainedModel) -> list[nn.Module]:
-    """The repeated layers that the model itself declares unsplittable; each is sharded on its own."""
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """What is sharded on its own, inner ones first: the layers that the model declares, or else its repeated ones."""
     names = set(getattr(model, "_no_split_modules", None) or [])
-    return [module for module in model.modules() if type(module).__name__ in names]
+    declared = [module for module in model.modules() if type(module).__name__ in names]
+    return declared[::-1] or _repeated(model)
+
+
+def _repeated(model: nn.Module) -> list[nn.Module]:
+    """The largest list of several modules of one class."""
+    lists = [list(module) for module in model.modules() if isinstance(module, (nn.ModuleList, nn.Sequential))]
+    alike = [blocks for blocks in lists if len(blocks) > 1 and len({type(block) for block in blocks}) == 1]
+    found = max(alike, key=lambda blocks: sum(p.numel() for block in blocks for p in block.parameters()), default=[])
+    if not found:
+        what = f"--fsdp: {type(model).__name__} has no repeated layers, so it is gathered whole for every pass"
+        print(f"warning: {what}", file=sys.stderr, flush=True)
+    return found
 
 
 def _parts(handle: Handle) -> list[FSDPModule]:
