@@ -14,9 +14,19 @@ from lightrft.track.step_files import set_aside, write_whole
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The whole lines of a metrics file, in their order; what a kill or a power cut left of others is left out."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-    rows = [_row(line) for line in lines if line.endswith(b"\n")]
-    return [row for row in rows if row is not None]
+    return read_on(path, 0)[0]
+
+
+def read_on(path: Path, start: int) -> tuple[list[dict[str, float]], int]:
+    """The whole lines from byte `start` on, and the byte after them."""
+    if not path.is_file():
+        return [], start
+    with path.open("rb") as file:
+        file.seek(start)
+        found = file.read()
+    whole = found[: found.rfind(b"\n") + 1]
+    rows = [_row(line) for line in whole.split(b"\n")]
+    return [row for row in rows if row is not None], start + len(whole)
 
 
 def _row(line: bytes) -> dict[str, float] | None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.track.base import Logger
-from lightrft.track.metrics_file import read_metrics
+from lightrft.track.metrics_file import read_on
 from lightrft.track.step_files import take_back, write_whole
 from lightrft.types import Batch, Rollout
 
 PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
+DRAWN = ("step", *(name for name, _ in PANELS), "eval/accuracy", "eval/ci_low", "eval/ci_high")
 
 
 class Plots(Logger):
@@ -28,6 +29,8 @@ class Plots(Logger):
         folder.mkdir(parents=True, exist_ok=True)
         take_back(folder, resumed)
         self._folder, self._metrics, self._every, self._before = folder, metrics, every, before
+        self._rows: list[dict[str, float]] = []
+        self._read = 0  # bytes of `metrics`
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         if step % self._every == 0:
@@ -46,21 +49,22 @@ class Plots(Logger):
         self._curves()
 
     def _curves(self) -> None:
-        rows = read_metrics(self._metrics)
-        if not rows:
+        new, self._read = read_on(self._metrics, self._read)
+        self._rows += [{name: row[name] for name in DRAWN if name in row} for row in new]
+        if not self._rows:
             return
         figure, axes = _figure(len(PANELS))
         for axis, (name, title) in zip(axes, PANELS, strict=True):
-            found = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            found = [(row["step"], row[name]) for row in self._rows if row.get(name) is not None]
             axis.plot([step for step, _ in found], [value for _, value in found], linewidth=1)
             axis.set(title=title, xlabel="step")
-        self._evaluations(axes[0], rows)
+        self._evaluations(axes[0])
         self._save(figure, "curves.png")
 
-    def _evaluations(self, axis: Any, rows: Sequence[Mapping[str, float]]) -> None:
+    def _evaluations(self, axis: Any) -> None:
         before = self._before() or {}
         first = [{"step": 0, **{f"eval/{name}": value for name, value in before.items()}}] if before else []
-        found = [row for row in [*first, *rows] if row.get("eval/accuracy") is not None]
+        found = [row for row in [*first, *self._rows] if row.get("eval/accuracy") is not None]
         if not found:
             return
         middle = [row["eval/accuracy"] for row in found]

@@ -20,6 +20,7 @@ PACKAGES = (
     *("datasets", "pyarrow", "reasoning-gym", "math-verify", "tensorboard", "wandb"),
 )
 PIECE = 1 << 20
+SMALL, IN_ALL = 64 << 20, 1 << 30  # bytes: of a file whose contents are hashed, and of all such in a folder
 SHOWN_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "NCCL_DEBUG",
@@ -55,14 +56,17 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def hashes(paths: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of each file, and of each folder's names and contents; what is neither (a hub name) is left out."""
+    """A SHA-256 for each file and folder; what is neither (a hub name) is left out."""
     found = ((name, Path(name)) for name in paths)
     return {name: _folder_hash(path) if path.is_dir() else _file_hash(path) for name, path in found if path.exists()}
 
 
-def _file_hash(path: Path) -> str:
-    """In pieces: a file of data may be larger than the memory."""
-    found = hashlib.sha256()
+def _file_hash(path: Path, room: int = SMALL) -> str:
+    """Of the contents of a file of at most `room` bytes; of a larger one's size and time, which takes no time."""
+    found, facts = hashlib.sha256(), path.stat()
+    if facts.st_size > room:
+        found.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+        return found.hexdigest()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             found.update(piece)
@@ -71,9 +75,12 @@ def _file_hash(path: Path) -> str:
 
 def _folder_hash(folder: Path) -> str:
     """Of the sorted lines `<hash of the file>  <its path inside the folder>`, as `sha256sum` would print them."""
-    inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = "".join(f"{_file_hash(folder / name)}  {name}\n" for name in inside)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    found, left = hashlib.sha256(), IN_ALL
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
+        size, room = (folder / name).stat().st_size, min(SMALL, left)
+        left -= size if size <= room else 0
+        found.update(f"{_file_hash(folder / name, room)}  {name}\n".encode())
+    return found.hexdigest()
 
 
 def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+from lightrft.track import run_record
 from lightrft.track.run_record import PACKAGES, differences, hashes, make_record, write_json
 
 SHA_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2's example
@@ -87,6 +90,34 @@ def test_a_large_file_is_hashed_in_pieces(tmp_path):
     tracemalloc.stop()
     assert peak < 4 << 20
     assert found == hashlib.sha256(bytes(1 << 26)).hexdigest()
+
+
+def test_contents_are_read_of_small_files_and_of_few(tmp_path, monkeypatch):
+    """Else of names, sizes and times alone, which show a change as well."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, size in (("a", 4), ("b", 9), ("c", 4), ("d", 4)):
+        (folder / name).write_bytes(bytes(size))
+    read = []
+    monkeypatch.setattr(run_record, "SMALL", 8)
+    monkeypatch.setattr(run_record, "IN_ALL", 8)
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *how, **more: read.append(self.name) or real(self, *how, **more))
+    found = [hashes([str(folder)])[str(folder)]]
+    assert read == ["a", "c"], "b is large, and with d there would be too much"
+    for name in ("b", "d"):
+        os.utime(folder / name, (1, 1))
+        found.append(hashes([str(folder)])[str(folder)])
+        (folder / name).write_bytes(bytes(10))
+        found.append(hashes([str(folder)])[str(folder)])
+    assert len(set(found)) == 5
+
+
+def test_a_file_that_is_too_large_to_read_goes_by_size_and_time(tmp_path):
+    path = tmp_path / "huge.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole of 1 TB
+    assert len(hashes([str(path)])[str(path)]) == 64
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
