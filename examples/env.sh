@@ -1,4 +1,4 @@
-# Sourced, not run: makes or reuses .venv in the repository root, puts it first on PATH, and goes to that root.
+# Sourced, not run: makes or reuses .venv in the repository root and puts it first on PATH. LIGHTRFT_ROOT is that root.
 #
 #   PYTHON                 the Python (3.10 to 3.13) to make .venv from; default: the first that is found
 #   LIGHTRFT_TORCH_INDEX   package index for torch, e.g. the index of CPU wheels of the PyTorch project: without it,
@@ -9,7 +9,7 @@
 
 LIGHTRFT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 LIGHTRFT_TORCH="torch==2.13.0"
-cd "$LIGHTRFT_ROOT" || return 1
+LIGHTRFT_VENV="$LIGHTRFT_ROOT/.venv"
 
 _fail() {
     echo "env: $*" >&2
@@ -45,42 +45,42 @@ _make_venv() {
     base="$(_find_python)" || return 1
     if _has_torch "$base"; then
         echo "env: making .venv, reusing the torch of $base"
-        "$base" -m venv --system-site-packages .venv || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
+        "$base" -m venv --system-site-packages "$LIGHTRFT_VENV" || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
         # A venv made from inside another venv sees the system's packages but not that venv's.
-        if ! _has_torch .venv/bin/python; then
+        if ! _has_torch "$LIGHTRFT_VENV/bin/python"; then
             "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-                >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_base.pth"
+                >"$("$LIGHTRFT_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_base.pth"
         fi
     else
         echo "env: making .venv"
-        "$base" -m venv .venv || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
+        "$base" -m venv "$LIGHTRFT_VENV" || { _fail "$base cannot make a venv (python3-venv missing?)"; return 1; }
     fi
 }
 
 _install() {
-    local pip=(.venv/bin/python -m pip install -qq --disable-pip-version-check)
-    if ! _has_torch .venv/bin/python; then
+    local pip=("$LIGHTRFT_VENV/bin/python" -m pip install -qq --disable-pip-version-check)
+    if ! _has_torch "$LIGHTRFT_VENV/bin/python"; then
         echo "env: installing $LIGHTRFT_TORCH"
         "${pip[@]}" "$LIGHTRFT_TORCH" ${LIGHTRFT_TORCH_INDEX:+--index-url "$LIGHTRFT_TORCH_INDEX"} ||
             { _fail "torch could not be installed; another index: LIGHTRFT_TORCH_INDEX=URL"; return 1; }
     fi
     echo "env: installing lightrft and its requirements"
-    "${pip[@]}" --editable ".[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
+    "${pip[@]}" --editable "$LIGHTRFT_ROOT[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
 }
 
 # What .venv was installed from; it holds the folder too, since a moved venv is a broken one.
 _fingerprint() {
-    { echo "$LIGHTRFT_ROOT"; cat setup.py pyproject.toml; } | cksum
+    { echo "$LIGHTRFT_ROOT"; cat "$LIGHTRFT_ROOT/setup.py" "$LIGHTRFT_ROOT/pyproject.toml"; } | cksum
 }
 
 _ensure() {
-    local stamp=".venv/lightrft-installed" wanted
+    local stamp="$LIGHTRFT_VENV/lightrft-installed" wanted
     wanted="$(_fingerprint)"
-    if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    if [ -x "$LIGHTRFT_VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return 0
     fi
     rm -f "$stamp"
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! "$LIGHTRFT_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         _make_venv || return 1
     fi
     _install || return 1
@@ -98,7 +98,8 @@ fresh_folder() {
 }
 
 _ensure || return 1
-export VIRTUAL_ENV="$LIGHTRFT_ROOT/.venv" PATH="$LIGHTRFT_ROOT/.venv/bin:$PATH"
-unset PYTHONHOME
+export VIRTUAL_ENV="$LIGHTRFT_VENV" PATH="$LIGHTRFT_VENV/bin:$PATH"
+unset PYTHONHOME LIGHTRFT_VENV
+unset -f _fail _is_supported _find_python _has_torch _make_venv _install _fingerprint _ensure
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # torch's default wastes whole cores where threads contend
-export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" TOKENIZERS_PARALLELISM=false
+export TOKENIZERS_PARALLELISM=false

@@ -3,6 +3,8 @@
 # What the first learns and the second does not comes from the rewards.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh" || exit 1
+cd "$LIGHTRFT_ROOT"
+export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # nothing here comes from a hub
 
 out="$(fresh_folder outputs/quickstart_control)"
 recipe=(--config examples/quickstart.yaml "$@")

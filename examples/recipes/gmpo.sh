@@ -5,6 +5,7 @@
 # of its line; the rest is the algorithm.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+cd "$LIGHTRFT_ROOT"
 
 start="outputs/tiny_start"
 [ -d "$start/model" ] || python examples/tiny_addition.py --out "$start" # 7B:

@@ -22,6 +22,7 @@ SEVEN_B = re.compile(r"^( *).*# 7B: *(.*)$", flags=re.MULTILINE)
 DEADLINE_S = 120
 # What env.sh makes, without its installing: the interpreter of this test, and a torchrun that says what it was given.
 ENVIRONMENT = """
+LIGHTRFT_ROOT=.
 fresh_folder() {{ echo "$1"; }}
 python() {{ {python} "$@"; }}
 torchrun() {{ printf '%s\\n' "$@"; }}
