@@ -60,7 +60,7 @@ def _clips(args: Args, estimator: Estimator) -> str:
         return "ratio exactly 1, so no clip acts"
     whose = "response's" if estimator.per_row else "token's"
     dual = f", {a.dual_clip:g} where the advantage is negative" if a.dual_clip is not None else ""
-    return f"a {whose} ratio clipped to 1 - {a.clip_range:g} and 1 + {a.clip_range_higher:g}{dual}"
+    return f"clips of a {whose} ratio {a.clip_range:g} below and {a.clip_range_higher:g} above{dual}"
 
 
 def _reduced(args: Args, estimator: Estimator) -> str:

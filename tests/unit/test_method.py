@@ -45,9 +45,10 @@ def test_the_defaults_of_grpo():
          "0.001 x drift from the old policy in the loss, adapted to 0.01, and 0.001 x KL to the reference (k3) in the "
          "loss"),
         ("--advantage_estimator cpgd --init_kl_coef 0", 1, "no drift term: --init_kl_coef is 0"),
-        ("--max_epochs 2 --dual_clip 3", 2, f"a token's ratio clipped to 1 - 0.2 and 1 + 0.3, 3 where the advantage is "
-         f"negative; {USUAL}"),
-        ("--advantage_estimator gspo --max_epochs 2", 2, f"a response's ratio clipped to 1 - 0.0003 and 1 + 0.0004; "
+        ("--max_epochs 2 --dual_clip 3", 2,
+         f"clips of a token's ratio 0.2 below and 0.3 above, 3 where the advantage is negative; {USUAL}"),
+        ("--advantage_estimator gspo --max_epochs 2", 2,
+         f"clips of a response's ratio 0.0003 below and 0.0004 above; "
          f"{USUAL}"),
         ("--advantage_estimator reinforce --is_correction off --entropy_coef 0.01", 2,
          f"{ON_POLICY}; loss reduced by token-mean, advantages whitened, entropy bonus 0.01"),

@@ -86,7 +86,7 @@ class DataArgs:
     )
     label_key: str = arg(
         LABEL,
-        "Column of the reference answer.",
+        "Column of the reference answer; verl's reward_model.ground_truth comes before the default one.",
         matters=_reference_key_decides,
         witness=Witness("--label_key other", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
@@ -112,7 +112,7 @@ class DataArgs:
     source_key: str | None = arg(
         None,
         "Column that names where a row comes from; needed in every row.",
-        unset="source, else data_source, else the file's name",
+        unset="data_source, else source, else the file's name without its ending",
         matters=_no_rows,
         witness=Witness(
             "--source_key where",

@@ -12,11 +12,14 @@ import pytest
 from command_lines import parsed, refusal
 
 from lightrft.args import check, parse
+from lightrft.args.command_line import build_parser
 from lightrft.args.docs import page
+from lightrft.args.estimators import estimator_aggregation, estimator_defaults, estimator_kl, estimator_names
 from lightrft.args.surface import FLAGS
 from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
 
 ROOT = Path(__file__).parents[3]
+REAL = ROOT / "lightrft" / "algorithms" / "estimators"
 
 MATH = """
     # Model
@@ -157,3 +160,55 @@ def test_the_page_names_every_flag_and_what_is_refused():
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `--{flag.name}`")]
         assert flag.record.help in row
         assert (f"*Not built yet ({flag.record.unbuilt}).*" in row) == (flag.name in UNBUILT)
+
+
+PRECEDENCE = ["Command line", "YAML (--config)", "preset of --mode", "the estimator's defaults", "those shown here."]
+IN_WORDS = {"command line": 0, "--config files (a later file wins)": 1, "preset of --mode": 2}
+
+
+def rows_of(page: str, *flags: str) -> list[str]:
+    """The second cells of a page's table rows that begin with these flags."""
+    start = f"| {', '.join(f'`--{flag}`' for flag in flags)} | "
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [
+        line.removeprefix(start).split(" | ")[0].removesuffix(" |")
+        for line in text.splitlines()
+        if line.startswith(start)
+    ]
+
+
+def test_pages_and_help_agree_on_which_source_wins():
+    assert build_parser().epilog.split(" > ") == PRECEDENCE
+    (line,) = [
+        line
+        for line in (ROOT / "docs/configuration.md").read_text().splitlines()
+        if line.startswith("    command line")
+    ]
+    told = [part.strip() for part in line.split("  >  ")]
+    assert [IN_WORDS.get(part, part) for part in told] == [0, 1, 2, "the estimator's defaults", "defaults"]
+
+
+@pytest.mark.parametrize("flag", ["source_key", "input_key"])
+def test_pages_and_help_agree_on_the_columns(flag: str):
+    record = FLAGS[flag].record
+    (cell,) = rows_of("data.md", flag)
+    assert cell.replace("`", "") == (record.unset or record.default)
+
+
+def test_the_page_of_algorithms_has_the_estimators_defaults():
+    text = (ROOT / "docs/algorithms.md").read_text(encoding="utf-8")
+    for name in estimator_names(REAL):
+        section = re.search(rf"^## {name}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+        assert section, name
+        own = estimator_defaults(name, REAL)
+        found = re.search(r"`--clip_range`, `--clip_range_higher` \| ([\d.e-]+), ([\d.e-]+)", section[1])
+        if found:
+            clips = [own.get(flag, FLAGS[flag].record.default) for flag in ("clip_range", "clip_range_higher")]
+            assert [float(found[1]), float(found[2])] == clips, name
+        reduced = re.search(r"`--loss_agg_mode` \| `([\w-]+)`", section[1])
+        assert reduced is None or reduced[1] == estimator_aggregation(name, REAL), name
+        place = re.search(r"`--kl_estimator`, `--init_kl_coef` \| (k\d) in the (\w+)", section[1])
+        if place:
+            assert place.groups() == {"loss": ("k3", "loss"), "reward": ("k1", "reward")}[estimator_kl(name, REAL)], (
+                name
+            )
