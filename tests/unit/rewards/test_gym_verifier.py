@@ -99,6 +99,13 @@ def test_a_verifier_that_outlives_its_limit_is_named_and_the_next_answer_is_judg
     assert found["none"] in (0.0, 0.01)
 
 
+def test_an_invalid_sample_blames_the_verifier_of_its_task(rollout, monkeypatch, hasty):
+    monkeypatch.setattr(gym_verifier, "sandbox", lambda module: hasty)
+    known = {"source": "reasoning_gym:n_queens", "columns": {"entry": entry_of("n_queens")}}
+    [reward] = RuleReward("reasoning_gym").score([rollout("9**9**9**9", **known)])
+    assert reward.error == "the verifier of n_queens took more than 0.3 s of processor time"
+
+
 @pytest.mark.slow
 def test_no_task_outlives_its_limit(tmp_path):
     with made(2.0) as child:
