@@ -22,7 +22,7 @@ def own_module(path: str, label: str) -> ModuleType:
 
     Raises Refused, which begins with `label`, where the file is not there or fails, naming its line.
     """
-    file = Path(path).expanduser().resolve()
+    file = Path(path).resolve()
     if not file.is_file():
         raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
     # known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module

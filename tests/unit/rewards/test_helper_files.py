@@ -105,9 +105,3 @@ def test_a_helper_that_fails_or_is_missing_is_one_line(tmp_path, rollout):
     with pytest.raises(Refused, match=failed + r"ModuleNotFoundError: No module named 'helper' \(line 1\)$"):
         FunctionReward(f"{tmp_path}/my.py:score", set())
     assert "helper" not in sys.modules
-
-
-def test_the_home_folder_is_expanded(tmp_path, monkeypatch, rollout):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write(tmp_path, my="def score(responses): return [1.0]\n")
-    assert total(rollout, "~/my.py:score") == 1.0
