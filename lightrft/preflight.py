@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -64,14 +65,14 @@ def check_inputs(args: Args) -> Inputs:
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, tokenizer, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
-    notices = _noticed(args, tokenizer)
+    notices = _noticed(args, tokenizer, [*rows.notices, *held_out_rows.notices])
     return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
 
 
-def _noticed(args: Args, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _noticed(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
     """What the user should know and may go on with; refused under --strict_args."""
     templated = bool(tokenizer.chat_template) and args.data.apply_chat_template is not False
-    found = dead_ends(args.model, tokenizer, args.sampling.stop, templated)
+    found = list(dict.fromkeys([*dead_ends(args.model, tokenizer, args.sampling.stop, templated), *of_data]))
     if found and args.run.strict_args:
         raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in found))
     return found

@@ -31,6 +31,7 @@ class BadRows:
     skip: bool = False
     read: int = 0  # rows looked at, good and bad
     faults: list[_Fault] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)  # of good rows: what is done with them that one might not expect
 
     def add(self, origin: int, where: str, reason: str) -> None:
         self.faults.append(_Fault(origin, where, reason))
@@ -53,7 +54,10 @@ class BadRows:
         if not self.faults:
             return []
         first, count = self.faults[0], len(self.faults)
-        return [f"skipped {count} of {self.read} rows of {self.flag} (first: {first.where}: {first.reason})"]
+        return [
+            f"skipped {count} of {self.read} rows of {self.flag} (first: {first.where}: {first.reason})",
+            *self.notices,
+        ]
 
 
 def origins(prompts: Collection[Prompt]) -> set[int]:

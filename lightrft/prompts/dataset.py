@@ -15,9 +15,10 @@ from lightrft.args.groups.data import GENERATED, LABEL
 from lightrft.errors import Refused
 from lightrft.prompts import gym
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
+from lightrft.prompts.chats import Messages
 from lightrft.prompts.hf_datasets import NAME, dataset_rows, source_name
 from lightrft.prompts.readers import READERS, Rows
-from lightrft.prompts.rows import Messages, prompt_of
+from lightrft.prompts.rows import prompt_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:

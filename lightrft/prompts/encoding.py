@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
+from lightrft.prompts.remarks import remarks
 from lightrft.prompts.tags import opening_of, special_tags
+from lightrft.prompts.template import Template, is_whole, look_at, options_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ def encode_prompts(
     truncated: a prompt of more than `prompt_max_len` tokens, or of none, is a bad row. Raises `Refused`.
     """
     bad = bad or BadRows(flag)
-    encoded = list(_encoded(prompts, tokenizer, _use_template(tokenizer, apply_chat_template), bad))
+    template = look_at(tokenizer) if _use_template(tokenizer, apply_chat_template) else None
+    writer = _Writer(tokenizer, template, knows_whole=apply_chat_template is None)
+    encoded = list(_encoded(prompts, writer, bad))
+    bad.notices += remarks(encoded, tokenizer, template, knows_whole=writer.knows_whole)
     if not bad.skip:
         _check_lengths(encoded, prompt_max_len, bad.flag)
     kept = [prompt for prompt in encoded if len(prompt.token_ids) <= prompt_max_len]
@@ -73,12 +79,10 @@ def _use_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None) -> bo
     return has_template if wanted is None else wanted
 
 
-def _encoded(
-    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, templated: bool, bad: BadRows
-) -> Iterator[Prompt]:
+def _encoded(prompts: Sequence[Prompt], writer: _Writer, bad: BadRows) -> Iterator[Prompt]:
     for start in range(0, len(prompts), TOGETHER):
         part = prompts[start : start + TOGETHER]
-        for prompt, ids in zip(part, _ids_of(part, tokenizer, templated), strict=True):
+        for prompt, ids in zip(part, writer.ids_of(part), strict=True):
             if isinstance(ids, BadRow):
                 bad.add(prompt.origin, _place(prompt), str(ids))
             elif not ids:
@@ -86,44 +90,62 @@ def _encoded(
             else:
                 last = prompt.messages[-1]
                 begun = last["content"] if last["role"] == "assistant" else None
-                yield replace(prompt, token_ids=tuple(ids), opening=opening_of(tokenizer, ids, begun))
+                yield replace(prompt, token_ids=tuple(ids), opening=opening_of(writer.tokenizer, ids, begun))
 
 
-def _ids_of(
-    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, templated: bool
-) -> Sequence[Sequence[int] | BadRow]:
-    try:
-        if len(prompts) == 1 or not (templated and any(map(_options, prompts))):  # one call has one set of options
-            return (_from_template if templated else _from_text)(prompts, tokenizer)
-    except Exception as error:  # templates raise what their authors chose, such as "System role not supported"
-        if len(prompts) == 1:
-            who, reason = "chat template" if templated else "tokenizer", " ".join(str(error).split())
-            return [BadRow(f"the {who} refuses these messages: {reason[:200]}")]
-    return [ids for prompt in prompts for ids in _ids_of([prompt], tokenizer, templated)]
+@dataclass(frozen=True)
+class _Writer:
+    """template: what prompts are put into, None for none; knows_whole: but for texts that are in it already."""
 
+    tokenizer: PreTrainedTokenizerBase
+    template: Template | None
+    knows_whole: bool
 
-def _from_text(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> Any:
-    return tokenizer(["\n".join(message["content"] for message in prompt.messages) for prompt in prompts])["input_ids"]
+    def ids_of(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | BadRow]:
+        """One call for all of them where they can share it; where one is at fault, or has its own way, one by one."""
+        with suppress(Exception):
+            if len(prompts) > 1 and not any(map(self._goes_alone, prompts)):
+                return self._written(prompts)
+        return [self._ids_of_one(prompt) for prompt in prompts]
 
+    def _goes_alone(self, prompt: Prompt) -> bool:
+        return self.template is not None and (bool(options_of(prompt)) or self._is_whole(prompt))
 
-def _from_template(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Tokenised by the template's own call: it adds no special tokens, so a BOS in the template stays single."""
-    chats = [[dict(message) for message in prompt.messages] for prompt in prompts]
-    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **_options(prompts[0])}
-    made: Any = tokenizer.apply_chat_template(chats, **options)
-    return made["input_ids"]
+    def _is_whole(self, prompt: Prompt) -> bool:
+        return self.knows_whole and self.template is not None and is_whole(prompt, self.template)
 
+    def _ids_of_one(self, prompt: Prompt) -> Sequence[int] | BadRow:
+        try:
+            return self._written([prompt])[0]
+        except BadRow as fault:
+            return fault
+        except Exception as error:  # templates raise what their authors chose, such as "System role not supported"
+            who, reason = "chat template" if self.template else "tokenizer", " ".join(str(error).split())
+            return BadRow(f"the {who} refuses these messages: {reason[:200]}")
 
-def _options(prompt: Prompt) -> dict[str, Any]:
-    """What TRL's rows tell the template: a beginning of the answer is gone on with; tools; options of the template."""
-    if not prompt.conversational:
-        return {}
-    options = dict(prompt.columns.get("chat_template_kwargs") or {})
-    if prompt.columns.get("tools"):
-        options["tools"] = prompt.columns["tools"]
-    if prompt.messages[-1]["role"] == "assistant":
-        options |= {"add_generation_prompt": False, "continue_final_message": True}
-    return options
+    def _written(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+        way = self._as_it_is if self._is_whole(prompts[0]) else self._in_template if self.template else self._as_text
+        bos = self.tokenizer.bos_token_id  # a text may hold the one that is added
+        return [ids[1:] if bos is not None and list(ids[:2]) == [bos, bos] else ids for ids in way(prompts)]
+
+    def _as_text(self, prompts: Sequence[Prompt]) -> Any:
+        texts = ["\n".join(message["content"] for message in prompt.messages) for prompt in prompts]
+        return self.tokenizer(texts)["input_ids"]
+
+    def _as_it_is(self, prompts: Sequence[Prompt]) -> Any:
+        """With the BOS that the template would have written, if the text has none."""
+        made: Any = self.tokenizer([prompt.messages[0]["content"] for prompt in prompts], add_special_tokens=False)
+        template = self.template or Template()
+        writes_bos = template.bos and template.before.startswith(template.bos)
+        first = [self.tokenizer.bos_token_id] if writes_bos else []
+        return [ids if ids[:1] == first else [*first, *ids] for ids in made["input_ids"]]
+
+    def _in_template(self, prompts: Sequence[Prompt]) -> Any:
+        """Tokenised by the template's own call: it adds no special tokens, so a BOS in the template stays single."""
+        chats = [[dict(message) for message in prompt.messages] for prompt in prompts]
+        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **options_of(prompts[0])}
+        made: Any = self.tokenizer.apply_chat_template(chats, **options)
+        return made["input_ids"]
 
 
 def _check_lengths(prompts: Sequence[Prompt], limit: int, flag: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.errors import Refused
-from lightrft.prompts.readers import Rows, without_gaps
+from lightrft.prompts.readers import Rows
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")  # org/name or org/name:config
 SAVED = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk leaves, for a Dataset and a DatasetDict
@@ -24,8 +24,8 @@ def dataset_rows(spec: str, split: str, label: str) -> Rows:
             flag = "--eval_split" if label.startswith("--eval") else "--prompt_split"
             raise Refused(f"{label}: no split '{split}'; there is {', '.join(dataset)}, chosen by {flag}")
         dataset, place = dataset[split], f"{spec}[{split}]"
-    for number, row in enumerate(dataset, 1):
-        yield f"{place} row {number}", without_gaps(row)
+    for number, row in enumerate(dataset.with_format(None), 1):  # a saved format would give arrays where lists were
+        yield f"{place} row {number}", row
 
 
 def source_name(spec: str) -> str:

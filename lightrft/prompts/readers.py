@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ from lightrft.prompts.bad_rows import BadRow
 Rows = Iterator[tuple[str, Any]]
 BATCH = 4096  # rows of a table that are Python objects at a time
 LONGEST_CELL = 1 << 30  # characters; Python's own limit is 2^17, which a long document passes
-DECODER = json.JSONDecoder()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a key stand twice, and every library takes another one of the two."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadRow(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice; keep one of them")
+    return found
+
+
+DECODER, STRICT = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=_once)
 
 
 def jsonl_rows(spec: str, label: str) -> Rows:
@@ -31,7 +42,9 @@ def jsonl_rows(spec: str, label: str) -> Rows:
 
 def _decoded(line: str) -> Any:
     try:
-        return json.loads(line.strip())  # else a missing brace is reported on a line of its own
+        return STRICT.decode(line.strip())  # else a missing brace is reported on a line of its own
+    except BadRow as fault:
+        return fault
     except json.JSONDecodeError as error:
         return BadRow(f"invalid JSON ({error.msg}, column {error.colno})")
     except RecursionError:
@@ -50,9 +63,9 @@ def json_rows(spec: str, label: str) -> Rows:
     while text[at := _next(text, at)] != "]":
         line += text.count("\n", counted, at)
         counted = at
-        row, at = DECODER.raw_decode(text, at)
-        yield f"{spec}:{line}", row
-        at = _next(text, at)
+        end = DECODER.raw_decode(text, at)[1]
+        yield f"{spec}:{line}", _decoded(text[at:end])
+        at = _next(text, end)
         at += text[at] == ","
 
 
@@ -136,22 +149,9 @@ def parquet_rows(spec: str, label: str) -> Rows:
         with _readable(label), parquet.ParquetFile(spec) as file:
             rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
             for number, row in enumerate(rows, 1):
-                yield f"{spec} row {number}", without_gaps(row)
+                yield f"{spec} row {number}", row
     except pyarrow.ArrowException as error:
         raise Refused(f"{label}: cannot be read as parquet ({' '.join(str(error).split())})") from None
-
-
-def without_gaps(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A table gives every message of a chat the keys that any of them has; those that one did not have are None."""
-    return {key: _whole_messages(value) if _is_chat(value) else value for key, value in row.items()}
-
-
-def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "role" in item for item in value)
-
-
-def _whole_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
 
 
 @contextmanager

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.args.groups.data import LABEL
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.chats import Messages, messages_of, without_gaps
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
     from lightrft.args.groups.data import DataArgs
-
-Messages = tuple[Mapping[str, Any], ...]
-ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> Prompt:
@@ -22,15 +20,18 @@ def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> P
         raise row
     if not isinstance(row, dict):
         raise BadRow(f'the row is a {type(row).__name__}; a JSON object such as {{"prompt": "..."}} works')
+    _check_texts(row, "")
+    row = {key: without_gaps(value) for key, value in row.items()}
+    messages, conversational = _messages(row, data.input_key)
     return Prompt(
         id="",
-        messages=_messages(row, data.input_key),
+        messages=messages,
         reference=_reference(row, data),
         source=_source(row, stem, data),
         columns={key: value for key, value in row.items() if key != data.input_key},
         where=where,
         origin=origin,
-        conversational=not isinstance(row[data.input_key], str),
+        conversational=conversational,
     )
 
 
@@ -56,49 +57,24 @@ def _required(row: Mapping[str, Any], key: str, flag: str) -> Any:
     return row[key]
 
 
-def _messages(row: Mapping[str, Any], key: str) -> Messages:
+def _messages(row: Mapping[str, Any], key: str) -> tuple[Messages, bool]:
     if key not in row:
         raise BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; name the prompt's with --input_key")
-    value = row[key]
-    if value is None or (isinstance(value, str) and not value.strip()):
-        raise BadRow(f"'{key}' is {'empty' if value is None else 'an empty text'}")
-    if isinstance(value, str):
-        return ({"role": "user", "content": value},)
-    if not isinstance(value, list):
-        raise BadRow(f"'{key}' is of type {type(value).__name__}; a text or a list of chat messages works")
-    return _chat(value, key)
+    return messages_of(row[key], key)
 
 
-def _chat(value: list[Any], key: str) -> Messages:
-    messages = tuple(_message(message, f"'{key}'[{index}]") for index, message in enumerate(value))
-    roles = [message["role"] for message in messages]
-    there = f"roles there: {', '.join(roles) or 'none'}"
-    if "user" not in roles:
-        raise BadRow(f"'{key}' has no user turn ({there})")
-    if unknown := [role for role in roles if role not in ROLES]:
-        raise BadRow(f"'{key}' has a turn of role {unknown[0]!r}; {', '.join(ROLES)} work")
-    if roles[-1] == "system":
-        raise BadRow(f"'{key}' ends in a system turn ({there}); a user turn asks for an answer")
-    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
-        raise BadRow(f"'{key}' has no user turn with text")
-    return messages
-
-
-def _message(message: Any, place: str) -> Mapping[str, Any]:
-    if isinstance(message, dict) and isinstance(message.get("role"), str):
-        content = message.get("content")
-        if isinstance(content, str):
-            return message
-        if isinstance(content, list):
-            return {**message, "content": "".join(_text(part, place) for part in content)}
-    raise BadRow(f'{place} is not of the form {{"role": "user", "content": "..."}}')
-
-
-def _text(part: Any, place: str) -> str:
-    """The text of one part of a message's content, as in `[{"type": "text", "text": "..."}]`."""
-    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-    if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    if kind in ("image", "image_url", "video", "audio"):
-        raise BadRow(f"{place} holds a part of type {kind}, which is not built yet; parts of type text work")
-    raise BadRow(f'{place} holds a part of type {kind}; {{"type": "text", "text": "..."}} works')
+def _check_texts(value: Any, place: str) -> None:
+    """JSON can name half a character, such as \\ud800, which no encoding of text has."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_texts(key, place or f"a key {key!r}")
+            _check_texts(item, place or f"'{key}'")
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(item, place)
+    elif isinstance(value, str):
+        half = (
+            next((letter for letter in value if "\ud800" <= letter <= "\udfff"), None) if not value.isascii() else None
+        )
+        if half is not None:
+            raise BadRow(f"{place} holds {half!r}, which is half of a character; write the whole one")

@@ -141,7 +141,7 @@ def test_rows_that_python_or_the_tokenizer_cannot_read(here):
     Path("huge.jsonl").write_text('{"prompt": "1+1=", "label": ' + "1" * 5000 + "}\n")
     assert_refused("--prompt_data huge.jsonl", "huge.jsonl:1", "invalid JSON")
     Path("half.jsonl").write_text('{"prompt": "\\ud800 1+1=", "label": "2"}\n')
-    assert_refused("--prompt_data half.jsonl", "half.jsonl:1", "the tokenizer refuses")
+    assert_refused("--prompt_data half.jsonl", "half.jsonl:1", "which is half of a character")
 
 
 def test_prompt_too_long(here):

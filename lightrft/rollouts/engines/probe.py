@@ -62,13 +62,15 @@ def _fault(model: Any, token_ids: Sequence[int], lengths: Sequence[int], bound: 
 
 def difference(model: Any, token_ids: Sequence[int], lengths: Sequence[int]) -> float:
     """Mean |log-probability when sampled - by the forward pass| of all tokens; NaN where the model is not finite."""
-    prompts = [tuple(islice(cycle(token_ids), length)) for length in lengths]
+    config = model.config.get_text_config()
+    pad, vocabulary = config.pad_token_id, range(config.vocab_size)
+    asked = (token_ids[0], pad, *token_ids[1:]) if pad in vocabulary else token_ids  # some count it as no token at all
+    prompts = [tuple(islice(cycle(asked), length)) for length in lengths]
     if not bool(_logits(model, prompts).isfinite().all()):
         return float("nan")
     requests = [Request(ids, tuple(range(SAMPLES * i, SAMPLES * (i + 1)))) for i, ids in enumerate(prompts)]
-    ends = range(0, model.config.get_text_config().vocab_size, END_EVERY)
     no_tokenizer: Any = None  # it is for stop texts alone
-    engine = LocalEngine(lambda: nullcontext(model), no_tokenizer, ends, len(requests))
+    engine = LocalEngine(lambda: nullcontext(model), no_tokenizer, vocabulary[::END_EVERY], len(requests))
     made = [generation for group in engine.generate(requests, Sampling(NEW_TOKENS)) for generation in group]
     logits = _logits(model, [(*each.prompt_ids, *each.response_ids) for each in made])
     off = [_off(each, row.log_softmax(-1)) for each, row in zip(made, logits, strict=True)]

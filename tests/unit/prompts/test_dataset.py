@@ -117,12 +117,13 @@ def test_the_flag_that_was_used_is_the_flag_that_is_named():
 
 
 def test_ids_are_those_of_earlier_versions(tmp_path, monkeypatch):
-    """Written down from a run of version 0.1: a checkpoint of then goes on with the same samples now."""
+    """Written down from a run of version 0.1: a checkpoint of then goes on with the same samples now (but for messages
+    with a null in a `.jsonl`, which is no key any more, as it was none in tables)."""
     monkeypatch.chdir(tmp_path)
-    own = [{"role": "system", "content": "own"}, {"role": "user", "content": "x", "name": None}]
+    own = [{"role": "system", "content": "own"}, {"role": "user", "content": "x"}]
     rows = [{"prompt": "1+1?", "label": 2}, {"prompt": own, "source": "math"}, {"prompt": "1+1?", "label": 3}]
     write(tmp_path / "a.jsonl", *rows)
-    expected = ["57fbabd5167f3b37", "64922fc8f32311c4", "57fbabd5167f3b37-2"]
+    expected = ["57fbabd5167f3b37", "d69b1ecce8b8477d", "57fbabd5167f3b37-2"]
     dressed = DataArgs(prompt_data=(), system_prompt="Be short.", input_template="Q: {prompt}")
     for data in (DATA, dressed):
         assert [prompt.id for prompt in load_prompts(["a.jsonl"], "train", data)] == expected

@@ -127,3 +127,146 @@ def test_many_prompts_are_encoded_as_each_by_itself(monkeypatch):
 def test_a_prompt_is_shown_as_the_model_gets_it():
     [encoded] = encode(prompt("one two"))
     assert as_the_model_sees(tokenizer(), encoded) == "<s> user : one two assistant :"
+
+
+def with_row(messages, conversational=True, **columns):
+    return Prompt(id="id-1", messages=messages, where="a:1", columns=columns, conversational=conversational)
+
+
+def text_of(row, **flags):
+    [encoded], lines = encoded_with_notices(row, **flags)
+    return as_the_model_sees(tokenizer(), encoded), lines
+
+
+def encoded_with_notices(*rows, template=TEMPLATE, apply=None):
+    bad = BadRows()
+    found = encode_prompts(list(rows), tokenizer(template), apply_chat_template=apply, prompt_max_len=40, bad=bad)
+    return found, bad.notices
+
+
+OPTIONS = (
+    "{% if tools %}{% for t in tools %}{{ t.name }} {% endfor %}{% endif %}{% if three %}three {% endif %}" + TEMPLATE
+)
+TOOLS = [{"name": "one"}, {"name": "two"}]
+
+
+@pytest.mark.parametrize("conversational", [True, False])
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"tools": TOOLS}, "one two "),
+        ({"tools": '[{"name": "one"}, {"name": "two"}]'}, "one two "),
+        ({"tools": ['{"name": "one"}', '{"name": "two"}']}, "one two "),
+        ({"chat_template_kwargs": {"three": True}}, "three "),
+        ({"chat_template_kwargs": '{"three": true}'}, "three "),
+        ({"tools": None, "chat_template_kwargs": None}, ""),
+        ({"tools": "[]", "chat_template_kwargs": "{}"}, ""),
+        ({"tools": "", "chat_template_kwargs": ""}, ""),
+    ],
+)
+def test_tools_and_options_of_a_row_reach_the_template_with_a_text_as_with_messages(conversational, columns, expected):
+    plain, row = prompt("one"), with_row(({"role": "user", "content": "one"},), conversational, **columns)
+    found, lines = encoded_with_notices(plain, row, template=OPTIONS)
+    texts = [as_the_model_sees(tokenizer(), each) for each in found]
+    assert texts == ["<s> user : one assistant :", f"{expected}<s> user : one assistant :"] and not lines
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"tools": "a hammer"}, "'tools' is neither a list of objects nor JSON text of one"),
+        ({"tools": {"name": "one"}}, "'tools' is neither"),
+        ({"tools": ["hammer"]}, "'tools' is neither"),
+        ({"chat_template_kwargs": [1]}, "'chat_template_kwargs' is neither an object nor JSON text of one"),
+        ({"chat_template_kwargs": "thinking"}, "'chat_template_kwargs' is neither"),
+        ({"chat_template_kwargs": {"truncation": True, "max_length": 2}}, "sets 'max_length', which is no option of a"),
+    ],
+)
+def test_tools_and_options_of_another_kind_are_bad_rows(columns, expected):
+    with pytest.raises(Refused, match=f"^--prompt_data a:1: .*{expected}"):
+        encoded_with_notices(with_row(({"role": "user", "content": "one"},), **columns))
+
+
+def test_options_that_no_template_reads_are_told():
+    row = with_row(({"role": "user", "content": "one"},), False, tools=TOOLS)
+    _, lines = encoded_with_notices(row, prompt("two"), apply=False)
+    do_nothing = "have tools or chat_template_kwargs, which do nothing without the chat template"
+    assert lines == [f"1 of 2 prompts (first: a:1) {do_nothing}"]
+
+
+TURNS = (
+    "{{ bos_token }}{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
+)
+WHOLE = "<|im_start|> user one <|im_end|> <|im_start|> assistant"
+
+
+def chatty(template=TURNS):
+    made = tokenizer(template)
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    return made
+
+
+@pytest.mark.parametrize("text", [WHOLE, f"<s> {WHOLE}", f"<s>{WHOLE}"])
+@pytest.mark.parametrize(
+    ("template", "apply", "told"),
+    [
+        (TURNS, None, "are whole in the chat template already: taken as they are"),
+        (TURNS, False, "begin with <s>: no second one is added"),
+        (None, None, "begin with <s>: no second one is added"),
+    ],
+)
+def test_a_whole_prompt_gets_no_second_bos_and_no_second_template(text, template, apply, told):
+    row, bad = with_row(({"role": "user", "content": text},), False), BadRows()
+    [encoded] = encode_prompts([row], chatty(template), apply_chat_template=apply, prompt_max_len=40, bad=bad)
+    assert as_the_model_sees(chatty(), encoded) == f"<s> {WHOLE}"
+    expected = [told] if told.startswith("are whole") or text.startswith("<s>") else []
+    assert [line.split(") ", 1)[1][: len(told)] for line in bad.notices] == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "apply"),
+    [
+        (with_row(({"role": "user", "content": WHOLE},), False), True),
+        (with_row(({"role": "user", "content": WHOLE},)), None),
+        (with_row(({"role": "user", "content": "one <|im_end|>"},), False), None),
+        (with_row(({"role": "system", "content": "two"}, {"role": "user", "content": WHOLE}), False), None),
+    ],
+)
+def test_the_templates_own_tokens_in_a_turn_are_told(row, apply):
+    bad = BadRows()
+    [encoded] = encode_prompts([row], chatty(), apply_chat_template=apply, prompt_max_len=40, bad=bad)
+    shown = as_the_model_sees(chatty(), encoded)
+    assert row.messages[-1]["content"] in shown and shown.endswith("<|im_end|> <|im_start|> assistant")
+    hold = "hold tokens that the chat template writes itself around each turn"
+    assert bad.notices == [f"1 of 1 prompts (first: a:1) {hold}"]
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "expected"),
+    [
+        ("{{ bos_token }}user : {{ messages[0].content }} . assistant :", "user : one . assistant :", True),
+        ("{{ bos_token }}user : {{ messages[0].content }} . assistant :", "user : one", False),
+        ("{{ messages[0].content }}", "one", False),
+    ],
+)
+def test_a_template_without_special_tokens_is_known_by_both_ends(template, text, expected):
+    row = with_row(({"role": "user", "content": text},), False)
+    _, lines = encoded_with_notices(row, template=template)
+    assert any("whole in the chat template already" in line for line in lines) == expected
+
+
+def test_a_template_that_writes_no_beginning_of_an_answer_is_told_once():
+    silent = TEMPLATE.replace("{% if add_generation_prompt %}assistant :{% endif %}", "")
+    _, lines = encoded_with_notices(prompt("one"), prompt("two"), template=silent)
+    assert lines == ["the chat template writes no 'assistant :' before an answer: the model has to"]
+    turn = "{% if m.role == 'user' %}[ {{ m.content }} ] {% else %}{{ m.content }}{% endif %}"
+    needs_none = f"{{% for m in messages %}}{turn}{{% endfor %}}"
+    assert encoded_with_notices(prompt("one"), template=needs_none)[1] == []
+
+
+def test_an_answer_that_is_gone_on_with_is_told():
+    row = with_row(({"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}))
+    text, lines = text_of(row)
+    assert text == "<s> user : one assistant : two"
+    assert lines == ["1 of 1 prompts (first: a:1) end in an assistant turn, which the model goes on with"]

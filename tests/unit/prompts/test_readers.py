@@ -168,6 +168,30 @@ def test_broken_csv_is_refused_with_its_line(tmp_path, text, expected):
     assert refusal(text_file(tmp_path / "a.csv", text)).startswith(expected)
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_a_key_that_stands_twice_in_a_row_makes_it_a_bad_row(tmp_path, suffix):
+    row = '{"prompt": "x", "info": {"a": 1, "b": 2, "a": 3}}'
+    path = text_file(tmp_path / f"a{suffix}", row if suffix == ".jsonl" else f"[{row}]")
+    assert refusal(path).startswith(":1: key 'a' stands there twice; keep one of them")
+
+
+def test_numbers_that_json_has_no_word_for_are_read_as_python_writes_them(tmp_path):
+    path = text_file(tmp_path / "a.jsonl", '{"prompt": "x", "level": NaN, "most": 1e999}\n')
+    [prompt] = load_prompts([str(path)], "train", DATA)
+    assert np.isnan(prompt.columns["level"]) and prompt.columns["most"] == float("inf")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_links_that_lead_nowhere_and_folders_are_refused_in_one_line(tmp_path, suffix):
+    broken, circle, folder = (tmp_path / f"{name}{suffix}" for name in ("broken", "circle", "folder"))
+    broken.symlink_to(tmp_path / "nothing")
+    circle.symlink_to(circle)
+    folder.mkdir()
+    assert refusal(str(broken)).startswith(": no such file (looked in ")
+    for path, reason in ((circle, "Too many levels of symbolic links"), (folder, "a directory")):
+        assert refusal(str(path)).startswith(": cannot be read (") and reason in refusal(str(path))
+
+
 # .parquet
 
 
@@ -192,14 +216,6 @@ def test_verls_parquet_is_read_with_its_nested_values(tmp_path):
     assert (prompt.source, prompt.reference) == ("openai/gsm8k", ["5", "five"])
     assert prompt.columns["extra_info"] == {"index": 4, "weights": [0.5, 1.0]}
     assert [type(value) for value in prompt.columns["extra_info"].values()] == [int, list]
-
-
-def test_messages_of_a_table_have_only_the_keys_that_they_were_written_with(tmp_path):
-    chat = [{"role": "system", "content": "s", "name": "a"}, {"role": "user", "content": "u"}]
-    info = [{"left": 1, "right": None}]
-    parquet.write_table(pyarrow.Table.from_pylist([{"prompt": chat, "info": info}]), tmp_path / "a.parquet")
-    [(_, row)] = read(tmp_path / "a.parquet")
-    assert row == {"prompt": chat, "info": info}
 
 
 def test_what_is_not_parquet_is_refused(tmp_path, monkeypatch):

@@ -74,7 +74,7 @@ def test_verl_rows_are_understood_as_they_are():
         ({"label": "7", "reward_model": {"ground_truth": "5"}}, {}, "5"),
         ({"label": "7", "reward_model": {"style": "rule"}}, {}, "7"),
         ({"label": None, "reward_model": {"ground_truth": "5"}}, {}, "5"),
-        ({"label": 0, "reward_model": {"ground_truth": None}}, {}, 0),
+        ({"label": 0, "reward_model": {}}, {}, 0),
         ({"reward_model": "rule"}, {}, None),
         ({"reward_model": {"style": "rule"}}, {}, None),
         ({"answer": "9", "reward_model": {"ground_truth": "5"}}, {"label_key": "answer"}, "9"),

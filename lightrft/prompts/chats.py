@@ -1,0 +1,137 @@
+"""What a prompt's column holds, understood as chat messages: a text, a chat, or a chat in another library's form.
+
+Tables give every object the keys that any row has, and null where a row has none. So a null inside an object is the
+same as no such key, in every format. Objects that differ from row to row may stand there as JSON text, where it stays.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lightrft.prompts.bad_rows import BadRow
+
+Messages = tuple[Mapping[str, Any], ...]
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SHAREGPT = {  # `{"from": ..., "value": ...}`
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "function": "tool",
+    "function_response": "tool",
+    "observation": "tool",
+}
+FORMS: tuple[set[str], ...] = ({"role", "content"}, {"from", "value"})
+
+
+def messages_of(value: Any, key: str) -> tuple[Messages, bool]:
+    """The messages, and whether they were a chat: a text is one user turn. Raises `BadRow`."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise BadRow(f"'{key}' is {'empty' if value is None else 'an empty text'}")
+    found = _written_chat(value, key) if isinstance(value, str) else _listed(value)
+    if isinstance(found, str):
+        return ({"role": "user", "content": found},), False
+    if not isinstance(found, list):
+        raise BadRow(f"'{key}' is of type {type(value).__name__}; a text or a list of chat messages works")
+    return _chat(found, key), True
+
+
+def without_gaps(value: Any) -> Any:
+    """The same without the keys of objects, at any depth, that are null; a null in a list has a place and stays."""
+    if isinstance(value, dict):
+        return {key: without_gaps(item) for key, item in value.items() if item is not None}
+    return [without_gaps(item) for item in value] if isinstance(value, list) else value
+
+
+def from_json(value: Any) -> Any:
+    """What a text says in JSON; any other value, and a text that is no JSON, as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def _written_chat(text: str, key: str) -> Any:
+    """A list of messages that was written into a text, as JSON or as Python prints it; else the text."""
+    start = "".join(text[:40].split()).replace("'", '"')
+    if not start.startswith(('[{"role"', '[{"content"', '[{"from"', '[{"value"')):
+        return text
+    found = from_json(text)
+    try:
+        return ast.literal_eval(text.strip()) if isinstance(found, str) else found
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise BadRow(f"'{key}' begins as a list of messages in a text and is no valid JSON") from None
+
+
+def _listed(value: Any) -> Any:
+    """A single message as a chat of one; and the messages of an object of columns, as older `datasets` kept lists."""
+    form = next((form for form in FORMS if isinstance(value, dict) and form <= value.keys()), None)
+    if form is None:
+        return value
+    columns = {name: column for name, column in value.items() if isinstance(column, list)}
+    if form <= columns.keys() and len({len(column) for column in columns.values()}) == 1:
+        return [without_gaps(dict(zip(columns, each, strict=True))) for each in zip(*columns.values(), strict=True)]
+    return [value]
+
+
+def _chat(value: list[Any], key: str) -> Messages:
+    messages = tuple(_message(message, f"'{key}'[{index}]") for index, message in enumerate(value))
+    roles = [message["role"] for message in messages]
+    there = f"roles there: {', '.join(roles) or 'none'}"
+    if "user" not in roles:
+        raise BadRow(f"'{key}' has no user turn ({there})")
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise BadRow(f"'{key}' has a turn of role {unknown[0]!r}; {', '.join(ROLES)} work")
+    if roles[-1] == "system":
+        raise BadRow(f"'{key}' ends in a system turn ({there}); a user turn asks for an answer")
+    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
+        raise BadRow(f"'{key}' has no user turn with text")
+    return messages
+
+
+def _message(message: Any, place: str) -> Mapping[str, Any]:
+    message = _from_sharegpt(message)
+    if isinstance(message, dict) and isinstance(message.get("role"), str):
+        content = message.get("content")
+        if message.get("tool_calls"):  # with nothing said beside them, OpenAI's form has null there, or nothing
+            message = {**message, "tool_calls": _calls(message["tool_calls"], place)}
+            content = "" if content is None else content
+        if isinstance(content, str):
+            return {**message, "content": content}
+        if isinstance(content, list):
+            return {**message, "content": "".join(_text(part, place) for part in content)}
+    raise BadRow(f'{place} is not of the form {{"role": "user", "content": "..."}}')
+
+
+def _from_sharegpt(message: Any) -> Any:
+    if not (isinstance(message, dict) and FORMS[1] <= message.keys() and "role" not in message):
+        return message
+    said = message["from"]
+    rest = {key: value for key, value in message.items() if key not in ("from", "value")}
+    return {"role": SHAREGPT.get(said, said) if isinstance(said, str) else said, "content": message["value"], **rest}
+
+
+def _calls(value: Any, place: str) -> list[Any]:
+    """Tool calls whose arguments are an object: templates write them as JSON, and a text would be quoted once more."""
+    calls = from_json(value)
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise BadRow(f"{place} has tool_calls that are no list of objects, nor JSON text of one")
+    return [_call(call) for call in calls]
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    changed = {"function": _call(call["function"])} if isinstance(call.get("function"), dict) else {}
+    arguments = from_json(call.get("arguments"))
+    return {**call, **changed, **({"arguments": arguments} if isinstance(arguments, dict) else {})}
+
+
+def _text(part: Any, place: str) -> str:
+    """The text of one part of a message's content, as in `[{"type": "text", "text": "..."}]`."""
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    if kind == "text" and isinstance(part.get("text"), str):
+        return part["text"]
+    if kind in ("image", "image_url", "video", "audio"):
+        raise BadRow(f"{place} holds a part of type {kind}, which is not built yet; parts of type text work")
+    raise BadRow(f'{place} holds a part of type {kind}; {{"type": "text", "text": "..."}} works')

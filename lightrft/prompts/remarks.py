@@ -1,0 +1,59 @@
+"""What is done with good prompts that a user might not expect, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightrft.prompts.template import Template, is_whole
+from lightrft.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def remarks(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, template: Template | None, *, knows_whole: bool
+) -> list[str]:
+    """template: None where none is used; knows_whole: texts that are in it already are left as they are."""
+    if template is None:
+        found = {
+            "have tools or chat_template_kwargs, which do nothing without the chat template": _with_options(prompts),
+            f"begin with {tokenizer.bos_token}: no second one is added": _beginning(prompts, tokenizer.bos_token),
+        }
+        return _lines(found, len(prompts))
+    whole = [prompt for prompt in prompts if knows_whole and is_whole(prompt, template)]
+    kept = {id(prompt) for prompt in whole}
+    others = [prompt for prompt in prompts if id(prompt) not in kept]
+    found = {
+        "are whole in the chat template already: taken as they are (--apply_chat_template adds a second)": whole,
+        "have tools or chat_template_kwargs, which do nothing in a whole prompt": _with_options(whole),
+        "hold tokens that the chat template writes itself around each turn": _marked(others, template),
+        "end in an assistant turn, which the model goes on with": _answered(others),
+    }
+    silent = f"the chat template writes no {template.answers!r} before an answer: the model has to"
+    return [*_lines(found, len(prompts)), *([silent] if prompts and template.answers else [])]
+
+
+def _lines(found: dict[str, list[Prompt]], total: int) -> list[str]:
+    return [
+        f"{len(some)} of {total} prompts (first: {some[0].where or some[0].id}) {what}"
+        for what, some in found.items()
+        if some
+    ]
+
+
+def _with_options(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [prompt for prompt in prompts if prompt.columns.get("tools") or prompt.columns.get("chat_template_kwargs")]
+
+
+def _beginning(prompts: Sequence[Prompt], bos: Any) -> list[Prompt]:
+    return [prompt for prompt in prompts if bos and prompt.messages[0]["content"].startswith(bos)]
+
+
+def _marked(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
+    return [p for p in prompts if any(mark in turn["content"] for turn in p.messages for mark in template.markers)]
+
+
+def _answered(prompts: Sequence[Prompt]) -> list[Prompt]:
+    return [prompt for prompt in prompts if prompt.messages[-1]["role"] == "assistant"]

@@ -1,0 +1,94 @@
+"""The chat template of a tokenizer: what it writes around a turn, what a row asks of it, and what is in it already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.chats import from_json
+from lightrft.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+QUESTION, ANSWER = "What is 2 + 3?", "It is 5."
+OURS = {  # parameters of the library's call, not of a template: a row that set `truncation` would have prompts cut
+    *("conversation", "tokenize", "tokenizer_kwargs", "padding", "truncation", "max_length"),
+    *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """bos: the tokenizer's, or none; before, after: what stands around the text of a single user turn; answers: what
+    stands before an answer's text and is not written for a prompt; markers: the added tokens among them, and BOS.
+    """
+
+    bos: str = ""
+    before: str = ""
+    after: str = ""
+    answers: str = ""
+    markers: tuple[str, ...] = ()
+
+    def is_around(self, text: str) -> bool:
+        """Whether a text is a whole prompt already: it begins as the template does, and a turn ends in it."""
+        text, opening = text.lstrip(), self.before.removeprefix(self.bos).strip()
+        ends = sorted((marker for marker in self.markers if marker in self.after), key=self.after.find)
+        end = ends[0] if ends else self.after.strip()
+        begins = text.startswith(self.markers) or bool(opening and text.startswith(opening))
+        return bool(begins and end) and end in text
+
+
+def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The template of the tokenizer, from what it makes of one question; an empty one where that cannot be told."""
+    question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
+
+    def written(*turns: dict[str, str], ask: bool) -> str:
+        made: Any = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=ask)
+        return made
+
+    try:
+        asked, plain = written(question, ask=True), written(question, ask=False)
+        whole = written(question, answer, ask=False)
+    except Exception:  # what its author chose; each prompt is tried by itself
+        return Template()
+    before, found, after = asked.partition(QUESTION)
+    if not found:
+        return Template()
+    known: Any = sorted(tokenizer.get_added_vocab(), key=asked.find)  # pyright: ignore
+    bos = str(tokenizer.bos_token or "")
+    special = [token for token in known if token in asked or token == bos]
+    unasked = whole.startswith(asked) and asked == plain and ANSWER in whole
+    answers = whole[len(asked) :].partition(ANSWER)[0].strip() if unasked else ""
+    return Template(bos, before, after, answers, tuple(special))
+
+
+def options_of(prompt: Prompt) -> dict[str, Any]:
+    """What a row tells the template, TRL's way: a beginning of the answer is gone on with; tools; its own options.
+
+    Tools and options may be JSON text. Raises `BadRow`.
+    """
+    options = from_json(prompt.columns.get("chat_template_kwargs")) or {}
+    if not isinstance(options, dict):
+        raise BadRow("'chat_template_kwargs' is neither an object nor JSON text of one")
+    if taken := sorted(OURS & options.keys()):
+        raise BadRow(f"'chat_template_kwargs' sets {taken[0]!r}, which is no option of a template; leave it out")
+    if tools := _tools(prompt.columns.get("tools")):
+        options = {**options, "tools": tools}
+    if prompt.messages[-1]["role"] == "assistant":
+        options = {**options, "add_generation_prompt": False, "continue_final_message": True}
+    return options
+
+
+def _tools(column: Any) -> list[Any]:
+    tools = from_json(column) or []
+    tools = [from_json(tool) for tool in tools] if isinstance(tools, list) else tools
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadRow("'tools' is neither a list of objects nor JSON text of one")
+    return tools
+
+
+def is_whole(prompt: Prompt, template: Template) -> bool:
+    """Whether the row was a text that is in the template already."""
+    return not prompt.conversational and len(prompt.messages) == 1 and template.is_around(prompt.messages[0]["content"])
