@@ -20,7 +20,7 @@ class EvalResult:
     """accuracy: the share of `n` valid responses that get full marks (1) from the first reward; Wilson interval.
 
     A response to which the first reward does not apply is judged by the next one that does. With no valid response
-    there is no accuracy, interval or mean reward (None), and `error` is the most frequent reason.
+    there is no accuracy, interval or mean reward (None). `error` is the most frequent reason of the invalid ones.
     """
 
     accuracy: float | None
@@ -51,6 +51,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     valid = [reward for reward in rewards if reward.error is None]
+    errors = Counter(reward.error for reward in rewards if reward.error is not None)
     right = sum(_mark(reward, primary) >= FULL_MARK for reward in valid)
     low, high = wilson_interval(right, len(valid)) if valid else (None, None)
     return EvalResult(
@@ -62,7 +63,7 @@ def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
         length_mean=fmean(len(rollout.response_ids) for rollout in rollouts),
         truncated_frac=fmean(rollout.finish_reason == "length" for rollout in rollouts),
         invalid=len(rollouts) - len(valid),
-        error=None if valid else Counter(reward.error for reward in rewards).most_common(1)[0][0],
+        error=errors.most_common(1)[0][0] if errors else None,
     )
 
 

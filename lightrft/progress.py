@@ -63,7 +63,8 @@ def describe(result: Mapping[str, Any]) -> str:
     """An evaluation in one line."""
     if result["accuracy"] is None:
         return f"none: not one of {result['invalid']} responses could be judged ({result['error']})"
-    invalid = f", {result['invalid']} invalid" if result["invalid"] else ""
+    reason = f" ({result['error']})" if result.get("error") else ""  # older checkpoints have none
+    invalid = f", {result['invalid']} invalid{reason}" if result["invalid"] else ""
     interval = f"[{result['ci_low']:.3f}, {result['ci_high']:.3f}]"
     return f"{result['accuracy']:.3f} {interval} on {result['n']} prompts{invalid}"
 

@@ -25,6 +25,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
+GRACE_S = 1.0
 START_S = 600.0  # for the imports, once, also from a slow network disk
 CODE = """import sys
 sys.path[:] = {path!r}
@@ -111,8 +112,11 @@ class Sandbox:
 
     def _why_it_ended(self) -> str:
         assert self._child is not None
-        code = self._child.wait()
+        child = self._child
+        with suppress(subprocess.TimeoutExpired):  # it may have closed its end and go on
+            child.wait(GRACE_S)
         self.close()
+        code = child.returncode
         if code == -signal.SIGPROF:
             return f"took more than {self._limits.processor_s:g} s of processor time"
         return f"ended its process ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

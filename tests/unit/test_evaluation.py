@@ -44,6 +44,7 @@ def test_accuracy_counts_full_marks_of_the_first_reward_among_valid_samples(make
     found = summarise(rollouts, "exact")
     assert (found.accuracy, found.n, found.invalid) == (0.5, 4, 1)
     assert (found.ci_low, found.ci_high) == wilson_interval(2, 4)
+    assert found.error == "raised" and describe(asdict(found)).endswith(" on 4 prompts, 1 invalid (raised)")
     assert found.reward_mean == pytest.approx(5.0 / 4, rel=1e-14)  # of valid samples
     assert (found.length_mean, found.truncated_frac) == (3.0, 0.4)  # of all
     assert summarise(rollouts, "format").accuracy == 0.5
@@ -57,7 +58,8 @@ def test_where_the_first_reward_does_not_apply_the_next_one_judges(make_rollout)
         make_rollout([1], [5], total=1.0, parts={"maths": 0.0, "format": 1.0}),
     ]
     found = summarise(rollouts, "maths")
-    assert (found.accuracy, found.n, found.invalid) == (0.5, 4, 0)
+    assert (found.accuracy, found.n, found.invalid, found.error) == (0.5, 4, 0, None)
+    assert describe(asdict(found)).endswith(" on 4 prompts")
 
 
 def test_an_evaluation_without_valid_samples_has_no_accuracy_and_says_why(make_rollout):

@@ -33,6 +33,9 @@ def ignored():
     signal.signal(signal.SIGPROF, signal.SIG_IGN)
     while True: pass
 def killed(): os.abort()
+def deaf():
+    os.closerange(3, 100)
+    time.sleep(3600)
 def much(size): return len(bytearray(size))
 def run(text): return eval(text)
 def not_json(): return {1, 2}
@@ -94,6 +97,7 @@ def test_errors_are_one_short_line_and_the_child_goes_on(child):
         ("asleep", "took more than 3 s"),
         ("ignored", "took more than 3 s"),
         ("killed", "ended its process"),
+        ("deaf", r"ended its process \(SIGKILL\)"),
     ],
 )
 def test_what_outlives_a_limit_ends_the_child_only(child, function, reason):
