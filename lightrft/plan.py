@@ -111,18 +111,24 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 
 def noticed(args: Args, inputs: Inputs) -> list[str]:
     """What the data and the disk make worth knowing; Refused under --strict_args."""
-    prompts, each = len(inputs.prompts), prompts_per_step(args)
-    found = []
-    if prompts < each:
-        found.append(
-            f"{prompts} prompt{'s' * (prompts != 1)} for steps of {each}: a step draws the same prompts about "
-            f"{each / prompts:.2g} times; use --rollout_batch_size {prompts} or less, or give more prompts"
-        )
+    found = _few(args, len(inputs.prompts))
     if args.run.assume_gpus is None and (short := _need(args, inputs).shortage()):
         found.append(short)
     if found and args.run.strict_args:
         raise Refused("\n".join(f"{line} (refused under --strict_args)" for line in found))
     return found
+
+
+def _few(args: Args, prompts: int) -> list[str]:
+    """A step that needs more prompts than there are takes some of them again."""
+    each, n = prompts_per_step(args), args.algorithm.n_samples_per_prompt
+    if prompts >= each:
+        return []
+    fitting = f"--train_batch_size {prompts * n}" if args.batch.rollout_batch_size <= prompts else ""
+    return [
+        f"{prompts} prompt{'s' * (prompts != 1)} for steps of {each}: a step draws the same prompts about "
+        f"{each / prompts:.2g} times; use {fitting or f'--rollout_batch_size {prompts}'} at most, or give more prompts"
+    ]
 
 
 def _need(args: Args, inputs: Inputs) -> Need:

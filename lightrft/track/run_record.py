@@ -79,7 +79,7 @@ def _folder_hash(folder: Path) -> str:
     for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
         size, room = (folder / name).stat().st_size, min(SMALL, left)
         left -= size if size <= room else 0
-        found.update(f"{_file_hash(folder / name, room)}  {name}\n".encode())
+        found.update(f"{_file_hash(folder / name, room)}  ".encode() + os.fsencode(name) + b"\n")
     return found.hexdigest()
 
 

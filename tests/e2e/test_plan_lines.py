@@ -26,10 +26,14 @@ def test_a_checkpoint_takes_what_was_foretold(here: Path, strategy: str, monkeyp
 def test_notices_of_few_prompts_and_a_small_disk(here: Path, monkeypatch: pytest.MonkeyPatch):
     few = "--max_samples 3 --max_steps 1 --save_path out --dry_run"
     line = (
-        "3 prompts for steps of 4: a step draws the same prompts about 1.3 times; use --rollout_batch_size 3 or less, "
+        "3 prompts for steps of 4: a step draws the same prompts about 1.3 times; use --rollout_batch_size 3 at most, "
     )
     assert f"notice: {line}or give more prompts\n" in train(few).out
     assert "notice: 3 prompts" not in train(f"{few} --max_samples 4").out
+    larger = train(f"{few} --max_samples 4 --train_batch_size 32").out
+    assert (
+        "4 prompts for steps of 8: a step draws the same prompts about 2 times; use --train_batch_size 16 at" in larger
+    )
     refused = train(f"{few} --actor_learning_rate 1e-4 --strict_args")
     assert refused.code == 2 and refused.problems == [
         f"error: {line}or give more prompts (refused under --strict_args)"

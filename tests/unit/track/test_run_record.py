@@ -65,6 +65,13 @@ def test_a_hash_is_of_the_contents(tmp_path):
     assert hashes([str(tmp_path / "a")]) == {str(tmp_path / "a"): SHA_OF_ABC}
 
 
+def test_a_name_that_is_no_text_has_a_hash(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a\udcff").write_bytes(b"abc")
+    expected = hashlib.sha256(SHA_OF_ABC.encode() + b"  a\xff\n").hexdigest()
+    assert hashes([str(tmp_path / "folder")]) == {str(tmp_path / "folder"): expected}
+
+
 def test_a_folder_s_hash_is_of_its_files_names_and_contents(tmp_path):
     folder = tmp_path / "data"
     (folder / "train").mkdir(parents=True)
