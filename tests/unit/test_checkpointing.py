@@ -224,6 +224,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kin
     assert restored(made) == (2, Restored(tmp_path / "step_000002", ["news"], [], []))
 
 
+def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
+    """Else a later step of the branch that was left would win at the next resume."""
+    _, made = maker(tmp_path, keep=9)
+    for step in (1, 2, 3, 4):
+        cut("random.pt")(made.save(boundary(step)))
+    made.save(boundary(1))
+    assert restored(made)[0] == 1 and len(list(tmp_path.glob("step_*"))) == 4
+    made.save(boundary(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_000001", "step_000002"]
+
+
 def test_without_a_whole_one_all_are_named_in_one_line(tmp_path):
     _, made = maker(tmp_path)
     for step in (1, 2):

@@ -132,6 +132,8 @@ def test_killed_before_any_operation_the_newest_is_whole_and_the_next_save_clean
             points += 1
         check_found(path, steps, saved)
         recovered = CheckpointFolder(path, max_num=1, max_mem=1)
+        recovered.clean()
+        check_found(path, steps, saved)
         recovered.save(9, writer("nine"))
         assert names(path) == ["latest", "step_000009"], deadline
     assert points >= 10 and names(path) == ["latest", f"step_{saved:06d}"]
