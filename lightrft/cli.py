@@ -16,10 +16,11 @@ from lightrft.streams import steady_streams
 if TYPE_CHECKING:
     from lightrft.args.settings import Notice
 
-ENVIRONMENT = {  # good defaults for what the user has not set; run.json shows them
+# Good defaults for what the user has not set; run.json shows them. NCCL_DEBUG has a good one: any level prints NCCL's
+# version, and torch puts NCCL's last warning into the error that it raises.
+ENVIRONMENT = {
     "TORCH_NCCL_AVOID_RECORD_STREAMS": "1",
     "TORCH_DISTRIBUTED_DEBUG": "OFF",
-    "NCCL_DEBUG": "WARN",
     "OMP_WAIT_POLICY": "passive",  # spinning threads make generation ten times slower on busy cores
     "TOKENIZERS_PARALLELISM": "false",
 }

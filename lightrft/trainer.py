@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
+from lightrft.track.peaks import peak_memory
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
 from lightrft.types import Batch, Rollout
@@ -115,7 +114,7 @@ class Trainer:
         step = self.progress.step
         metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
         engines = {name: value for engine in self.sync.engines for name, value in engine.stats().items()}
-        perf = {**self.clock.lap(), **update.perf, **engines, "perf/peak_memory_gib": _peak_memory()}
+        perf = {**self.clock.lap(), **update.perf, **engines, **peak_memory()}
         sampled = sum(len(rollout.response_ids) for rollout in rollouts)
         perf["perf/tokens_per_s"] = sampled / max(perf["perf/generate_s"], 1e-9)
         if self.progress.reward_first is None:
@@ -237,9 +236,3 @@ class Trainer:
         path = self.save_path / "summary.json"
         with one_line(RunFailed, f"--save_path: {path} could not be written", "make room and --load_checkpoint"):
             write_json(path, self.progress.summary())
-
-
-def _peak_memory() -> float:
-    """Peak resident memory of this process in GiB; the unit of ru_maxrss is KiB on Linux and bytes on macOS."""
-    unit = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / (1 << 30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal
@@ -47,11 +48,24 @@ def join_world() -> World:
     if not dist.is_initialized():
         if "RANK" not in os.environ:
             _alone()
-        device = _device()
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=DEFAULT_TIMEOUT)
+        _start(_device())
     rank, size = dist.get_rank(), dist.get_world_size()
     return World(rank, size, dp_rank=rank, dp_size=size, sp_rank=0, sp_size=1, device=_device())
+
+
+def _start(device: torch.device) -> None:
+    """On GPUs the group is told which is this process's, as barriers would have to guess.
+
+    A single process has nobody to wait for, and on some GPUs fails when groups are split off a bound one (DeepSpeed's
+    issue 8248): there the guess, which is right, is not warned of.
+    """
+    if device.type != "cuda":
+        dist.init_process_group("gloo", timeout=DEFAULT_TIMEOUT)
+    elif int(os.environ["WORLD_SIZE"]) > 1:
+        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT, device_id=device)
+    else:
+        warnings.filterwarnings("ignore", r"barrier\(\): using the device under current context", UserWarning)
+        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT)
 
 
 def leave_world() -> None:

@@ -64,7 +64,7 @@ class Trained:
         return {**report.metrics, **report.perf}
 
     def parameters(self) -> dict[str, Tensor]:
-        return {name: value.detach().float().clone() for name, value in self.strategy.full_params(self.policy)}
+        return {name: value.detach().float().cpu().clone() for name, value in self.strategy.full_params(self.policy)}
 
 
 def prepare(

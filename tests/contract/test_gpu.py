@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from policies import as_rollout, make_samples
+from policies import arguments, as_rollout, make_samples, own_strategy, small_model
+from test_precision import COLUMNS, SGD, Layer, gradient_error, step
 
 from lightrft.plan import choose_precision
 from lightrft.rollouts.engines.base import Sampling
@@ -15,6 +21,9 @@ from lightrft.types import Request
 
 pytestmark = pytest.mark.gpu
 each_strategy = pytest.mark.parametrize("strategy", ("--zero_stage 2", "--zero_stage 3", "--fsdp"))
+each_column = pytest.mark.parametrize(("strategy", "precision"), COLUMNS)
+ROOT = Path(__file__).parents[2]
+NOISE = ("NCCL version", "barrier()", "destroy_process_group", "Traceback")
 BF16_GAP = 0.1  # of single log-probabilities between two bfloat16 passes with other kernels; the mean is far below
 
 
@@ -58,3 +67,43 @@ def test_the_engine_agrees_with_the_trainer(trained, strategy, precision, larges
     gap = (batch.old_logprobs - batch.rollout_logprobs).abs() * batch.response_mask
     assert float(gap.max()) < largest
     assert float(gap.sum() / batch.response_mask.sum()) < largest / 3
+
+
+@each_column
+def test_many_micro_batches_are_as_exact_as_one(world, strategy, precision):
+    whole, split = (gradient_error(own_strategy(arguments(strategy), world, precision), rows) for rows in (64, 1))
+    assert split <= 2 * whole < 2**-7
+
+
+@each_column
+def test_a_gradient_that_is_not_a_number_skips_the_step(world, strategy, precision):
+    made = own_strategy(arguments(strategy), world, precision)
+    handle = made.prepare(Layer().to(world.device), SGD)
+    before = {name: value.detach().clone() for name, value in made.full_params(handle)}
+    assert step(made, handle, float("nan")).skipped
+    assert all(torch.equal(before[name], value) for name, value in made.full_params(handle))
+    assert not step(made, handle).skipped
+
+
+def test_offloaded_parameters_are_on_the_processor_between_steps(world):
+    for strategy, where in (("--fsdp", "cuda"), ("--fsdp --fsdp_cpu_offload", "cpu")):
+        made = own_strategy(arguments(strategy), world, "bf16")
+        handle = made.prepare(small_model().to(world.device), SGD)
+        assert {parameter.device.type for parameter in handle.model.parameters()} == {where}
+
+
+@pytest.mark.parametrize("strategy", ("--zero_stage 2", "--fsdp"))
+def test_a_run_s_console_and_memory(tiny_folder, tmp_path, strategy):
+    """No library's noise on the console; the GPU's memory beside the host's."""
+    data = f"--pretrain {tiny_folder / 'model'} --prompt_data {tiny_folder / 'train.jsonl'} --reward_fn last_number"
+    sizes = "--rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16 --max_new_tokens 8 --max_steps 2"
+    free = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "NCCL_DEBUG")}
+    words = f"{data} {sizes} {strategy} --save_steps 1 --plot_every 0 --save_path {tmp_path / 'out'}".split()
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *words], env=free, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not [noise for noise in NOISE if noise in ended.stdout + ended.stderr]
+    for line in (tmp_path / "out/logs/metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert 0 < row["perf/peak_device_memory_gib"] < row["perf/peak_memory_gib"]

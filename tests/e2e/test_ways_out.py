@@ -30,9 +30,10 @@ def closed(monkeypatch) -> list[LocalEngine]:
     return found
 
 
-def test_engines_and_process_group_end_with_the_run(here, closed):
+def test_engines_and_process_group_end_with_the_run(here, closed, monkeypatch):
     """Finished, stopped by a signal, interrupted, failed, and refused after the group was made."""
     (here / "ways.py").write_text(REWARDS)
+    monkeypatch.delenv("NCCL_DEBUG", raising=False)
     ends = {
         "--zero_stage 3 --save_path done --save_steps 1": 0,
         "--zero_stage 1 --save_path stopped --max_steps 2 --reward_fn ways.py:stops": 0,
@@ -47,3 +48,4 @@ def test_engines_and_process_group_end_with_the_run(here, closed):
         assert (ended.code, dist.is_initialized()) == (code, False), (flags, ended.err)
         assert "RANK" not in os.environ, "what the run set for itself would be taken for torchrun's"
         assert len(closed) == (0 if code == 2 else 2), f"one for training and one for evaluation: {flags}"
+    assert "NCCL_DEBUG" not in os.environ, "NCCL would print its version"

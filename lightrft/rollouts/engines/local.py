@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightrft.errors import RunFailed
 from lightrft.models.forward import head_on
+from lightrft.rollouts.engines.attention import without_cudnn
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache
 from lightrft.rollouts.engines.noise import uniforms
@@ -58,7 +59,7 @@ class LocalEngine:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
         """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
         found: dict[int, list[Generation]] = {}
-        with torch.no_grad(), self.borrow() as model:
+        with torch.no_grad(), without_cudnn(), self.borrow() as model:
             for batch in self._batches(requests):
                 self.batches += 1
                 chosen = [requests[index] for index in batch]

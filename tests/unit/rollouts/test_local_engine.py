@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -219,3 +219,28 @@ def test_logits_that_are_not_finite_end_the_generation_in_one_line(causal_model)
             engine_of(model, end_ids=()).generate(requests_of(prompts), replace(SAMPLED, max_new_tokens=6))
         handle.remove()
         assert len(calls) == 6
+
+
+@pytest.mark.parametrize("fails", (False, True))
+def test_cudnn_s_attention_is_off_while_tokens_are_decoded(tiny_model, prompts, fails):
+    """It plans anew for every length; and training has what it had, also after a generation that failed."""
+    seen = []
+
+    @contextmanager
+    def watched():
+        def look(*_):
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+            if fails:
+                raise ValueError("on purpose")
+
+        hook = tiny_model.register_forward_pre_hook(look)
+        try:
+            yield tiny_model
+        finally:
+            hook.remove()
+
+    engine = LocalEngine(watched, None, (2,), 4)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with pytest.raises(ValueError, match="on purpose") if fails else nullcontext():
+        engine.generate(requests_of(prompts), GREEDY)
+    assert seen and not any(seen) and torch.backends.cuda.cudnn_sdp_enabled()
