@@ -6,9 +6,12 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import wraps
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lightrft.beside import Beside
 from lightrft.errors import Refused
@@ -34,6 +37,17 @@ def own_module(path: str, label: str) -> ModuleType:
 def helpers_of(module: ModuleType) -> AbstractContextManager[None]:
     """Inside, the functions of an own module find the files beside it, also where they import them late."""
     return BESIDE[module.__name__].importable()
+
+
+def with_helpers(module: ModuleType, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, called inside `helpers_of` its module."""
+
+    @wraps(function)
+    def called(*arguments: Any, **named: Any) -> Any:
+        with helpers_of(module):
+            return function(*arguments, **named)
+
+    return called
 
 
 def _executed(file: Path, name: str, label: str) -> ModuleType:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lightrft.algorithms.functional import masked
@@ -16,7 +16,7 @@ from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 from lightrft.args.estimators import own_estimator
 from lightrft.errors import Refused
-from lightrft.own_module import own_module
+from lightrft.own_module import own_module, with_helpers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,7 +142,9 @@ def load_estimator(name: str) -> Estimator:
     if own_estimator(name) is None:
         return importlib.import_module(f"lightrft.algorithms.estimators.{name}").ESTIMATOR
     label = f"--advantage_estimator {name}"
-    found = getattr(own_module(name, label), "ESTIMATOR", None)
+    module = own_module(name, label)
+    found = getattr(module, "ESTIMATOR", None)
     if not isinstance(found, Estimator):
         raise Refused(f"{label}: its ESTIMATOR is {type(found).__name__}, not lightrft.algorithms.estimator.Estimator")
-    return found
+    functions = {name: getattr(found, name) for name in ("advantage", "policy_loss", "drift")}
+    return replace(found, **{name: with_helpers(module, f) for name, f in functions.items() if f is not None})

@@ -28,6 +28,12 @@ ESTIMATOR = Estimator(
     defaults={"clip_range": 0.125, "init_kl_coef": 0.0},
 )
 '''
+BESIDE = """
+def loss(*given, **named):
+    from late_beside_my_estimator import ppo_loss
+
+    return ppo_loss(*given, **named)
+"""
 SHORT = "--max_steps 1 --reward_fn shaped.py:length --save_steps 1"
 
 
@@ -35,7 +41,8 @@ SHORT = "--max_steps 1 --reward_fn shaped.py:length --save_steps 1"
 def mine(here: Path) -> Path:
     folder = here / "elsewhere"
     folder.mkdir()
-    (folder / "beside_my_estimator.py").write_text("from lightrft.algorithms.losses import ppo_loss as loss\n")
+    (folder / "beside_my_estimator.py").write_text(BESIDE)
+    (folder / "late_beside_my_estimator.py").write_text("from lightrft.algorithms.losses import ppo_loss\n")
     (folder / "my.py").write_text(OWN)
     return folder / "my.py"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightrft.errors import Refused
-from lightrft.own_module import own_module
+from lightrft.own_module import own_module, with_helpers
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,16 @@ def test_files_beside_it_can_be_imported_and_hide_no_package(tmp_path: Path):
     (tmp_path / "json.py").write_text("raise RuntimeError('hidden')\n")
     (tmp_path / "a_file_of_ones_own.py").write_text("import json\nfrom beside_it import value\n")
     assert own_module(str(tmp_path / "a_file_of_ones_own.py"), "").value == 7
+
+
+def test_its_functions_may_import_them_late_too(tmp_path: Path):
+    (tmp_path / "late_beside.py").write_text("def double(x):\n    return 2 * x\n")
+    (tmp_path / "own.py").write_text("def f(x):\n    from late_beside import double\n\n    return double(x)\n")
+    module = own_module(str(tmp_path / "own.py"), "")
+    with pytest.raises(ModuleNotFoundError):
+        module.f(4)
+    assert [with_helpers(module, module.f)(4), with_helpers(module, module.f)(x=5)] == [8, 10]
+    assert "late_beside" not in sys.modules
 
 
 @pytest.mark.parametrize(
