@@ -65,6 +65,8 @@ def _load_one(spec: str, split: str, data: DataArgs, bad: BadRows, origin: int) 
             prompts.append(prompt_of(row, where, source, data, origin))
         except BadRow as fault:
             bad.add(origin, where, str(fault))
+        except RecursionError:  # JSON and tables may nest deeper than a function can call itself
+            bad.add(origin, where, "it is nested too deeply")
     if bad.read == before:
         raise Refused(f"{bad.flag} {spec} is empty; it needs at least one row")
     return prompts

@@ -147,7 +147,7 @@ def parquet_rows(spec: str, label: str) -> Rows:
         raise Refused(f"{label} needs a package: pip install pyarrow ({error})") from None
     try:
         with _readable(label), parquet.ParquetFile(spec) as file:
-            rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist())
+            rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist(maps_as_pydicts="lossy"))
             for number, row in enumerate(rows, 1):
                 yield f"{spec} row {number}", row
     except pyarrow.ArrowException as error:

@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from lightrft.args.groups.data import DataArgs
+from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.rows import prompt_of
@@ -93,6 +94,19 @@ def test_the_same_row_means_the_same_in_every_format(tmp_path, kind):
         '{"a": 1, "b": [1, 2]}',
         '{"query": "x", "where": {"city": "Rome"}}',
     ]
+
+
+def test_a_map_of_arrow_is_an_object(tmp_path):
+    options = pyarrow.array([[("enable_thinking", False)]], type=pyarrow.map_(pyarrow.string(), pyarrow.bool_()))
+    parquet.write_table(pyarrow.table({"prompt": ["x"], "chat_template_kwargs": options}), tmp_path / "a.parquet")
+    assert meaning(tmp_path / "a.parquet")[0][2] == {"chat_template_kwargs": {"enable_thinking": False}}
+
+
+def test_nesting_that_python_cannot_follow_is_a_bad_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "x", "a": ' + "[" * 900 + "]" * 900 + '}\n{"prompt": "y"}\n')
+    with pytest.raises(Refused, match="a.jsonl:1: it is nested too deeply; --on_bad_row skip leaves it out"):
+        meaning(path)
 
 
 def understood(row, **flags):
