@@ -14,7 +14,7 @@ from typing import Any
 
 from lightrft.rewards.answers import last_box
 from lightrft.rewards.last_number import DIGITS, last_number_in
-from lightrft.rewards.numbers import ENDLESS, Number, number
+from lightrft.rewards.numbers import ENDLESS, NUMBER, Number, number
 from lightrft.rewards.options import option, stated_letter
 from lightrft.rewards.prose import LONGEST, last_formula, peeled, statement
 from lightrft.rewards.quantities import Quantity, moment, quantity, without_unit
@@ -26,6 +26,7 @@ NOT_A_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\s
 WORD = re.compile(r"[A-Za-z]{2,}")
 PLAIN = re.compile(r"[A-Za-z0-9+\-*/^=<>()\[\]{}|.,!%\\_ ]+")
 SUBSCRIPT = re.compile(r"[0-9]\)? ?_")  # the library would drop the base
+LONGEST_FORMULA = 1000  # characters; the library takes seconds for what is longer
 PLACES = 6  # so many correct decimals stand for a number that has no end
 
 # What the library misreads: it takes 10 000 for 10 * 0, 2**3 for nothing, pi for p * i and 1 1/2 for 1.
@@ -59,7 +60,7 @@ def judge(answer: str, reference: str, boxed_only: bool) -> float:
     if option(gold) is None and _read(gold) is None:
         raise ValueError(f"the reference {reference[:80]!r} {check(reference)}")
     box = last_box(answer)
-    if box is None and boxed_only:
+    if (box is None and boxed_only) or len(box or "") > LONGEST:
         return 0.0
     return float(_equal(gold, plain(answer[-LONGEST:] if box is None else box), in_prose=box is None))
 
@@ -155,13 +156,14 @@ def _read(text: str) -> Any:
 
 
 def _read_prose(text: str) -> Any:
-    lone = peeled(text)
-    if PLAIN.fullmatch(lone) and (not _words(lone) or (WORDS.fullmatch(lone) and len(_words(lone)) <= 3)):
-        return _read(lone)
+    """What a text calls its answer; else the text itself if it is a formula; else its last formula or number."""
     said = statement(text)
     if said is not None:
-        said = peeled(said)
-        return _read_short(said)
+        return _read_short(peeled(said))
+    lone = peeled(text)
+    words = len(_words(lone))
+    if PLAIN.fullmatch(lone) and (not words or (words <= 3 and WORDS.fullmatch(lone))):
+        return _read(lone)
     formula, rest = last_formula(text)
     if formula is not None and not any(digit in rest for digit in DIGITS):
         return _read_short(peeled(formula))
@@ -169,7 +171,10 @@ def _read_prose(text: str) -> Any:
 
 
 def _read_short(text: str) -> Any:
-    return _number_in(text) if len(_words(text)) > 2 else _read(text)
+    """Of more than two words the only number counts: 5 apples and 3 pears have none that is the answer."""
+    if len(_words(text)) <= 2:
+        return _read(text)
+    return _number_in(text) if len(NUMBER.findall(text)) == 1 else None
 
 
 def _number_in(text: str) -> Any:
@@ -200,5 +205,7 @@ def _parse(text: str) -> list[Any]:
     # It would drop units that change a number: a dozen, ab.
     normal = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all")
     text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found.group()), text)
+    if len(text) > LONGEST_FORMULA:
+        return []
     kinds = [LatexExtractionConfig(normalization_config=normal)]
     return parse(f"${text}$", kinds, fallback_mode="no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]

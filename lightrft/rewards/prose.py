@@ -16,8 +16,9 @@ WRAPPED = re.compile(
     r"|(?:text)?color ?\{\w{1,20}\}) ?\{"
 )
 AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("'", "'"))
-LEADING = re.compile(r"\s+|\\displaystyle|\\[,;:! ]|~")
-TRAILING = re.compile(r"(?:\\[,;:! ]|~|\s+|\\\\|,|;|(?<!\.\.)\.)\Z")
+LEADING = re.compile(r"\A(?:\\displaystyle|\\[,;:! ]|~|=)")
+TRAILING = re.compile(r"(?:\\[,;:! ]|~|\\\\|,|;|(?<!\.\.)\.)\Z")
+MOST_LAYERS = 20
 FORMULA = (
     r"(?:(?<!\\)\$\$?(?:[^$\\]|\\.){1,2000}\$\$?|\\\((?:[^\\]|\\[^)]){1,2000}\\\)|\\\[(?:[^\\]|\\[^\]]){1,2000}\\\])"
 )
@@ -33,10 +34,12 @@ END = re.compile(
 
 def peeled(text: str) -> str:
     """Without white space, dollars, emphasis, \\text{...} and the like around it, and without a dot at its end."""
-    before = None
-    while text != before:
-        before = text
-        text = _opened(TRAILING.sub("", LEADING.sub("", text) if LEADING.match(text) else text))
+    for _ in range(MOST_LAYERS):
+        bare = TRAILING.sub("", LEADING.sub("", text.strip())).rstrip()
+        opened = _opened(bare)
+        if opened == text:
+            break
+        text = opened
     return text
 
 
