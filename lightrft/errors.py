@@ -6,8 +6,9 @@ Everything else that escapes is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Refused(Exception):
@@ -45,3 +46,9 @@ def out_of_memory(error: BaseException) -> bool:
     """Of Python, of a GPU, or of torch on the CPU, which has no kind of its own for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+def warn(text: str) -> None:
+    """One line on standard error; one that is closed, or a full disk, ends what is told and nothing else."""
+    with suppress(OSError):
+        print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
+from lightrft.errors import warn
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
 from lightrft.strategy.launch import Collectives
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
@@ -39,7 +39,7 @@ def _repeated(model: nn.Module) -> list[nn.Module]:
     found = max(alike, key=lambda blocks: sum(p.numel() for block in blocks for p in block.parameters()), default=[])
     if not found:
         what = f"--fsdp: {type(model).__name__} has no repeated layers, so it is gathered whole for every pass"
-        print(f"warning: {what}", file=sys.stderr, flush=True)
+        warn(what)
     return found
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lightrft.errors import warn
 from lightrft.types import Batch, Rollout
 
 
@@ -59,4 +59,4 @@ class Loggers:
 
 def report_failure(name: str, error: Exception) -> None:
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"warning: {name} failed and is off from now on ({text})", file=sys.stderr, flush=True)
+    warn(f"{name} failed and is off from now on ({text})")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -187,6 +189,16 @@ def test_one_interrupt_saves_and_two_stop_at_once(here):
     assert files(here / "twice") == {"logs/run.json", "logs/metrics.jsonl"}
 
 
+def test_readers_of_both_streams_who_go_early_end_nothing(here, monkeypatch):
+    """As by `2>&1 | head -1`: the first warning of that has nowhere to go either."""
+    for name in ("stdout", "stderr"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        monkeypatch.setattr(sys, name, open(writer, "w"))  # noqa: SIM115
+    assert main(argv=words("--fsdp --max_steps 2 --save_path run")) == 0
+    assert len(rows(here / "run")) == 2 and weights(here / "run")
+
+
 # Full disks
 
 
@@ -266,6 +278,22 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
         name = f"logs/trajectories/step_{step:06d}.jsonl"
         assert (here / "run" / name).read_bytes() == (here / "whole" / name).read_bytes()
     assert files(folder) == files(here / "whole/checkpoints")
+
+
+@each_strategy
+def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy):
+    """Its weights are in the model when its optimizer turns out to be broken; then the one before is loaded."""
+    flags = f"{strategy} --max_steps 3 --save_steps 1 --reward_fn shaped.py:length --quiet"
+    assert train(f"{flags} --save_path whole").code == 0
+    shutil.copytree("whole", "run")
+    found = [path for path in (here / "run/checkpoints/step_000003/policy").rglob("*") if path.is_file()]
+    broken = max(found, key=lambda path: path.stat().st_size)
+    content = bytearray(broken.read_bytes())
+    content[len(content) * 3 // 4 :] = bytes(len(content) - len(content) * 3 // 4)
+    broken.write_bytes(content)
+    resumed = train(f"{flags} --save_path run --load_checkpoint")
+    assert resumed.code == 0 and "warning: step_000003 (" in resumed.out and "resumed from step 2" in resumed.out
+    assert_same(here / "run", here / "whole")
 
 
 @each_strategy
