@@ -36,7 +36,8 @@ def about_dotted(word: str) -> str | None:
 def about_unknown(name: str, dashes: str = "--", value: str | None = None, group: str = "") -> str:
     """`name` without dashes; `dashes` as the user writes them, none in YAML, where it may stand under a `group`."""
     said, here = dashes + (name if name.isprintable() else repr(name)), dashes and "--"
-    row = peer_of(f"{group}.{name}" if group else name, value)
+    bare = name.removeprefix("no-")
+    row = peer_of(f"{group}.{name}" if group else bare, "false" if bare != name else value)
     if row is not None and name.replace("-", "_") not in NAMES:
         return f"{said} is not a flag; {_advice(row, value, here, shown=False)}"
     last = name.rpartition(".")[2]

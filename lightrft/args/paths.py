@@ -19,7 +19,13 @@ def expanded(value: Any) -> Any:
     """
     if isinstance(value, tuple):
         return tuple(map(expanded, value))
-    return _at_home(VARIABLE.sub(_variable, value)) if isinstance(value, str) else value
+    return _at_home(_filled(value)) if isinstance(value, str) else value
+
+
+def _filled(text: str) -> str:
+    if "${" in VARIABLE.sub("", text):  # an interpolation of another configuration language
+        raise Wrong(f"is {text!r}, and only $NAME and ${{NAME}} of the environment are filled in; write the whole path")
+    return VARIABLE.sub(_variable, text)
 
 
 def _variable(match: re.Match[str]) -> str:

@@ -28,6 +28,8 @@ def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_a_reader_who_goes_early(what: str):
     done = shell(f"$TRAIN {what} | head -1")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("\n") == 1
+    done = shell(f"$TRAIN {what} | true")  # gone before the first line
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_reader_of_errors_who_goes_early():

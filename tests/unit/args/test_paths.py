@@ -80,6 +80,14 @@ def test_what_is_not_there_is_refused(name: str):
     ]
 
 
+@pytest.mark.parametrize("written", ["out/${trainer.name}", "${oc.env:HOME}/x", "${", "$HOME/${a b}"])
+def test_what_only_another_language_fills_in_is_no_folder(written: str):
+    (line,) = refusal(parse, [*BASE.split(), "--log_dir", written])
+    assert line == (
+        f"--log_dir is {written!r}, and only $NAME and ${{NAME}} of the environment are filled in; write the whole path"
+    )
+
+
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Else $EMPTY/x would be a folder of the root."""
     monkeypatch.setenv("HOME", "")

@@ -102,6 +102,8 @@ def test_each_is_refused_in_a_line_of_its_own():
         ),
         ("--lr_scheduler constant_with_warmup", "--lr_scheduler constant_with_warmup is not one of its choices; use "
          "--lr_scheduler constant (every schedule has the warm-up of --lr_warmup_ratio)"),
+        ("--no-scale_rewards", "--no-scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
+        ("--no-push_to_hub", "--no-push_to_hub is not a flag; nothing is uploaded"),
         ("--temp 1", "--temp is not a flag; use --temperature"),
         ("--temperat 1", "--temperat is not a flag; nearest: --temperature or --temperature_final or "
          "--temperature_schedule"),
