@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def own_module(path: str, label: str) -> ModuleType:
 
     Raises Refused, which begins with `label`, where the file is not there or fails, naming its line.
     """
-    file = Path(path).resolve()
+    file = Path(os.path.realpath(path))  # which takes a link in a circle as it is
     if not file.is_file():
         raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
     # known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module

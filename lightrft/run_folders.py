@@ -36,16 +36,16 @@ def check_folders(args: Args) -> None:
     folders = {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
     for flag, path in folders.items():
         check_writable(flag, path)
-        _check_apart(args, flag, path.resolve())
+        _check_apart(args, flag, _real(path))
     checkpoints = CheckpointFolder(folders["ckpt_path"], 1, 1).newest_first()
     resuming = bool(checkpoints) and args.checkpoint.load_checkpoint
     own = _own(args, folders, [path for _, path in checkpoints]) if resuming else set()
-    taken = {path.resolve() for path in folders.values()}
+    taken = {_real(path) for path in folders.values()}
     for flag, path in folders.items():
-        here = path.resolve()
+        here = _real(path)
         if here in own or own.intersection(here.parents):
             continue
-        here_too = [OF_A_START[other] for other, place in folders.items() if place.resolve() == here]
+        here_too = [OF_A_START[other] for other, place in folders.items() if _real(place) == here]
         started = here_too if _only_started(args, folders["log_dir"]) else []
         found = next(_foreign(here, taken, started), None)
         if found is not None:
@@ -87,6 +87,11 @@ def _is_there(flag: str, path: Path, folder: Path) -> bool:
         return False
 
 
+def _real(path: Path | str) -> Path:
+    """Without links; one that leads nowhere, or in a circle, is taken as it is."""
+    return Path(os.path.realpath(path))
+
+
 def _too_long(flag: str, path: Path) -> str:
     return f"--{flag} {str(path)[:60]}...: a path is too long; give a shorter one"
 
@@ -97,8 +102,8 @@ def _check_apart(args: Args, flag: str, path: Path) -> None:
         given = args.value(reads) or ()
         for name in (given,) if isinstance(given, str) else given:
             folder = Path(name)
-            if folder.is_dir() and (folder.resolve() == path or folder.resolve() in path.parents):
-                where = "the same folder as" if folder.resolve() == path else "inside"
+            if folder.is_dir() and (_real(folder) == path or _real(folder) in path.parents):
+                where = "the same folder as" if _real(folder) == path else "inside"
                 named = _named(args, flag)
                 value = args.value(named)
                 raise Refused(f"--{named} {value} is {where} --{reads} {name}, which is only read; choose another path")
@@ -106,13 +111,13 @@ def _check_apart(args: Args, flag: str, path: Path) -> None:
 
 def _own(args: Args, folders: dict[str, Path], checkpoints: list[Path]) -> set[Path]:
     """Folders of the run that is gone on with: where its checkpoints lie, and what the newest says of it."""
-    found = {folders["ckpt_path"].resolve()}
-    if folders["save_path"].resolve() in [*found, *folders["ckpt_path"].resolve().parents]:
-        found.add(folders["save_path"].resolve())
+    found = {_real(folders["ckpt_path"])}
+    if _real(folders["save_path"]) in [*found, *_real(folders["ckpt_path"]).parents]:
+        found.add(_real(folders["save_path"]))
     for path in checkpoints:
         try:
             arguments = json.loads((path / "state.json").read_text())["record"]["arguments"]
-            return found | {Path(arguments[flag]["value"]).resolve() for flag in FLAGS if arguments[flag]["value"]}
+            return found | {_real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged; loading will say so
     return found
@@ -128,7 +133,7 @@ def _only_started(args: Args, logs: Path) -> bool:
 def _foreign(folder: Path, taken: set[Path], started: list[re.Pattern[str]]) -> Iterator[Path]:
     """What stands in the folder and was not written by this run, nor by a start of it that came to nothing."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        here = entry.resolve() if entry.exists() else entry
+        here = _real(entry)
         if here in taken or any(names.fullmatch(entry.name) for names in started):
             continue
         if any(here in path.parents for path in taken):

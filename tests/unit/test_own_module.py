@@ -66,3 +66,9 @@ def test_faults_are_one_line(tmp_path: Path, text: str, cause: str):
 def test_no_such_file(tmp_path: Path):
     with pytest.raises(Refused, match=r"^--x: no such file none\.py \(looked in "):
         own_module("none.py", "--x")
+
+
+def test_a_link_in_a_circle_is_no_file(tmp_path: Path):
+    (tmp_path / "circle.py").symlink_to("circle.py")
+    with pytest.raises(Refused, match="--reward_fn circle.py:f: no such file .*circle.py"):
+        own_module(str(tmp_path / "circle.py"), "--reward_fn circle.py:f")

@@ -205,6 +205,18 @@ def test_nothing_is_written_into_a_model_or_a_data_set(here, flag):
     assert f"--{flag} base is the same folder as --pretrain" in refused(f"{go_on}--{flag} base --load_checkpoint")
 
 
+def test_links_that_lead_nowhere_in_what_is_looked_at(here):
+    """Of a run that was made through a link that is a circle now, and inside the folder."""
+    Path("circle").symlink_to("circle")
+    checkpoint("ck/step_000002", save_path="circle", ckpt_path="ck")
+    check("--save_path run --ckpt_path ck --load_checkpoint")
+    Path("run").mkdir()
+    for target in ("circle", "nowhere"):
+        Path("run/link").symlink_to(target)
+        assert "(run/link)" in refused()
+        Path("run/link").unlink()
+
+
 def test_a_model_in_the_folder_of_an_earlier_run_is_fine(here):
     checkpoint("old/checkpoints/step_000002")
     make("old/checkpoints/step_000002/hf/config.json")
