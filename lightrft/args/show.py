@@ -17,7 +17,7 @@ WIDEST = 40  # a longer value pushes its own source to the right, and nobody els
 def print_args(args: Args, form: str) -> str:
     """`text` and `json` show every flag, `changed` those that someone, a preset or the estimator set."""
     if form == "json":
-        return json.dumps(as_dict(args), indent=2, ensure_ascii=False)
+        return json.dumps(as_dict(args), indent=2)  # in ASCII, which every encoding of a terminal leaves valid
     changed = [flag for flag in FLAGS if args.sources[flag].where != "default" and flag != "print_args"]
     return _text(args, changed if form == "changed" else list(FLAGS))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ SETTINGS += "--train_batch_size 16"
 def shell(command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """`command` by bash, with the exit code of the first program of a pipe."""
     environment = {**os.environ, **variables, "TRAIN": f"{sys.executable} {ROOT}/train.py {SETTINGS}"}
+    environment.pop("PYTHONUNBUFFERED", None)  # as on a user's machine: what a closed pipe leaves is in a buffer
     line = f"{command}; exit ${{PIPESTATUS[0]}}"
     return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, errors="replace")
 
@@ -54,6 +56,8 @@ def test_what_was_asked_for_and_cannot_be_written():
 def test_an_encoding_that_cannot_hold_it(encoding: str):
     done = shell("$TRAIN --system_prompt 你好 --print_args", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, "") and r"\u4f60\u597d" in done.stdout
+    done = shell("$TRAIN --system_prompt é你😀 --print_args json", PYTHONIOENCODING=encoding)
+    assert json.loads(done.stdout)["system_prompt"]["value"] == "é你😀"
     done = shell("$TRAIN --你 1", PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (2, "error: --\\u4f60 is not a flag; --help lists them all\n")
 
