@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,21 @@ def _no_answer(endpoint: str) -> str | None:
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"{endpoint} cannot be reached ({reason[:120]}); give a folder, or mend the connection"
     return None
+
+
+@contextmanager
+def not_waited_for() -> Iterator[None]:
+    """Libraries that have no option for it ask the cache alone where the hub does not answer."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if out_of_reach() is not None:
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def is_cached(name: str, file: str, cache_dir: str | None, kind: str = "model") -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightrft import hub
 from lightrft.errors import Refused
 from lightrft.prompts.readers import Rows
 
@@ -45,7 +45,8 @@ def _loaded(spec: str, label: str) -> Any:
         if folder.is_dir():
             return datasets.load_dataset(spec)
         name, _, config = spec.partition(":")
-        return datasets.load_dataset(name, config or None)
+        with hub.not_waited_for():
+            return datasets.load_dataset(name, config or None)
     except Exception as error:  # many kinds: no network, no such name, no such configuration, broken files
         raise Refused(f"{label}: {_what_failed(folder, error)}") from error
 
@@ -58,6 +59,7 @@ def _what_failed(folder: Path, error: BaseException) -> str:
         return f"cannot be read as a dataset ({reason}); a folder of save_to_disk or with data files works"
     if "Config name is missing" in str(error):
         return f"which configuration? org/name:config chooses one ({reason})"
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
-        return f"no such folder here, and HF_HUB_OFFLINE allows only datasets that are in the cache ({reason})"
+    unreachable = hub.out_of_reach()
+    if unreachable is not None:
+        return f"no such folder here{hub.near(folder)}, and as a hub name it cannot be loaded: {unreachable}"
     return f"no such folder here, and no such dataset could be fetched from the hub ({reason})"

@@ -1,10 +1,13 @@
 """Datasets of the `datasets` library: no network is used, and its cache is the test's own folder."""
 
 import json
+import socket
 import sys
+import time
 
 import datasets
 import pytest
+from huggingface_hub import constants
 
 from lightrft.args.groups.data import DataArgs
 from lightrft.errors import Refused
@@ -102,7 +105,19 @@ def test_folders_that_hold_no_dataset_are_refused(tmp_path):
 
 @pytest.mark.parametrize("spec", ["no-org/no-data", "no-org/no-data:main", "no-org/no-data-1.5"])
 def test_without_the_hub_a_name_that_is_not_in_the_cache_is_refused(spec):
-    assert refusal(spec).startswith(f"--prompt_data {spec}: no such folder here, and HF_HUB_OFFLINE allows only")
+    said = f"--prompt_data {spec}: no such folder here, and as a hub name it cannot be loaded: HF_HUB_OFFLINE is set"
+    assert refusal(spec).startswith(said)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    start = time.monotonic()
+    assert f"cannot be loaded: http://127.0.0.1:{port} cannot be reached" in refusal("no-org/no-data")
+    assert time.monotonic() - start < 4 and not constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
 
 
 def test_without_the_package_the_way_to_install_it_is_named(tmp_path, monkeypatch):
