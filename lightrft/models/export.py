@@ -58,7 +58,7 @@ def _follow_umask(folder: Path) -> None:
 
 @contextmanager
 def _no_generation_config(model: Any) -> Iterator[None]:
-    """The library checks a generation config when it saves it, and refuses what it has loaded without a word."""
+    """Versions to 5.17 check it when they save it, and refuse what they have loaded: a run would be lost at its end."""
     from transformers import GenerationConfig
 
     own = getattr(model, "generation_config", None)

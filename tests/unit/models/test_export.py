@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.models.export import save_hf
@@ -111,8 +111,16 @@ ODD_FILES = {
 LEFT_BEHIND = ("README.md", "pytorch_model.bin", "model.gguf", "summary.json", "train.py", "trainer_state.json")
 
 
-def test_all_other_files_come_back_byte_for_byte(given_folder, tmp_path):
-    """Also a generation config that transformers itself refuses to save, and no padding token for one without."""
+def test_all_other_files_come_back_byte_for_byte(given_folder, tmp_path, monkeypatch):
+    """Also a generation config that transformers loads and then refuses to save, as its versions to 5.17 do."""
+    real = GenerationConfig.save_pretrained
+
+    def strict(self, *args, **more):
+        if self.eos_token_id == [2, 7]:
+            raise ValueError("GenerationConfig is invalid")
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(GenerationConfig, "save_pretrained", strict)
     folder = given_folder("qwen2")
     config = json.loads((folder / "config.json").read_text())
     odd = {**ODD_FILES, "config.json": json.dumps({**config, "my_own": [1, 2.50]}, indent=7).encode()}
@@ -195,6 +203,7 @@ def test_an_export_replaces_the_model_before_and_leaves_other_files(given_folder
         (out / name).parent.mkdir(exist_ok=True, parents=True)
         (out / name).write_text(text)
     first = trained(folder, out)
+    (out / "additional_chat_templates" / "old.txt").write_text("old")
     (folder / "additional_chat_templates" / "a.jinja").rename(folder / "additional_chat_templates" / "b.jinja")
     (folder / "special_tokens_map.json").unlink()
     save_in_parts(changed(first), folder, out)

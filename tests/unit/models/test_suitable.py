@@ -144,10 +144,10 @@ def prompts(*rows):
 def test_a_token_beyond_the_vocabulary_is_refused_where_a_prompt_needs_it(model_folder):
     """Special tokens that no prompt needs may lie beyond: many models are shipped so."""
     tokenizer = load_tokenizer(arguments(model_folder))
-    settings(model_folder, vocab_size=14)
-    check_tokens(arguments(model_folder), tokenizer, prompts((3, 13), (4,)))
-    message = refusal(model_folder, check_tokens, tokenizer, prompts((3, 13), (4, 15, 2)))
-    assert "its tokenizer has 16 tokens, its model 14, and rows.jsonl:2 needs token 15 ('=')" in message
+    settings(model_folder, vocab_size=15)
+    check_tokens(arguments(model_folder), tokenizer, prompts((3, 14), (4,)))
+    message = refusal(model_folder, check_tokens, tokenizer, prompts((3, 14), (4, 15, 2)))
+    assert "its tokenizer has 16 tokens, its model 15, and rows.jsonl:2 needs token 15 ('=')" in message
 
 
 @pytest.mark.parametrize(
