@@ -18,6 +18,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -33,7 +34,7 @@ STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 
 
 def confine(memory: int) -> None:
-    """For the rest of this process's life. `memory` in bytes of address space."""
+    """For the rest of this process's life. `memory`: bytes of address space beyond what is loaded already."""
     _limit(memory)
     forbid_system_calls()
     sys.addaudithook(_refusing(_names_of_mathematics()))
@@ -44,7 +45,8 @@ def _limit(memory: int) -> None:
 
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
     if sys.platform == "linux":
-        limits[resource.RLIMIT_AS] = memory
+        loaded = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limits[resource.RLIMIT_AS] = loaded + memory
     for kind, value in limits.items():
         most = resource.getrlimit(kind)[1]
         value = value if most == resource.RLIM_INFINITY else min(value, most)

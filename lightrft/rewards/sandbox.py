@@ -42,7 +42,7 @@ class Unjudged(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """For one answer; what is not hostile takes milliseconds. `memory` is address space, in bytes."""
+    """For one answer, which takes milliseconds. `memory`: bytes of address space beyond what the libraries take."""
 
     processor_s: float = 5.0
     wall_s: float = 30.0
