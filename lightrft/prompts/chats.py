@@ -86,6 +86,8 @@ def _chat(value: list[Any], key: str) -> Messages:
         raise BadRow(f"'{key}' has a turn of role {unknown[0]!r}; {', '.join(ROLES)} work")
     if roles[-1] == "system":
         raise BadRow(f"'{key}' ends in a system turn ({there}); a user turn asks for an answer")
+    if roles[-1] == "assistant" and messages[-1].get("tool_calls"):
+        raise BadRow(f"'{key}' ends in a tool call; add the turn of role tool with its result, or leave the call out")
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
         raise BadRow(f"'{key}' has no user turn with text")
     return messages

@@ -17,9 +17,11 @@ def remarks(
 ) -> list[str]:
     """template: None where none is used; knows_whole: texts that are in it already are left as they are."""
     if template is None:
+        bos: Any = tokenizer.bos_token
         found = {
             "have tools or chat_template_kwargs, which do nothing without the chat template": _with_options(prompts),
-            f"begin with {tokenizer.bos_token}: no second one is added": _beginning(prompts, tokenizer.bos_token),
+            f"begin with {bos}: no second one is added": _with_bos(prompts, bos, first=True),
+            f"hold {bos} beside the one that they begin with": _with_bos(prompts, bos, first=False),
         }
         return _lines(found, len(prompts))
     whole = [prompt for prompt in prompts if knows_whole and is_whole(prompt, template)]
@@ -47,8 +49,12 @@ def _with_options(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [prompt for prompt in prompts if prompt.columns.get("tools") or prompt.columns.get("chat_template_kwargs")]
 
 
-def _beginning(prompts: Sequence[Prompt], bos: Any) -> list[Prompt]:
-    return [prompt for prompt in prompts if bos and prompt.messages[0]["content"].startswith(bos)]
+def _with_bos(prompts: Sequence[Prompt], bos: str | None, *, first: bool) -> list[Prompt]:
+    if not bos:
+        return []
+    texts = ["\n".join(turn["content"] for turn in prompt.messages) for prompt in prompts]
+    found = [text.startswith(bos) if first else bos in text.removeprefix(bos) for text in texts]
+    return [prompt for prompt, is_so in zip(prompts, found, strict=True) if is_so]
 
 
 def _marked(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:

@@ -63,7 +63,7 @@ def _fault(model: Any, token_ids: Sequence[int], lengths: Sequence[int], bound: 
 def difference(model: Any, token_ids: Sequence[int], lengths: Sequence[int]) -> float:
     """Mean |log-probability when sampled - by the forward pass| of all tokens; NaN where the model is not finite."""
     config = model.config.get_text_config()
-    pad, vocabulary = config.pad_token_id, range(config.vocab_size)
+    pad, vocabulary = getattr(config, "pad_token_id", None), range(config.vocab_size)
     asked = (token_ids[0], pad, *token_ids[1:]) if pad in vocabulary else token_ids  # some count it as no token at all
     prompts = [tuple(islice(cycle(asked), length)) for length in lengths]
     if not bool(_logits(model, prompts).isfinite().all()):

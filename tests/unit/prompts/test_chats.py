@@ -159,6 +159,7 @@ def test_a_turn_of_calls_says_nothing_and_its_arguments_are_an_object(content, w
         ({"prompt": {"role": ["user"], "content": []}}, "'prompt'[0] is not of the form"),
         ({"prompt": [ASK, {"role": "assistant"}]}, "'prompt'[1] is not of the form"),
         ({"prompt": [ASK, {"role": "assistant", "tool_calls": "add(1)"}]}, "'prompt'[1] has tool_calls that are no"),
+        ({"prompt": called("add", a=1)[:2]}, "'prompt' ends in a tool call; add the turn of role tool"),
         ({"prompt": [{"from": "wizard", "value": "x"}, ASK]}, "has a turn of role 'wizard'"),
         ({"prompt": "half \ud83d"}, r"'prompt' holds '\ud83d', which is half of a character"),
         ({"prompt": "x", "label": ["\udc00"]}, r"'label' holds '\udc00'"),

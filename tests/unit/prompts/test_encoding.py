@@ -194,6 +194,16 @@ def test_options_that_no_template_reads_are_told():
     assert lines == [f"1 of 2 prompts (first: a:1) {do_nothing}"]
 
 
+def test_a_bos_inside_a_text_is_told_where_no_template_is_used():
+    rows = [with_row(({"role": "user", "content": text},), False) for text in ("one", "<s> one", "one <s>")]
+    _, lines = encoded_with_notices(*rows, template=None)
+    first = "1 of 3 prompts (first: a:1)"
+    assert lines == [
+        f"{first} begin with <s>: no second one is added",
+        f"{first} hold <s> beside the one that they begin with",
+    ]
+
+
 TURNS = (
     "{{ bos_token }}{% for m in messages %}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|> {% endfor %}"
     "{% if add_generation_prompt %}<|im_start|> assistant{% endif %}"
