@@ -15,7 +15,6 @@ from lightrft.rewards.typography import plain
 
 LOOK = 100  # characters around a number, of which its meaning is told
 MOST_NAMES = 20  # passed over; a text of nothing else holds no answer
-LAST_DIGIT = re.compile(r"[0-9][^0-9]*\Z")
 DIGITS = "0123456789"
 
 CURRENCY = (
@@ -24,6 +23,7 @@ CURRENCY = (
 )
 WRAPPER = r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathbf|mathrm|mathit|boldsymbol|bm|emph|underline|mbox) ?\{"
 SKIPPED = re.compile(rf"(?: |\\[,;:! ]|{CURRENCY}|{WRAPPER}|\\left|\\displaystyle)\Z")
+CURRENCY_ONLY = re.compile(rf"{CURRENCY}\Z")
 SIGN = re.compile(r"(?:[-+]|(?<![A-Za-z])(?:minus|negative|plus|positive))\Z", re.IGNORECASE)
 WORD = re.compile(r"\\?[A-Za-z]+\Z")
 SAYS = re.compile(r"(?i:is|are|be|was|equals?|get|gives?|to)|\\(?:approx|implies|Rightarrow|rightarrow|to|therefore)")
@@ -40,7 +40,8 @@ COMMAND = (
     r"|newline|par|hspace|end|begin)[A-Za-z]+"
 )
 OPERAND_AFTER = re.compile(
-    rf"(?:[/^±+]|(?<![-=\n])(?<!^)[<>]|[<>!]=|[0-9)] ?x|(?:{COMMAND}|{FUNCTION})(?:_\{{?\w{{1,9}}\}}?)? ?\{{?"
+    rf"(?:[/^±+]|[-+*/^] ?\(|(?<![-=\n])(?<!^)[<>]|[<>!]=|[0-9)] ?x"
+    rf"|(?:{COMMAND}|{FUNCTION})(?:_\{{?\w{{1,9}}\}}?)? ?\{{?"
     rf"|(?i:\bnot|n't|\bbase|\bmod|\bmodulo)[- (]*|{MONTH}(?: [0-9]{{1,2}}(?:st|nd|rd|th)?,?)?)\Z"
 )
 LISTED = re.compile(
@@ -72,9 +73,6 @@ def last_number_in(text: str) -> Number | None:
             return _standing(before[-LOOK:], last.group(), after, at_start=len(before) <= LOOK and start == 0)
         text = before if start == 0 else text[: start + last.start()]
     return None
-
-
-CURRENCY_ONLY = re.compile(rf"{CURRENCY}\Z")
 
 
 def _standing(before: str, digits: str, after: str, at_start: bool) -> Number | None:

@@ -11,8 +11,8 @@ LETTER = re.compile(
 )
 STATED = re.compile(
     r"(?i:\banswer|\boption|\bchoice)(?i:\s(?:is|letter))?\s?:?\s?(?i:option|choice|is)?\s?[:*$({\[]{0,4}"
-    r"(?:\\(?:text|textbf|mathbf|mathrm|boxed) ?\{\(?)?([A-J])(?:\)|\]|\})*"
-    r"(?=[*$.,;:!\s]*(?:\Z|\n|[.,;:!*$]\s|because\b|since\b|as\b))"
+    r"(?:\\(?:text|textbf|mathbf|mathrm|boxed) ?\{\(?)?([A-J])"
+    r"(?:(?=\)\s[^(])|(?:\)|\]|\})*(?=[*$.,;:!\s]*(?:\Z|\n|[.,;:!*$]\s|because\b|since\b|as\b)))"
 )
 ANOTHER = re.compile(r"[*$)\]}]*\s?(?:,|/|or\b|and\b)\s?(?:or |and |option )?[*$(\[{]*[A-J](?![A-Za-z])")
 

@@ -17,7 +17,7 @@ WRAPPED = re.compile(
 )
 AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("'", "'"))
 LEADING = re.compile(r"\A(?:\\displaystyle|\\[,;:! ]|~|=)")
-TRAILING = re.compile(r"(?:\\[,;:! ]|~|\\\\|,|;|(?<!\.\.)\.)\Z")
+TRAILING = re.compile(r"(?:\\[,;:! ]|~|\\\\|,|;|(?<!\.\.)\.|(?<=\.\.\.)\.)\Z")  # of 0.333.... the fourth dot
 MOST_LAYERS = 20
 FORMULA = (
     r"(?:(?<!\\)\$\$?(?:[^$\\]|\\.){1,2000}\$\$?|\\\((?:[^\\]|\\[^)]){1,2000}\\\)|\\\[(?:[^\\]|\\[^\]]){1,2000}\\\])"
@@ -27,7 +27,7 @@ SEVERAL = re.compile(rf"{FORMULA}(?:\s?(?:,\s?(?:and |or )?|and|or)\s?{FORMULA})
 FILLER = r"(?:(?:therefore|thus|hence|simply|just|then|now|clearly|exactly|about|approximately|equal to|given by),? )*"
 STATED = re.compile(rf"(?:\banswers?\b[^.\n:=$\\]{{0,60}}?(?:\bis\b|\bare\b|:|=)|####)[\s:]*{FILLER}", re.IGNORECASE)
 END = re.compile(
-    r"\.?(?:\n|\Z)|\.(?=\s)|[,;](?=\s(?!\s?(?:and |or )?[-\d\\($]))"
+    r"(?:(?<!\.)\.)?(?:\n|\Z)|(?<!\.)\.(?=\s)|\s(?=\([A-Za-z]{2})|[,;](?=\s(?!\s?(?:and |or )?[-\d\\($]))"
     r"|\s(?:not|because|since|as|which|where|if|when|for)\b"
 )
 

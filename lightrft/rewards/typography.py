@@ -43,7 +43,11 @@ def _table() -> dict[int, str]:
 
 
 TABLE = _table()
+IN_BASE = r"(?: ?\\text ?\{)? ?\(?(?:in )?base ?\}? ?([0-9]{1,2})(?![0-9])\)?\}?"
 CHANGES = (
+    (re.compile(r"</?(?:b|i|u|em|strong|p|span|code|center|mark|br) ?/?>"), " "),
+    (re.compile(r"\\thinspace(?![a-z]) ?"), r"\\,"),
+    (re.compile(rf"(?<![0-9A-Za-z.,])([0-9A-F]{{1,60}}){IN_BASE}"), r"\1_{\2}"),  # 101 (base 2)
     (
         re.compile(
             r"\\(?:text|textbf|mathbf|mathrm|mbox) ?\{ ?(\(?[0-9][0-9A-F.,]{0,60}\)?|[0-9A-F]{1,60}(?=\}_)) ?\}"

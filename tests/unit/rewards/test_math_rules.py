@@ -31,7 +31,7 @@ def test_the_sandbox_changes_no_verdict():
 
 def test_what_takes_too_long_makes_that_answer_invalid():
     child = Sandbox("lightrft.rewards.math_answers", Limits(processor_s=0.5))
-    for response in ("$9^{9^{9^9}}$", r"\boxed{(10^9)!}", "$" + "{" * 3000 + "1" + "}" * 3000 + "$"):
+    for response in ("$9^{9^{9^9}}$", r"\boxed{(10^9)!}"):
         with pytest.raises(Unjudged, match="^comparing took more than 0.5 s of processor time$"):
             child.ask("judge", response, "7", False, what="comparing")
     assert child.ask("judge", "8 \ud800 \n \x00", "7", False, what="comparing") == 0.0
