@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrft.models.source import find_file
+from lightrft.models.source import find_file, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +92,11 @@ def dtype_to_train(args: ModelArgs, compute: torch.dtype) -> torch.dtype:
 
 
 def _dtypes(args: ModelArgs) -> Iterator[tuple[str, str]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     for path in weight_files(args):
-        with safe_open(path, "pt") as weights:
-            yield from ((name, weights.get_slice(name).get_dtype()) for name in weights.keys())  # noqa: SIM118
+        try:
+            with safe_open(path, "pt") as weights:
+                yield from ((name, weights.get_slice(name).get_dtype()) for name in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise refusal(args, "model", error) from error
