@@ -7,9 +7,11 @@ import re
 
 from lightrft.args.peers import PEERS, ROWS, Peer, peer_of
 from lightrft.args.surface import FLAGS, NAMES
+from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
 
 DOTTED = re.compile(r"[+~]{0,2}(?P<path>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)=(?P<value>.*)", re.DOTALL)
-OFF = ("false", "none", "null", "0")
+UNSET = ("none", "null")
+OFF = ("false", "0", *UNSET)
 MOST = 3  # names proposed at once
 
 VALUES = {  # others' words for our choices, by flag and word
@@ -38,7 +40,7 @@ def about_unknown(name: str, dashes: str = "--", value: str | None = None, group
     said, here = dashes + (name if name.isprintable() else repr(name)), dashes and "--"
     bare = name.removeprefix("no-")
     row = peer_of(f"{group}.{name}" if group else bare, "false" if bare != name else value)
-    if row is not None and name.replace("-", "_") not in NAMES:
+    if row is not None and bare.replace("-", "_") not in NAMES:
         return f"{said} is not a flag; {_advice(row, value, here, shown=False)}"
     last = name.rpartition(".")[2]
     if last != name and last in NAMES:
@@ -46,24 +48,29 @@ def about_unknown(name: str, dashes: str = "--", value: str | None = None, group
     return f"{said} is not a flag{_nearest(last, here)}"
 
 
-def about_value(flag: str, value: str) -> str | None:
-    """What to choose in place of a choice that only others have; None for any other value."""
-    row = ROWS.get(f"{flag}={value.lower()}")
-    return f"{value} is not one of its choices; {_advice(row, value, '--')}" if row else None
+def about_value(flag: str, value: object) -> str | None:
+    """What to choose in place of a value that only others have; None for any other value."""
+    row = ROWS.get(f"{flag}={str(value).lower()}")
+    what = "is not one of its choices" if isinstance(value, str) else "is out of bounds"
+    return f"{value} {what}; {_advice(row, str(value), '--')}" if row else None
 
 
 def _advice(row: Peer, value: str | None, dashes: str, *, shown: bool = True) -> str:
     """What to use instead; a value that is passed on as it is appears where it is to be `shown`."""
+    known = ROWS.get(f"{row.flag}={value.lower()}") if value and row.ours and not row.value else None
+    if known is not None:
+        return _advice(known, value, dashes)
     if not row.ours:
         return row.note
     if row.value:
-        use = f"{dashes}{row.flag}{' ' if dashes else ': '}{row.value}"
-        return f"use {use} ({row.note})" if row.note else f"use {use}"
-    known = ROWS.get(f"{row.flag}={value.lower()}") if value else None
-    if known is not None:
-        return _advice(known, value, dashes)
-    use = _as_flag(row.flag, value if shown else None, dashes)
-    return f"use {use} ({row.note})" if row.note else f"use {use}"
+        use = f"use {dashes}{row.flag}{' ' if dashes else ': '}{row.value}"
+    elif value is not None and value.lower() in UNSET and not FLAGS[NAMES[row.flag]].is_switch:
+        use = f"leave {dashes}{row.flag} out"
+    else:
+        use = f"use {_as_flag(row.flag, value if shown else None, dashes)}"
+    later = NAMES[row.flag] in UNBUILT or (NAMES[row.flag], row.value or value) in UNBUILT_CHOICES
+    notes = [note for note in (row.note, "not built yet" if later else "") if note]
+    return f"{use} ({'; '.join(notes)})" if notes else use
 
 
 def _as_flag(flag: str, value: str | None, dashes: str) -> str:

@@ -60,6 +60,6 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
 def _violation(flag: Flag, value: Any) -> str | None:
     wrong = about_choice(flag.name, value) or flag.record.violation(value)
     if wrong:
-        return (about_value(flag.name, value) or wrong) if isinstance(value, str) else wrong
+        return about_value(flag.name, value) or wrong
     fault = estimator_fault(value) if flag.name == "advantage_estimator" else None
     return f"{value}: {fault}" if fault else None

@@ -127,7 +127,7 @@ def test_one_line_for_one_mistake(text: str, line: str):
         ("algorithm.use_kl_loss=False", "algorithm.use_kl_loss=False: use --no-use_kl_loss"),
         (
             "worker.rollout.gpu_memory_utilization=0.5",
-            "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5",
+            "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5 (not built yet)",
         ),
         ("trainer.seed=1", "trainer.seed=1: use --seed 1"),
         ("a.sed=1", "a.sed=1 is a dotted override, and there are none here; nearest: --seed"),

@@ -29,7 +29,7 @@ CASES = 2000
 PLACE = re.compile(r"(?<!\w)-{1,3}\w|^-- |^'|\.yaml:\d+: |^--config ")  # a flag, a stray word, or file and line
 REMEDY = re.compile(
     r"\b(use|give|must be|nearest|choices|remove|write|needs|takes|choose|put it|works|start|but under|is required"
-    r"|recommended range)\b|--help lists"
+    r"|recommended range|leave it out)\b|--help lists"
 )
 PROPOSED = re.compile(r"(--\w+) (\d+)(?: or (\d+))?")
 NEAREST = re.compile(r"; nearest: (\S+)$")

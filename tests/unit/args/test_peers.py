@@ -75,7 +75,7 @@ def test_each_is_refused_in_a_line_of_its_own():
         ("--report_to wandb", "--report_to is not a flag; use --use_wandb (a project's name has to follow)"),
         ("--save_total_limit=2", "--save_total_limit is not a flag; use --max_ckpt_num"),
         ("--scale_rewards False", "--scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
-        ("--use_vllm", "--use_vllm is not a flag; use --engine_type vllm"),
+        ("--use_vllm", "--use_vllm is not a flag; use --engine_type vllm (not built yet)"),
         ("--loss_type dapo", "--loss_type is not a flag; use --loss_agg_mode token-mean"),
         ("--loss_type other", "--loss_type is not a flag; use --loss_agg_mode"),
         ("--flash_attn", "--flash_attn is not a flag; use --attn_implementation flash_attention_2"),
@@ -102,6 +102,9 @@ def test_each_is_refused_in_a_line_of_its_own():
         ),
         ("--lr_scheduler constant_with_warmup", "--lr_scheduler constant_with_warmup is not one of its choices; use "
          "--lr_scheduler constant (every schedule has the warm-up of --lr_warmup_ratio)"),
+        ("--eval_steps -1",
+         "--eval_steps -1 is out of bounds; leave it out: evaluation is then before and after training alone"),
+        ("--max_steps -1", "--max_steps -1 is out of bounds; leave it out: --num_episodes decides then"),
         ("--no-scale_rewards", "--no-scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
         ("--no-push_to_hub", "--no-push_to_hub is not a flag; nothing is uploaded"),
         ("--temp 1", "--temp is not a flag; use --temperature"),
@@ -120,7 +123,9 @@ def test_what_is_said_of_a_name(text: str, line: str):
 @pytest.mark.parametrize(
     "word, advice",
     [
-        ("actor_rollout_ref.rollout.name=sglang", "use --engine_type sglang"),
+        ("actor_rollout_ref.rollout.name=sglang", "use --engine_type sglang (not built yet)"),
+        ("actor_rollout_ref.model.lora_rank=8", "use --lora_rank 8 (not built yet)"),
+        ("data.val_batch_size=null", "leave --eval_batch_size out"),
         ("rollout.name=hf", "use --engine_type local"),
         ("algorithm.filter_groups.enable=True", "use --dynamic_sampling"),
         ("filter_groups.enable=False", "use --no-dynamic_sampling"),
