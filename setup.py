@@ -25,7 +25,7 @@ setup(
     package_data={"": ["*.yaml", "*.csv", "*.jinja", "py.typed"]},
     install_requires=[
         "torch>=2.6",
-        "transformers>=5,<6",
+        "transformers>=5.5,<6",  # tests ran on 5.5, 5.17 and 5.24
         "accelerate>=1.10",
         "deepspeed==0.19.8",
         "safetensors>=0.5",
