@@ -108,7 +108,8 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     if only_check:
         return 0
     try:
-        build_trainer(args, inputs).fit()
+        with one_line(RunFailed, remedy="--load_checkpoint goes on from the newest checkpoint, if there is one"):
+            build_trainer(args, inputs).fit()
     finally:
         leave_world()
     return 0

@@ -60,8 +60,10 @@ def check_writable(flag: str, path: Path) -> None:
     nearest = next(folder for folder in above if _is_there(flag, path, folder))
     if not nearest.is_dir():
         raise Refused(f"--{flag} {path}: {nearest} is a file, not a folder; choose another path")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise Refused(f"--{flag} {path}: {nearest} cannot be written to; choose another path or change its permissions")
+    for mode, done in ((os.W_OK | os.X_OK, "written to"), (os.R_OK, "read")):
+        if not os.access(nearest, mode):
+            remedy = "choose another path or change its permissions"
+            raise Refused(f"--{flag} {path}: {nearest} cannot be {done}; {remedy}")
     longest = os.pathconf(nearest, "PC_NAME_MAX")
     made = absolute.parts[len(nearest.parts) :]
     too_long = any(len(os.fsencode(name)) > longest for name in made)
@@ -102,7 +104,7 @@ def _check_apart(args: Args, flag: str, path: Path) -> None:
         given = args.value(reads) or ()
         for name in (given,) if isinstance(given, str) else given:
             folder = Path(name)
-            if folder.is_dir() and (_real(folder) == path or _real(folder) in path.parents):
+            if os.path.isdir(folder) and (_real(folder) == path or _real(folder) in path.parents):
                 where = "the same folder as" if _real(folder) == path else "inside"
                 named = _named(args, flag)
                 value = args.value(named)

@@ -316,3 +316,17 @@ def test_checkpoints_of_which_none_is_whole_and_of_another_model(here, strategy)
     assert "--load_checkpoint: no checkpoint in run/checkpoints can be loaded: step_000002 (" in broken.err
     assert "Traceback" not in broken.err + broken.out + other.err + other.out
     assert files(here) == before
+
+
+# What the system refuses elsewhere
+
+
+def test_an_error_of_the_system_is_one_line_wherever_it_comes_from(here, monkeypatch):
+    """A lost mount, say: while the model is built, and in the middle of the second turn."""
+    lost = OSError(116, "Stale file handle", "/data/model")
+    with monkeypatch.context() as patch:
+        patch.setattr("lightrft.build.load_model", breaks(None, 1, lost))
+        failed("--fsdp --max_steps 2 --save_path run", "Stale file handle (/data/model); --load_checkpoint goes on")
+    monkeypatch.setattr(Scorer, "to_batch", breaks(Scorer.to_batch, 2, lost))
+    out = failed("--fsdp --max_steps 2 --save_interval 0 --save_path run", "Stale file handle (/data/model)")
+    assert "the state after step 1 is kept" in out

@@ -259,6 +259,10 @@ def test_folders_without_permission(here, monkeypatch):
     assert "closed cannot be written to; choose another path or change its permissions" in refused(
         "--save_path closed/run"
     )
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)
+    assert "closed cannot be read; choose another path" in refused("--save_path closed/run")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
     real = Path.stat
 
     def stat(self, **more):
