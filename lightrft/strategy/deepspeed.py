@@ -33,9 +33,15 @@ def _deepspeed() -> Any:
     # Its bfloat16 optimizer collects all garbage four times when it is made, to print how much memory there is.
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
     # Deprecated collectives, which it calls at every layer.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """SGD is one that it calls untested."""
+    return "untested optimizer" not in record.getMessage()
 
 
 def effective_stage(zero_stage: int, dp_size: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from policies import STRATEGIES, largest_difference, named, off_policy, plain_steps, settings, small_model
@@ -161,3 +163,16 @@ def test_bfloat16_keeps_small_steps(trained, rollouts, strategy, tmp_path):
         run.learn(batch, step)
     moved = torch.cat([(run.parameters()[name] - value).abs().flatten() for name, value in before.items()])
     assert float((moved > 2e-4).float().mean()) > 0.1
+
+
+def test_an_optimizer_that_was_asked_for_is_not_warned_of(trained):
+    said, logger = [], logging.getLogger("DeepSpeed")
+    handler = logging.Handler()
+    handler.emit = said.append
+    logger.addHandler(handler)
+    try:
+        trained("--zero_stage 1 --optimizer sgd")
+        logger.warning("something else")
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in said] == ["something else"]
