@@ -9,6 +9,7 @@ from pathlib import Path
 from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.models.critic import critic_args
+from lightrft.models.given import weight_files
 from lightrft.models.load import count_parameters
 
 GB = 1e9
@@ -50,12 +51,13 @@ def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
     """Of a run of `steps` turns, an episode being `episode` of them; half: computed in 16 bits.
 
     A checkpoint holds weights, a float32 master copy of them (DeepSpeed), and Adam's two moments, of policy and critic.
+    The final model is as large as the given one, whose dtypes it has.
     """
     c, adam = args.checkpoint, 8 * (args.training.optimizer == "adamw")
     policy = count_parameters(args.model)
     trained = policy + (count_parameters(critic_args(args.model)) if no_critic(args) is None else 0)
     each = (4 if args.distributed.fsdp else (2 if half else 4) + 4) + adam
-    model = policy * (2 if half else 4)
+    model = sum(path.stat().st_size for path in weight_files(args.model))
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)

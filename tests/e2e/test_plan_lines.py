@@ -12,7 +12,7 @@ from runs import train
 from lightrft import disk
 
 
-@pytest.mark.parametrize("strategy", ["", "--fsdp", "--save_hf_ckpt --advantage_estimator gae"])
+@pytest.mark.parametrize("strategy", ["--bf16", "--fsdp", "--save_hf_ckpt --advantage_estimator gae"])
 def test_a_checkpoint_takes_what_was_foretold(here: Path, strategy: str, monkeypatch: pytest.MonkeyPatch):
     seen, real = [], disk.disk_need
     monkeypatch.setattr("lightrft.plan.disk_need", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
