@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, NoReturn
 
@@ -78,6 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Refused(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As of Python 3.11: a reader of the help who goes early is no error."""
+        with suppress(OSError):
+            super()._print_message(message, file)
 
 
 class _Typed(argparse.Action):

@@ -126,7 +126,7 @@ def _declaration(path: Path) -> ast.Call:
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except SyntaxError as error:
-        raise Fault(f"{path}:{error.lineno}: {error.msg}") from error
+        raise Fault(f"{path}:{error.lineno or 1}: {error.msg}") from error
     except (OSError, ValueError, RecursionError) as error:
         cause = getattr(error, "strerror", None) or "not a Python file in UTF-8"
         raise Fault(f"{path}: {cause}") from error
