@@ -14,6 +14,8 @@ from lightrft.rewards.numbers import LONGEST, NUMBER, Number, number
 from lightrft.rewards.typography import plain
 
 LOOK = 100  # characters around a number, of which its meaning is told
+WINDOWS = (150, LONGEST)  # characters before its last digit in which a number begins: most are short
+MARGIN = 20  # what begins so near to a window's start may begin before it
 MOST_NAMES = 20  # passed over; a text of nothing else holds no answer
 DIGITS = "0123456789"
 
@@ -62,16 +64,25 @@ def last_number_in(text: str) -> Number | None:
     """None where there is none, or none that stands for itself."""
     text = plain(text)
     for _ in range(MOST_NAMES):
-        end = max(map(text.rfind, DIGITS)) + 1
-        start = max(0, end - LONGEST - LOOK)
-        found = list(NUMBER.finditer(text[start : end + LOOK]))
-        if not found or (start and found[-1].start() == 0):
+        place = _place(text)
+        if place is None:
             return None
-        last = found[-1]
-        before, after = text[start : start + last.start()], text[start + last.end() : start + last.end() + LOOK]
+        start, end = place
+        before = text[max(0, start - LOOK) : start]
         if not NAME.search(_stripped(before, CURRENCY_ONLY)):
-            return _standing(before[-LOOK:], last.group(), after, at_start=len(before) <= LOOK and start == 0)
-        text = before if start == 0 else text[: start + last.start()]
+            return _standing(before, text[start:end], text[end : end + LOOK], at_start=start <= LOOK)
+        text = text[:start]
+    return None
+
+
+def _place(text: str) -> tuple[int, int] | None:
+    """Where the last number begins and ends; None for one that is too long."""
+    last_digit = max(map(text.rfind, DIGITS))
+    for window in WINDOWS:
+        start = max(0, last_digit - window)
+        found = list(NUMBER.finditer(text[start : last_digit + 1 + LOOK]))
+        if found and (start == 0 or found[-1].start() > MARGIN):
+            return start + found[-1].start(), start + found[-1].end()
     return None
 
 

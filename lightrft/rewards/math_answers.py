@@ -183,7 +183,7 @@ def _number_in(text: str) -> Any:
         return None
     after = text[max(map(text.rfind, DIGITS)) + 1 :]
     if re.match(r"\s?\\?%", after):
-        return _read(rf"{float(found.value)}\%")
+        return _read(rf"{found.value.numerator if found.value.denominator == 1 else float(found.value)}\%")
     return Quantity(found)
 
 

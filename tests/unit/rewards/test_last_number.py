@@ -107,6 +107,14 @@ def test_numbers_that_differ(texts):
         assert [last_number(text, other) for other in texts] == [float(text == other) for other in texts], text
 
 
+def test_long_numbers_are_read_to_their_first_digit():
+    for digits in (120, 160, 900):
+        number = "12" * (digits // 2)
+        assert last_number(f"So it is 7{number}", f"7{number}") == 1.0
+        assert last_number(f"So it is 7{number}", number) == 0.0
+    assert last_number_in(f"It is {'1' * 1200}") is None
+
+
 def test_the_box_is_read_before_the_text():
     assert last_number(r"\boxed{5}, found in 3 steps", 5) == 1.0
     assert last_number(r"\boxed{5}, found in 3 steps", 3) == 0.0

@@ -69,6 +69,17 @@ def test_the_stop_text_that_ended_a_response_is_known(parts, stop, ends):
     assert [r.stop_text for r in found] == ends
 
 
+def test_of_two_stop_texts_that_end_a_response_the_longer_one_did(parts):
+    class Twelve(Engine):
+        def generate(self, requests, sampling):
+            return [[Generation(r.prompt_ids, (4 + 1, 4 + 2, 2), (-0.5,) * 3, "stop")] for r in requests]
+
+    _, maker, prompts = parts
+    maker.engine = Twelve()
+    [found] = maker.make(prompts[:1], step=1, n=1, sampling=Sampling(4, stop=("2", "12")))
+    assert (found.response, found.stop_text) == ("12", "12")
+
+
 def test_seeds_name_run_step_position_prompt_and_sample(parts):
     engine, maker, prompts = parts
     [placed] = PromptSampler(prompts, seed=0).take(1)
