@@ -40,7 +40,7 @@ class RunningMoments:
         squares = math.fsum((value - mean) ** 2 for value in finite)
         delta, total = mean - self.mean, self.count + n
         self.squares += squares + delta**2 * self.count * n / total
-        self.mean += delta * n / total
+        self.mean += delta * (n / total)  # exactly the mean where these are the first
         self.count = total
 
     @property

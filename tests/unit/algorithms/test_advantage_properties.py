@@ -173,6 +173,16 @@ def test_moments_of_equal_rewards_divide_by_one():
             )
 
 
+@pytest.mark.parametrize("reward", (0.1, 0.7, 1 / 3, 0.9, 1.7))
+def test_equal_rewards_never_seem_to_vary(reward):
+    """Whatever their number: (0.1 * 48) / 48 is not 0.1, and the rest of 1e-17 would be divided by."""
+    for count in range(1, 100):
+        moments = RunningMoments()
+        moments.update([reward] * count)
+        moments.update([reward] * count)
+        assert (moments.mean, moments.std) == (reward, 0.0), count
+
+
 def test_clips_count_before_they_clip():
     rewards, share = clipped_rewards(torch.tensor([3.0, -4.0, 1.0, math.inf, -math.inf, math.nan]), 2.0)
     assert rewards[:5].tolist() == [2.0, -2.0, 1.0, math.inf, -math.inf] and bool(rewards[5].isnan())
