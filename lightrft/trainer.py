@@ -209,10 +209,13 @@ class Trainer:
         """What has changed since. Any error says that the checkpoint is damaged."""
         self.progress.restore(state["progress"])
         self.prompts.load_state(state["prompts"])
+        self.advantages.load_state(state["advantages"])
+        news = differences(state["record"], self.record)
         if self.collector.over(self.prompts):
             self.progress.end()
-        self.advantages.load_state(state["advantages"])
-        return differences(state["record"], self.record)
+        if not self.progress.done:  # the end that was evaluated is the end no more
+            self.progress.eval_after = None
+        return news
 
     def _finish(self) -> None:
         if self.evaluator is not None and self.progress.eval_after is None:  # it failed in the run before

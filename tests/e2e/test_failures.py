@@ -39,6 +39,10 @@ def lucky(responses):
 def held_out_fails(responses):
     drawn = [len(response) + random.random() for response in responses]
     return [] if len(responses) == 23 and down_after(1) else drawn
+
+
+def held_out_fails_undrawn(responses):
+    return [] if len(responses) == 23 and down_after(1) else [float(sum(map(ord, text))) for text in responses]
 """
 FLAGS = "--max_steps 6 --train_batch_size 8 --save_interval 0 --reward_running_norm --quiet"
 
@@ -100,6 +104,18 @@ def test_a_last_evaluation_that_failed_is_made_up_for(here):
     ended = train(f"{flags} --load_checkpoint")
     assert ended.code == 0 and "resumed from step 2" in ended.out
     assert set(read_json(here / "cut/summary.json")["eval"]) == {"before", "after"}
+
+
+def test_the_last_evaluation_of_a_run_that_went_on_is_of_its_last_step(here):
+    """Not of the end before, where the new one fails: here at its fourth step."""
+    flags = f"--fsdp {FLAGS} --reward_fn lucky.py:held_out_fails_undrawn --lr_scheduler constant --save_path"
+    assert train(f"{flags} cut --max_steps 2 --save_steps 1").code == 0
+    (here / "down").touch()
+    failed(f"{flags} cut --max_steps 4 --load_checkpoint", "0 values")
+    (here / "down").unlink()
+    assert train(f"{flags} cut --max_steps 4 --load_checkpoint").code == 0
+    assert train(f"{flags} whole --max_steps 4").code == 0
+    assert read_json(here / "cut/summary.json") == read_json(here / "whole/summary.json")
 
 
 def breaks(what, at, error=ZeroDivisionError("injected")):  # noqa: B008
