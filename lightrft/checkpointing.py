@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 
+from lightrft.damage import Damaged, check_damage, why_damaged
 from lightrft.errors import Refused, RunFailed, system_says
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
@@ -61,10 +61,6 @@ class Restored:
     news: list[str]
     damaged: list[str]
     left_over: list[str]
-
-
-class Damaged(Exception):
-    """A checkpoint that is not as it was written."""
 
 
 class SaveFailed(RunFailed):
@@ -143,10 +139,12 @@ class Checkpointer:
             except Refused:
                 raise
             except Exception as error:
+                check_damage(error, path)
                 damaged.append(f"{path.name} ({why_damaged(error, path)})")
                 continue
             self.folder.go_back(step)
-            return Restored(path, news, damaged, self.folder.clean())
+            left_over = self.folder.clean()
+            return Restored(dict(self.folder.newest_first())[step], news, damaged, left_over)
         if damaged:
             raise Refused(
                 f"--load_checkpoint: no checkpoint in {self.folder.path} can be loaded: {', '.join(damaged)}; "
@@ -193,9 +191,8 @@ class Checkpointer:
         numbers = torch.load(path / "random.pt", weights_only=True)
         for name, handle in self.trained.items():
             self.strategy.load(handle, path / name)
-        news = apply(state)
         set_random_state(numbers)
-        return news
+        return apply(state)
 
     def export(self, path: Path) -> None:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
@@ -243,21 +240,6 @@ def first_difference(was: Mapping[str, list[int]], now: Mapping[str, list[int]])
         if was[name] != now[name]:
             return f"{name} is {was[name]} there, {now[name]} here"
     return None
-
-
-def why_damaged(error: Exception, path: Path) -> str:
-    """In words for the user, of the checkpoint at `path`."""
-    if isinstance(error, Damaged):
-        return str(error)
-    if isinstance(error, NotADirectoryError):
-        return "it is a file, not a folder"
-    if isinstance(error, FileNotFoundError):
-        return f"{str(error.filename).removeprefix(f'{path}/')} is missing"
-    if isinstance(error, UnpicklingError):
-        return "a file of it is broken"
-    if isinstance(error, KeyError):
-        return f"it has no entry {error}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def free_bytes(path: Path) -> int:

@@ -108,16 +108,17 @@ class CheckpointFolder:
         return [path for number, path in self.newest_first() if number > step]
 
     def clean(self) -> list[str]:
-        """Ends what a killed save or removal began, and names it; a disk that refuses keeps its left-overs."""
-        found = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)]
+        """Ends what a killed save or removal began; a disk that refuses keeps its left-overs. Names the rubbish."""
+        found, rubbish = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)], []
         for path in sorted(found, key=lambda path: path.suffix, reverse=True):  # .tmp before .old
             with suppress(OSError):
                 final = self.path / path.stem.removeprefix(".")
                 if path.suffix == ".old" and not os.path.lexists(final):
                     path.rename(final)
                 else:
+                    rubbish.append(path.name)
                     self._remove(path)
-        return [path.name for path in found]
+        return sorted(rubbish)
 
     def _entries(self) -> list[Path]:
         return sorted(self.path.iterdir()) if self.path.is_dir() else []

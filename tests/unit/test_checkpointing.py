@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -248,6 +249,34 @@ def test_without_a_whole_one_all_are_named_in_one_line(tmp_path):
     assert (tmp_path / "step_000001").is_dir() and (tmp_path / "step_000002").is_dir()
 
 
+@pytest.mark.parametrize(
+    "error, raised, message",
+    [
+        (MemoryError(), MemoryError, ""),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "CUDA"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "w"),
+            Refused,
+            "step_000002 cannot be read: Permission denied",
+        ),
+        (OSError(errno.EIO, "Input/output error"), Refused, "Input/output error; mend that, or move the folder away"),
+    ],
+)
+def test_a_machine_that_fails_makes_no_checkpoint_a_damaged_one(tmp_path, monkeypatch, error, raised, message):
+    """The next save would remove it."""
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    made.save(boundary(2))
+
+    def fails(handle, path):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(raised, match=message):
+        patch.setattr(made.strategy, "load", fails)
+        restored(made)
+    assert restored(made)[0] == 2
+
+
 def test_a_state_that_the_loop_cannot_take_is_damage_too(tmp_path):
     _, made = maker(tmp_path)
     made.save(boundary(1, prompts="good"))
@@ -269,6 +298,13 @@ def test_what_killed_saves_left_is_removed_and_named(tmp_path):
     made.save(boundary(1))
     (tmp_path / ".step_000003.tmp").mkdir()
     assert restored(made)[1].left_over == [".step_000003.tmp"] and not (tmp_path / ".step_000003.tmp").exists()
+
+
+def test_what_a_killed_save_had_put_aside_is_whole_and_gets_its_name_back(tmp_path):
+    _, made = maker(tmp_path)
+    path = made.save(boundary(2))
+    path.rename(tmp_path / ".step_000002.old")
+    assert restored(made) == (2, Restored(path, ["news"], [], []))
 
 
 def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_folder, tiny_model, tmp_path):

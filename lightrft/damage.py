@@ -1,0 +1,42 @@
+"""Why a checkpoint cannot be loaded: it is damaged, or the machine fails us and the checkpoint may well be whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+from lightrft.errors import Refused, out_of_memory, system_says
+
+
+class Damaged(Exception):
+    """A checkpoint that is not as it was written."""
+
+
+def check_damage(error: Exception, path: Path) -> None:
+    """Raises where the checkpoint may well be whole: memory that was too little, a disk or permissions that refuse.
+
+    It would be left for an older one otherwise, and removed by the next save.
+    """
+    if out_of_memory(error):
+        raise error
+    missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+    if isinstance(error, OSError) and error.errno is not None and not missing:
+        raise Refused(
+            f"--load_checkpoint: {path} cannot be read: {system_says(error)}; mend that, or move the folder away to go "
+            "on from the checkpoint before"
+        ) from error
+
+
+def why_damaged(error: Exception, path: Path) -> str:
+    """In words for the user, of the checkpoint at `path`."""
+    if isinstance(error, Damaged):
+        return str(error)
+    if isinstance(error, NotADirectoryError):
+        return "it is a file, not a folder"
+    if isinstance(error, FileNotFoundError):
+        return f"{str(error.filename).removeprefix(f'{path}/')} is missing"
+    if isinstance(error, UnpicklingError):
+        return "a file of it is broken"
+    if isinstance(error, KeyError):
+        return f"it has no entry {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
