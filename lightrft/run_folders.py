@@ -119,7 +119,9 @@ def _own(args: Args, folders: dict[str, Path], checkpoints: list[Path]) -> set[P
     for path in checkpoints:
         try:
             arguments = json.loads((path / "state.json").read_text())["record"]["arguments"]
-            return found | {_real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
+            told = {flag: _real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
+            # relative paths are of the folder it was started in: they are ours where its --ckpt_path is
+            return found | set(told.values()) if told["ckpt_path"] in found else found
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged; loading will say so
     return found

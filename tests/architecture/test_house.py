@@ -26,7 +26,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"method", "disk"},
     {"recipe"},
     {"evaluation", "checkpointing", "preflight", "progress", "stop"},
-    {"rollouts", "rewards", "update", "sync", "track", "run_folders"},
+    {"rollouts", "rewards", "update", "sync", "track", "run_folders", "damage"},
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"types", "args", "hub", "own_module"},

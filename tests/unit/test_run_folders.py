@@ -188,6 +188,17 @@ def test_a_run_does_not_go_on_in_the_folders_of_another(here):
     assert "config.json" in refused(f"--save_path finished {go_on}")
 
 
+def test_paths_of_a_run_that_was_started_elsewhere_are_not_ours(here, monkeypatch):
+    """run/ here and the run/ that the checkpoint speaks of are two folders."""
+    checkpoint("there/run/checkpoints/step_000002")
+    make("here/run/config.json", "here/rows.jsonl", "here/base/config.json")
+    monkeypatch.chdir(here / "here")
+    go_on = "--ckpt_path ../there/run/checkpoints --load_checkpoint"
+    said = refused(f"--save_path run {go_on}")
+    assert "run holds what the run in --ckpt_path ../there/run/checkpoints did not write (run/config.json)" in said
+    check(f"--save_path ../there/run {go_on}")
+
+
 # Folders that are read
 
 
