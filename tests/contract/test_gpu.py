@@ -96,9 +96,11 @@ def test_offloaded_parameters_are_on_the_processor_between_steps(world):
 def test_a_run_s_console_and_memory(tiny_folder, tmp_path, strategy):
     """No library's noise on the console; the GPU's memory beside the host's."""
     data = f"--pretrain {tiny_folder / 'model'} --prompt_data {tiny_folder / 'train.jsonl'} --reward_fn last_number"
-    sizes = "--rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16 --max_new_tokens 8 --max_steps 2"
+    sizes = "--rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16 --prompt_max_len 16 --max_len 24"
     free = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "NCCL_DEBUG")}
-    words = f"{data} {sizes} {strategy} --save_steps 1 --plot_every 0 --save_path {tmp_path / 'out'}".split()
+    words = (
+        f"{data} {sizes} {strategy} --max_steps 2 --save_steps 1 --plot_every 0 --save_path {tmp_path / 'out'}".split()
+    )
     ended = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *words], env=free, capture_output=True, text=True, timeout=300
     )
