@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RAGGED, EQUAL = (3, 8), (8, 8)  # tokens of the two prompts
 SAMPLES, NEW_TOKENS = 3, 6
 END_EVERY = 5  # each fifth token of the vocabulary ends a response, so that rows leave the batch
-BOUNDS = {"fp32": 0.005, "bf16": 0.1, "fp16": 0.1}  # mean |difference| in nats; rounding makes 1e-5, .04 and .01
+BOUNDS = {"fp32": 0.005, "bf16": 0.2, "fp16": 0.1}  # mean |difference| in nats; rounding makes 1e-5, .04 and .01
 
 
 def needs_equal_lengths(
