@@ -223,6 +223,8 @@ def test_a_save_path_that_holds_a_run(here):
     assert_refused(
         "--save_path old", "--save_path old already holds a run", "--load_checkpoint", "choose another --save_path"
     )
+    none = "there is no checkpoint in old/checkpoints to go on from; choose another --save_path"
+    assert_refused("--save_path old --load_checkpoint", "--save_path old already holds a run", none)
     assert weights(here / "old") == before
 
 
