@@ -220,7 +220,7 @@ def test_print_args(here):
     assert re.search(r"^ +top_p +0\.5 +run\.yaml:3$", text.out, re.MULTILINE)
     shown = json.loads(train("--save_path run --config run.yaml --print_args json").out)
     assert shown["top_p"] == {"value": 0.5, "source": "run.yaml:3"}
-    assert shown["max_new_tokens"] == {"value": 8, "source": "default"}
+    assert shown["max_new_tokens"] == {"value": 8, "source": "follows --max_len and --prompt_max_len"}
     assert not (here / "run").exists()
 
 
