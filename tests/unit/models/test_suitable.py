@@ -69,10 +69,6 @@ def test_a_causal_language_model_is_taken(model_folder):
         ({"model_type": "qwen2_vl"}, "it is a vision-language or audio model (qwen2_vl)"),
         ({"model_type": "gemma3"}, "it is a vision-language or audio model (gemma3)"),
         ({"model_type": "vit"}, "transformers has no causal language model of its type vit"),
-        (
-            {"model_type": "modernbert", "rope_parameters": None},
-            "transformers has no causal language model of its type modernbert",
-        ),
         ({"quantization_config": {"quant_method": "fp8"}}, "its weights are quantised (fp8); give the model in bf16"),
         ({"model_type": "no_such_model"}, "install a newer transformers"),
         ({"model_type": None}, "the configuration cannot be loaded"),
