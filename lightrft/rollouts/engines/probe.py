@@ -64,7 +64,8 @@ def difference(model: Any, token_ids: Sequence[int], lengths: Sequence[int]) -> 
     """Mean |log-probability when sampled - by the forward pass| of all tokens; NaN where the model is not finite."""
     config = model.config.get_text_config()
     pad, vocabulary = getattr(config, "pad_token_id", None), range(config.vocab_size)
-    asked = (token_ids[0], pad, *token_ids[1:]) if pad in vocabulary else token_ids  # some count it as no token at all
+    known = [pad] if isinstance(pad, int) and pad in vocabulary else []  # some models count it as no token at all
+    asked = [token_ids[0], *known, *token_ids[1:]]
     prompts = [tuple(islice(cycle(asked), length)) for length in lengths]
     if not bool(_logits(model, prompts).isfinite().all()):
         return float("nan")
