@@ -173,6 +173,8 @@ class DeepSpeedStrategy(Collectives):
             loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
         if loaded is None:
             raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
+        assert handle.optim is not None
+        handle.optimizer.clip_grad = handle.optim.max_norm  # it takes the checkpoint's
         load_schedule(handle.scheduler, path)
 
     def _check_precision(self, path: Path) -> None:

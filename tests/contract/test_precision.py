@@ -171,6 +171,18 @@ def test_saved_and_loaded_bits(trained, rollouts, strategy, precision, tmp_path)
         assert largest_difference(run.parameters(), other.parameters()) == 0
 
 
+@each_column
+def test_gradients_are_clipped_as_the_flags_of_the_resumed_run_say(trained, rollouts, strategy, precision, tmp_path):
+    """A step of SGD at rate 1 is as long as --max_norm lets it be."""
+    run = trained(f"{strategy} --max_norm 0.05", precision=precision)
+    run.strategy.save(run.policy, tmp_path)
+    other = trained(f"{strategy} --max_norm 0.02", precision=precision)
+    other.strategy.load(other.policy, tmp_path)
+    before = other.parameters()
+    other.learn(other.batch(rollouts))
+    assert distance(other.parameters(), before) == pytest.approx(0.02, rel=1e-3)
+
+
 def test_strategies_agree_in_bfloat16(trained, rollouts):
     """Adam's steps over two turns of the loop, from the same float32 weights."""
     ends = []
