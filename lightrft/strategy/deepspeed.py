@@ -32,6 +32,8 @@ def _deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # Its bfloat16 optimizer collects all garbage four times when it is made, to print how much memory there is.
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
+    # And at every load it prints the name of one of its functions.
+    deepspeed.runtime.bf16_optimizer.print = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     # Deprecated collectives, which it calls at every layer.

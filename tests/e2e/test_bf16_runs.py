@@ -27,6 +27,8 @@ def test_resumed_is_uninterrupted_and_what_is_exported_is_what_was_trained(here,
         shutil.rmtree(here / f"cut/checkpoints/step_{step:06d}")
     resumed = train(f"{flags} --save_path cut --max_steps 3 --load_checkpoint")
     assert resumed.code == 0 and "resumed from step 1" in resumed.out, resumed.err
+    said = [line.split(maxsplit=1)[0] for line in resumed.out.splitlines()]
+    assert set(said) <= {"notice:", "warning:", "resumed"}, "no library prints"
     assert weights(here / "cut") == weights(here / "whole") and rows(here / "cut") == rows(here / "whole")
     assert 1e-3 < moved(here, "whole") < 1e-1
     assert train(f"{flags} --save_path still --max_steps 1 --actor_learning_rate 1e-7").code == 0
