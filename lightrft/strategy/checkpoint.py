@@ -81,8 +81,9 @@ class CheckpointFolder:
         except BaseException:
             self.clean()
             raise
-        for folder in (self.path, self.path.parent):
-            sync_entry(folder)
+        sync_entry(self.path)
+        with suppress(PermissionError):  # one may write below a folder that one may not read
+            sync_entry(self.path.parent)
         self._point_latest_at(final)
         self.clean()
         self._drop_what_was_gone_back_on(keep=final)

@@ -187,6 +187,21 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
     assert "ckpt" in told[named:]
 
 
+def test_the_folder_above_need_not_be_readable(tmp_path, monkeypatch):
+    """As a home below a folder of mode 711; the tests may run as root, who may read everything."""
+    real = os.open
+
+    def opened(path, *how, **more):
+        if Path(path) == tmp_path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *how, **more)
+
+    folder = CheckpointFolder(tmp_path / "ckpt", 1, 1)
+    (tmp_path / "ckpt").mkdir()
+    monkeypatch.setattr(os, "open", opened)
+    assert folder.save(1, writer("one")).is_dir() and (tmp_path / "ckpt" / "latest").is_file()
+
+
 def test_the_same_step_can_be_saved_again(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=2, max_mem=1)
     folder.save(1, writer("old"))
