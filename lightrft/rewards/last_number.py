@@ -44,7 +44,7 @@ COMMAND = (
 OPERAND_AFTER = re.compile(
     rf"(?:[/^±+]|[-+*/^] ?\(|(?<![-=\n])(?<!^)[<>]|[<>!]=|[0-9)] ?x"
     rf"|(?:{COMMAND}|{FUNCTION})(?:_\{{?\w{{1,9}}\}}?)? ?\{{?"
-    rf"|(?i:\bnot|n't|\bbase|\bmod|\bmodulo)[- (]*|{MONTH}(?: [0-9]{{1,2}}(?:st|nd|rd|th)?,?)?)\Z"
+    rf"|(?i:(?:\bnot|n't)(?: be)?|\bbase|\bmod|\bmodulo)[- (]*|{MONTH}(?: [0-9]{{1,2}}(?:st|nd|rd|th)?,?)?)\Z"
 )
 LISTED = re.compile(
     r"(?:^|[(\[{])\s*(?:[-+]? ?[0-9][0-9./]*(?:, (?:and |or )?|,| ?; ?| (?:and|or) ))+(?:[-+] ?)?(?:\\?\$)?\Z"

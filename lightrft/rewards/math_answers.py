@@ -22,7 +22,11 @@ from lightrft.rewards.typography import plain
 
 WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
 # Words are found outside of \text{...} and of commands such as \sqrt. Three of them make a sentence.
-NOT_A_WORD = re.compile(r"\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+FUNCTION = r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])"
+NOT_A_WORD = re.compile(
+    r"\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+"
+    rf"|{FUNCTION}|(?<![A-Za-z])(?:pi|sqrt)(?![A-Za-z])"
+)
 WORD = re.compile(r"[A-Za-z]{2,}")
 PLAIN = re.compile(r"[A-Za-z0-9+\-*/^=<>()\[\]{}|.,!%\\_ ]+")
 SUBSCRIPT = re.compile(r"[0-9]\)? ?_")  # the library would drop the base
@@ -34,6 +38,7 @@ THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\\[,! ]|[ ~]|\{,\})\d{3})+(?!\d)
 REPAIRS = (
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(FUNCTION), r"\\\1"),
     (re.compile(r"(?<![\d/.])(\d+) (\d+)/(\d+)(?![\d/])"), r"\1\\frac{\2}{\3}"),
     (re.compile(r"\^\{\\circ\}"), r"^\\circ "),
     (re.compile(r"\\?\$"), ""),

@@ -16,7 +16,7 @@ WRAPPED = re.compile(
     r"|(?:text)?color ?\{\w{1,20}\}) ?\{"
 )
 AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("'", "'"))
-LEADING = re.compile(r"\A(?:\\displaystyle|\\[,;:! ]|~|=)")
+LEADING = re.compile(r"\A(?:\\(?:displaystyle|approx|sim|large|Large)(?![A-Za-z])|\\[,;:! ]|~|=)")
 TRAILING = re.compile(r"(?:\\[,;:! ]|~|\\\\|,|;|(?<!\.\.)\.|(?<=\.\.\.)\.)\Z")  # of 0.333.... the fourth dot
 MOST_LAYERS = 20
 FORMULA = (

@@ -19,6 +19,7 @@ UNITS = {
     "mph": "mph", "cent": "cent", "dollar": "dollar usd", "degree": "degree deg", "radian": "radian rad",
 }  # fmt: skip
 KNOWN = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings.split()}
+LETTERS = {unit: unit for unit in "m g s h l".split()}  # where they are set as text: else they may be unknowns  # noqa: SIM905
 # Words after a number that make another number or another kind of answer of it.
 NO_UNITS = frozenset(
     "or and to mod pi ln log sin cos tan exp am pm percent pct base times plus minus over dozen score gross repeating "  # noqa: SIM905
@@ -62,7 +63,8 @@ def _unit(text: str) -> str | None:
     if found is None:
         return None
     words = re.findall("[a-z]+", (found[1] or found[2] or "").lower())
-    first = KNOWN.get(words[0].removesuffix("s") if len(words[0]) > 2 else words[0]) if words else None
+    known = {**KNOWN, **LETTERS} if found[1] else KNOWN
+    first = known.get(words[0].removesuffix("s") if len(words[0]) > 2 else words[0]) if words else None
     touching = found[2] and text[0].isalpha()
     product = found[2] and (len(words[0]) < 3 or not set(words[0]) - set("abcxyz"))
     if NO_UNITS & set(words) or (first is None and (touching or product)):
