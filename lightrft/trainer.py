@@ -107,6 +107,7 @@ class Trainer:
         finally:  # what was learned is told and saved, also where its evaluation fails
             self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
         self._mark_boundary()
+        self.updater.end_if_failed()
         if self.due(step, episode, self.prompts.episode):
             self._save()
 

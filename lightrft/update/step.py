@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate
+from lightrft.errors import RunFailed
 from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
@@ -67,6 +68,7 @@ class Updater:
             "critic": Skips("critic", "--critic_learning_rate"),
         }
         self.changed = False  # whether a model may have changed since the trainer set it to False
+        self.failure: RunFailed | None = None  # why the run ends at the next step boundary
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
         s, alone = self.settings, step <= self.settings.frozen_steps
@@ -76,8 +78,8 @@ class Updater:
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
 
-        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step. Raises
-        `RunFailed` where ten updates in a row were skipped; a part without a trained token is idle, and none of them.
+        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step. The tenth
+        skipped update in a row is a failure, which waits for `end_if_failed`; a part without a trained token is none.
         """
         batch = batch.select(part.rows) if part.rows else idle(batch)
         counts, batch = self._count(batch, real=len(part.rows))
@@ -105,7 +107,15 @@ class Updater:
         report = self.strategy.step(handle)
         self.changed = before or not report.skipped
         self.sums.stepped(model, report)
-        self.skips[model].note(report, step, self.sums, self.strategy)
+        try:
+            self.skips[model].note(report, step, self.sums, self.strategy)
+        except RunFailed as failure:
+            self.failure = self.failure or failure
+
+    def end_if_failed(self) -> None:
+        """Called at a step boundary, where what another model has learned in the same turn can be saved."""
+        if self.failure is not None:
+            raise self.failure
 
     def report(self) -> UpdateReport:
         """The metrics since the last call."""

@@ -82,6 +82,14 @@ def test_what_cannot_go_on_ends_in_one_line(there):
         assert problem.startswith(line), (flags, problem)
 
 
+def test_what_the_policy_learned_while_the_critic_skipped_is_kept(there):
+    flags = "--advantage_estimator gae --critic_learning_rate 1e30 --reward_fn own.py:large --max_steps 12"
+    ended = train(f"{FLAGS} --save_path run {flags}", WITHOUT)
+    assert ended.code == 1 and "10 optimizer steps of the critic in a row" in ended.problems[0]
+    assert "the state after step 6 is kept: run/checkpoints/step_000006; go on with --load_checkpoint" in ended.out
+    assert "is lost" not in ended.out
+
+
 def test_a_reward_that_teaches_nothing_is_said_at_once_and_at_the_end(there):
     said = {
         "--reward_fn own.py:one": ("every reward was 1; mend --reward_fn",) * 2,
