@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightrft.models.source import find_file, refusal
+from lightrft.errors import Refused
+from lightrft.models.source import find_file, read_settings, refusal
 
 if TYPE_CHECKING:
     import torch
@@ -63,8 +63,7 @@ def read_given(args: ModelArgs) -> Given:
     config = find_file(args, "config.json")
     assert config is not None, "the model was loaded"
     patterns = ["config.json", *TOKENIZER, *CONFIGURATION, *TERMS]
-    settings = [path for name in ("config.json", "tokenizer_config.json") if (path := find_file(args, name))]
-    if any(json.loads(path.read_text(encoding="utf-8")).get("auto_map") for path in settings):
+    if any(read_settings(args, name).get("auto_map") for name in ("config.json", "tokenizer_config.json")):
         patterns += CODE
     root = config.parent
     files = {
@@ -78,9 +77,18 @@ def read_given(args: ModelArgs) -> Given:
 
 def weight_files(args: ModelArgs) -> list[Path]:
     """Those of safetensors, in one file or several; [] where there are none."""
-    index = find_file(args, INDEX)
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values())) if index else ["model.safetensors"]
-    return [path for name in names if (path := find_file(args, name))]
+    whole = find_file(args, "model.safetensors")  # the library takes it first, whatever an index says
+    return [whole] if whole else [path for name in weight_names(args) if (path := find_file(args, name))]
+
+
+def weight_names(args: ModelArgs) -> list[str]:
+    """Of the files that the index lists; [] without an index. Raises `Refused` for an index that lists none."""
+    if find_file(args, INDEX) is None:
+        return []
+    places = read_settings(args, INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise Refused(f"--pretrain {args.pretrain}: its {INDEX} has no weight_map; give a whole model folder")
+    return sorted(set(places.values()))
 
 
 def dtype_to_train(args: ModelArgs, compute: torch.dtype) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,18 @@ def find_file(args: ModelArgs, name: str) -> Path | None:
     missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = cached_file(place(args), name, **hub_options(args), **missing_is_none)
     return None if found is None else Path(found)
+
+
+def read_settings(args: ModelArgs, name: str) -> dict[str, Any]:
+    """What a JSON file of the model says; {} where it has no such file. Raises `Refused` where that is no object."""
+    file = find_file(args, name)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except (ValueError, RecursionError) as error:
+        raise refusal(args, name, error) from error
+    if not isinstance(found, dict):
+        raise Refused(f"--pretrain {args.pretrain}: its {name} holds no JSON object; give a whole model folder")
+    return found
 
 
 def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:

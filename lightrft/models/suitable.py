@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
-from lightrft.models.given import INDEX
-from lightrft.models.source import code_options, find_file, place, refusal
+from lightrft.models.given import INDEX, weight_names
+from lightrft.models.source import code_options, find_file, place, read_settings, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 OTHER_HEADS = re.compile(
     "(MaskedLM|Classification|QuestionAnswering|MultipleChoice|Prediction|PreTraining|Reward.*|Embedding.*|Retrieval)$"
 )
+GENERATION = "generation_config.json"
 ALWAYS_CAUSAL = ("gpt_neox", "gpt_neox_japanese")  # whatever their is_decoder says; other types have it for a reason
 CONVERT = (
     'write safetensors beside them once: python -c "from transformers import AutoModelForCausalLM as M; '
@@ -55,7 +55,7 @@ def check_model(args: ModelArgs, *, backbone: bool = False) -> None:
     backbone: the head does not matter.
     """
     config = read_config(args)
-    what = _cannot_train(config) or (None if backbone else _not_causal(config)) or _no_weights(Path(place(args)))
+    what = _cannot_train(config) or (None if backbone else _not_causal(config)) or _no_weights(args)
     if what is not None:
         raise Refused(f"--pretrain {args.pretrain}: {what}")
     _check_positions(args, config)
@@ -89,13 +89,13 @@ def _not_causal(config: Any) -> str | None:
     return None
 
 
-def _no_weights(folder: Path) -> str | None:
+def _no_weights(args: ModelArgs) -> str | None:
     """Of a folder; what a hub has is seen when it is fetched."""
+    folder = Path(place(args))
     if not folder.is_dir() or (folder / "model.safetensors").is_file():
         return None
-    if (folder / INDEX).is_file():
-        wanted = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
-        missing = sorted(name for name in wanted if not (folder / name).is_file())
+    if wanted := weight_names(args):
+        missing = [name for name in wanted if not (folder / name).is_file()]
         return f"{len(missing)} of its weight files are missing, such as {missing[0]}" if missing else None
     found = next((text for pattern, text in OTHER_WEIGHTS.items() if any(folder.glob(pattern))), None)
     return found.format(folder) if found else "it has no weights (model.safetensors); give a whole model folder"
@@ -126,10 +126,12 @@ def check_tokens(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, prompts: S
 
 def end_token_ids(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Token ids at which a response ends: the generation config's, or the model's without one, and the tokenizer's."""
-    config, file = read_config(args), find_file(args, "generation_config.json")
+    config, generation = read_config(args), read_settings(args, GENERATION)
     own = config.get_text_config().eos_token_id
     eos: Any = tokenizer.eos_token_id
-    listed = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file else own
+    listed = generation.get("eos_token_id") if find_file(args, GENERATION) else own
+    if not all(isinstance(token, int) for token in _as_list(listed)):
+        raise Refused(f"--pretrain {args.pretrain}: eos_token_id {listed!r} in its {GENERATION} is no token id")
     found = {*_as_list(listed), *_as_list(eos)} or {*_as_list(own)}
     return frozenset(token for token in found if token < vocabulary(config))
 

@@ -6,13 +6,12 @@ tokens, and takes no more than the vocabulary from tokenizer.json; or it makes a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
-from lightrft.models.source import check_pretrain, code_options, find_file, hub_options, place, refusal
+from lightrft.models.source import check_pretrain, code_options, find_file, hub_options, place, read_settings, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,9 +53,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
 
 
 def _has_code(args: ModelArgs) -> bool:
-    config = find_file(args, "tokenizer_config.json")
-    settings = json.loads(config.read_text(encoding="utf-8")) if config else {}
-    return bool(settings.get("auto_map"))
+    return bool(read_settings(args, "tokenizer_config.json").get("auto_map"))
 
 
 def _as_shipped(args: ModelArgs) -> PreTrainedTokenizerBase | None:

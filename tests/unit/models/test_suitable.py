@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
+from lightrft.models.given import INDEX, weight_files
 from lightrft.models.load import load_model
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
@@ -125,6 +126,37 @@ def test_a_missing_shard_is_named(model_folder):
     (model_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     (model_folder / "model-1-of-2.safetensors").write_bytes(b"")
     assert "1 of its weight files are missing, such as model-2-of-2.safetensors" in refusal(model_folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"{", "cannot be loaded (JSONDecodeError"),
+        (b"\xff\xfe", "cannot be loaded (UnicodeDecodeError"),
+        (b"[" * 100_000, "cannot be loaded (RecursionError"),
+        (b"[]", "holds no JSON object"),
+    ],
+)
+def test_damaged_json_is_named(model_folder, tiny_tokenizer, content, what):
+    (model_folder / "generation_config.json").write_bytes(content)
+    assert f"generation_config.json {what}" in refusal(model_folder, end_token_ids, tiny_tokenizer)
+    (model_folder / INDEX).write_bytes(content)
+    check_model(arguments(model_folder))
+    assert weight_files(arguments(model_folder)) == [model_folder / "model.safetensors"]
+    (model_folder / "model.safetensors").unlink()
+    assert f"{INDEX} {what}" in refusal(model_folder)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+def test_an_index_that_lists_no_files_is_no_index(model_folder, index):
+    (model_folder / "model.safetensors").unlink()
+    (model_folder / INDEX).write_text(json.dumps(index))
+    assert "has no weight_map" in refusal(model_folder)
+
+
+def test_an_end_token_that_is_no_id_is_refused(model_folder, tiny_tokenizer):
+    settings(model_folder, "generation_config.json", eos_token_id="</s>")
+    assert "eos_token_id '</s>' in its generation_config.json" in refusal(model_folder, end_token_ids, tiny_tokenizer)
 
 
 def test_more_positions_than_the_model_has_are_refused(model_folder):
