@@ -100,7 +100,7 @@ class Trainer:
         adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
         self.sync.push(self.policy, version=self.progress.advance())
         if self.collector.over(self.prompts):
-            self.progress.end()
+            self._end_here()
         evaluated: dict[str, float] = {}
         try:
             evaluated = self._evaluate_when_due()
@@ -150,6 +150,10 @@ class Trainer:
         if not result.n:
             self.console.say(f"warning: step {self.progress.step}: held-out accuracy is {describe(asdict(result))}")
         return result
+
+    def _end_here(self) -> None:
+        self.progress.end()
+        self.console.total_steps = self.progress.total_steps
 
     def _mark_boundary(self) -> None:
         self.boundary, self.updater.changed = self._here(), False
@@ -213,7 +217,7 @@ class Trainer:
         self.advantages.load_state(state["advantages"])
         news = differences(state["record"], self.record)
         if self.collector.over(self.prompts):
-            self.progress.end()
+            self._end_here()
         if not self.progress.done:  # the end that was evaluated is the end no more
             self.progress.eval_after = None
         return news

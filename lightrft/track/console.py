@@ -19,10 +19,13 @@ def duration(seconds: float) -> str:
 
 
 class Console(Logger):
-    """A line every `every` steps; on a terminal the current phase is shown in between. `quiet` keeps notices only."""
+    """A line every `every` steps; on a terminal the current phase is shown in between. `quiet` keeps notices only.
+
+    total_steps: those that are planned; the loop corrects it where a run ends earlier.
+    """
 
     def __init__(self, total_steps: int, every: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._total, self._every, self._quiet = total_steps, every, quiet
+        self.total_steps, self._every, self._quiet = total_steps, every, quiet
         self._stream = stream or sys.stdout
         self._first_step: int | None = None
         self._started = time.monotonic()
@@ -43,7 +46,7 @@ class Console(Logger):
     def phase(self, name: str) -> None:
         if not self._quiet and self._stream.isatty():
             self._clear()
-            self._print(f"step {self._step + 1}/{self._total} {name} ...")
+            self._print(f"step {self._step + 1}/{self.total_steps} {name} ...")
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._step = step
@@ -64,13 +67,13 @@ class Console(Logger):
         self._clear()
 
     def _due(self, step: int) -> bool:
-        return step % self._every == 0 or step == self._total
+        return step % self._every == 0 or step == self.total_steps
 
     def _line(self, values: Mapping[str, float], step: int) -> str:
         done = step - (self._first_step or 0)
-        left = (time.monotonic() - self._started) / done * (self._total - step)
+        left = (time.monotonic() - self._started) / done * (self.total_steps - step)
         parts = [
-            f"step {step}/{self._total}",
+            f"step {step}/{self.total_steps}",
             f"reward {values['reward/mean']:.3f}",
             f"length {values['rollout/length_mean']:.1f}",
             f"{values.get('perf/tokens_per_s', 0.0):.0f} tokens/s",

@@ -183,6 +183,7 @@ def test_an_episode_of_dynamic_sampling_is_one_pass_over_the_prompts_drawn(here)
     flags += " --rollout_batch_size 2 --train_batch_size 8 --num_episodes 2 --plot_every 0"
     ended = train(f"{flags} --eval_data eval.jsonl --save_path run")
     assert ended.code == 0 and "at most 10 steps of 2 prompts" in ended.out
+    assert "step 3/10 |" in ended.out and "step 4/4 |" in ended.out
     found = rows(here / "run")
     assert found[-1]["episode"] == 2.0 and found[-2]["episode"] < 2.0 and len(found) == 4
     assert sum(row["rollout/batches"] for row in found) == 10 and found[-1]["rollout/varied_groups_frac"] <= 0.5
