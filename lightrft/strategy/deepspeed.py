@@ -19,6 +19,7 @@ from lightrft.strategy.launch import Collectives, when_leaving
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 TAG = "zero"
+BUCKET = 500_000_000  # DeepSpeed's own: parameters that stage 3 makes room for at once, also for a model with far fewer
 
 
 def _deepspeed() -> Any:
@@ -69,7 +70,7 @@ class DeepSpeedStrategy(Collectives):
         if self.deepspeed.comm.is_initialized():
             self.deepspeed.comm.destroy_process_group()
 
-    def _config(self, optim: OptimArgs) -> dict[str, Any]:
+    def _config(self, optim: OptimArgs, parameters: int) -> dict[str, Any]:
         return {
             "train_micro_batch_size_per_gpu": 1,  # only products are checked; real sizes are the trainer's
             "gradient_accumulation_steps": 1,
@@ -80,6 +81,7 @@ class DeepSpeedStrategy(Collectives):
             "zero_optimization": {
                 "stage": self.stage,
                 "overlap_comm": False,
+                "reduce_bucket_size": min(BUCKET, parameters),
                 "stage3_param_persistence_threshold": 0,
             },
             "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
@@ -96,7 +98,8 @@ class DeepSpeedStrategy(Collectives):
         optimizer = make_optimizer(model.parameters(), optim)
         scheduler = make_scheduler(optimizer, optim)
         exact = self._finer_than_computed(model)
-        engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=self._config(optim))
+        config = self._config(optim, sum(parameter.numel() for parameter in model.parameters()))
+        engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         engine.eval()  # initialize switches dropout on
         if self.precision == "fp16":
             # At the smallest scale it would raise; what to do about skipped steps is for the update to say.

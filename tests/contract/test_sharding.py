@@ -70,3 +70,10 @@ def test_a_model_without_declared_layers_takes_the_plain_step(rollouts, samples,
     plain_steps(model, samples, settings(), run.updater.partition(batch, 1), learning_rate=1.0)
     run.learn(batch)
     assert largest_difference(run.parameters(), named(model)) < 1e-6
+
+
+def test_stage_3_makes_room_for_no_more_than_the_model(world):
+    """DeepSpeed's own bucket is two gigabytes in float32, for a model of any size."""
+    model = small_model()
+    handle = own_strategy(arguments("--zero_stage 3"), world).prepare(model, SGD)
+    assert handle.optimizer.reduce_bucket_size == sum(parameter.ds_numel for parameter in model.parameters())
