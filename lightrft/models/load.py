@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, warn
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
 
@@ -13,6 +18,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from lightrft.args.groups.model import ModelArgs
+
+
+LAYER = re.compile(r"\.\d+(?=\.|$)")  # its number in the name of a weight
+TOGETHER = "give a config.json and weights of the same model"
 
 
 def count_parameters(args: ModelArgs) -> int:
@@ -36,37 +45,81 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     """
     from transformers import AutoModelForCausalLM
 
-    return _load(AutoModelForCausalLM, args, dtype).to(device).eval()
+    model, left = _load(AutoModelForCausalLM, args, dtype)
+    if left:
+        what = f"{len(left)} of its weights, such as {left[0]}, have no place in the model of its config.json"
+        _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
+    return model.to(device).eval()
 
 
 def load_backbone(args: ModelArgs, dtype: torch.dtype) -> PreTrainedModel:
     """The same without a head; what the folder has beside it is left there."""
     from transformers import AutoModel
+
+    return _load(AutoModel, args, dtype)[0]
+
+
+def _load(kind: Any, args: ModelArgs, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """The whole model, and the weights of the folder that it has no place for."""
+    from safetensors import SafetensorError
+
+    options = code_options(args)
+    if args.attn_implementation is not None:
+        options["attn_implementation"] = args.attn_implementation
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # else it names neither tensor nor shape
+    try:
+        with _silent_library():
+            model, loaded = kind.from_pretrained(place(args), dtype=dtype, use_safetensors=True, **told, **options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise refusal(args, "model", error) from error
+    left = sorted(loaded["unexpected_keys"])
+    misfit = _other_shapes(loaded["mismatched_keys"]) or _missing(loaded["missing_keys"]) or _layers(model, left)
+    if misfit is not None:
+        raise Refused(f"--pretrain {args.pretrain}: {misfit}")
+    return model, left
+
+
+@contextmanager
+def _silent_library() -> Iterator[None]:
+    """It prints a table of all that does not fit; what of it matters is said here, in one line."""
     from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of loading and saving weights: seconds, and the console has its own line
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # else it lists the heads that are left; what is missing is refused below
+    logging.set_verbosity_error()
     try:
-        return _load(AutoModel, args, dtype)
+        yield
     finally:
         logging.set_verbosity(verbosity)
 
 
-def _load(kind: Any, args: ModelArgs, dtype: torch.dtype) -> Any:
-    from safetensors import SafetensorError
-    from transformers.utils import logging
+def _other_shapes(found: Collection[tuple[str, Iterable[int], Iterable[int]]]) -> str | None:
+    """Of (name, shape in the file, shape in the model): the library would make up the whole tensor."""
+    if not found:
+        return None
+    name, *shapes = min(found)
+    there, wanted = (" x ".join(map(str, shape)) for shape in shapes)
+    more = f" ({len(found) - 1} more differ)" if len(found) > 1 else ""
+    return f"{name} is {there} in its weights and {wanted} by its config.json{more}; {TOGETHER}"
 
-    logging.disable_progress_bar()  # of loading and saving weights: seconds, and the console has its own line
-    options = code_options(args)
-    if args.attn_implementation is not None:
-        options["attn_implementation"] = args.attn_implementation
-    try:
-        model, loaded = kind.from_pretrained(
-            place(args), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise refusal(args, "model", error) from error
-    if loaded["missing_keys"]:  # the library would make them up at random
-        names = f"{len(loaded['missing_keys'])} weights are missing, such as {min(loaded['missing_keys'])}"
-        raise Refused(f"--pretrain {args.pretrain}: {names}; give a whole causal language model")
-    return model
+
+def _missing(names: Collection[str]) -> str | None:
+    """The library would make them up at random."""
+    if not names:
+        return None
+    return f"{len(names)} weights are missing, such as {min(names)}; give a whole causal language model"
+
+
+def _layers(model: PreTrainedModel, left: Sequence[str]) -> str | None:
+    """A configuration of fewer layers than there are would train, and save, the lower part of a model."""
+    prefix = f"{model.base_model_prefix}."  # which a backbone's own names lack
+    known = {LAYER.sub(".*", name.removeprefix(prefix)) for name in model.state_dict()}
+    found = [name for name in left if LAYER.search(name) and LAYER.sub(".*", name.removeprefix(prefix)) in known]
+    return f"its config.json has no layer for {found[0]} of its weights; {TOGETHER}" if found else None
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """By one process, however often the model is loaded."""
+    if os.environ.get("RANK", "0") == "0":
+        warn(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft import hub
-from lightrft.errors import Refused
+from lightrft.errors import Refused, one_line
 
 if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
@@ -27,9 +28,13 @@ NO_MODEL = {  # what a folder without config.json holds: what it is, and what wo
 }
 
 
+def _path(args: ModelArgs) -> Path:
+    return Path(os.path.expanduser(args.pretrain))  # noqa: PTH111 - pathlib raises for a user who is not known
+
+
 def place(args: ModelArgs) -> str:
     """A folder with `~` written out, or the hub name as it is."""
-    path = Path(args.pretrain).expanduser()
+    path = _path(args)
     return str(path) if path.is_dir() else args.pretrain
 
 
@@ -66,7 +71,7 @@ def read_settings(args: ModelArgs, name: str) -> dict[str, Any]:
 
 def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
     """A library's error in one line, with what would help."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(" For details look at ")[0]  # at a table that is not shown
     remedy = next((flag for word, flag in REMEDIES.items() if word in text), "give a whole model folder or a hub name")
     reason = f"{type(error).__name__}: {text[:200]}"
     where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
@@ -75,10 +80,12 @@ def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
 
 def check_pretrain(args: ModelArgs) -> None:
     """Refuses a `--pretrain` that names no model, before a library guesses or waits."""
-    path = Path(args.pretrain).expanduser()
-    if path.is_dir():
+    with one_line(Refused, what="--pretrain"):  # a name too long for a file, a folder that may not be looked into
+        path = _path(args)
+        is_there, is_folder = path.exists(), path.is_dir()
+    if is_folder:
         _check_folder(args, path)
-    elif path.exists():
+    elif is_there:
         raise Refused(f"--pretrain {args.pretrain}: no such model folder, it is a file; give a folder with config.json")
     elif _is_path(args.pretrain):
         remedy = hub.near(path) or "; give a folder with config.json or a hub name"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightrft.algorithms.functional import masked
@@ -39,7 +39,7 @@ def none_finite(batch: Batch, ranks: Ranks, step: int) -> RunFailed:
     here = [
         name
         for name in INGREDIENTS
-        if batch.has(name) and bool(masked(getattr(batch, name), batch.response_mask).isnan().any())
+        if batch.has(name) and not bool(masked(getattr(batch, name), batch.response_mask).isfinite().all())
     ]
     everywhere = set(ranks.gather(here))
     cause = next(
@@ -145,7 +145,6 @@ class Health:
         return asdict(self)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """What was seen before; `by_prompt` is for the flags of this run to say."""
-        for name, value in state.items():
-            if name != "by_prompt":
-                setattr(self, name, value)
+        """What was seen before, and nothing else; `by_prompt` is for the flags of this run to say."""
+        for name in {each.name for each in fields(self)} & state.keys() - {"by_prompt"}:
+            setattr(self, name, state[name])

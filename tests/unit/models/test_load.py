@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.load import load_model
+from lightrft.models.load import load_backbone, load_model
 from lightrft.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -44,6 +44,48 @@ def test_weights_that_the_file_does_not_hold_are_not_made_up(tiny_folder, tmp_pa
     save_file(kept, weights, metadata={"format": "pt"})
     message = refusal(load_model, ModelArgs(pretrain=str(tmp_path / "model")), torch.float32, CPU)
     assert "model.norm.weight" in message
+
+
+def changed(tiny_folder, folder, config=None, weights=None):
+    """A copy of the tiny model with other settings in its config.json, and weights beside its own."""
+    shutil.copytree(tiny_folder / "model", folder)
+    settings = json.loads((folder / "config.json").read_text()) | (config or {})
+    (folder / "config.json").write_text(json.dumps(settings))
+    if weights:
+        own = load_file(folder / "model.safetensors")
+        save_file({**own, **weights}, folder / "model.safetensors", metadata={"format": "pt"})
+    return ModelArgs(pretrain=str(folder))
+
+
+ONE_LAYER = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
+
+
+@pytest.mark.parametrize(
+    "call", [lambda args: load_model(args, torch.float32, CPU), lambda args: load_backbone(args, torch.float32)]
+)
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"hidden_size": 96}, "embed_tokens.weight is 16 x 128 in its weights and 16 x 96 by its config.json (25 more"),
+        ({"vocab_size": 7}, "embed_tokens.weight is 16 x 128 in its weights and 7 x 128 by its config.json; give a"),
+        (ONE_LAYER, "its config.json has no layer for model.layers.1.input_layernorm.weight of its weights; give a"),
+    ],
+)
+def test_a_configuration_of_another_model_is_refused_in_one_line_and_no_table(
+    tiny_folder, tmp_path, capfd, call, config, expected
+):
+    assert expected in refusal(call, changed(tiny_folder, tmp_path / "model", config))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_that_the_model_has_no_place_for_are_told_once_and_of_a_critic_not_at_all(tiny_folder, tmp_path, capfd):
+    args = changed(tiny_folder, tmp_path / "model", weights={"v_head.weight": torch.zeros(1, 128)})
+    load_backbone(args, torch.float32)
+    assert capfd.readouterr() == ("", "")
+    for _ in range(2):
+        load_model(args, torch.float32, CPU)
+    what = "1 of its weights, such as v_head.weight, have no place in the model of its config.json and are left out"
+    assert capfd.readouterr() == ("", f"warning: --pretrain {args.pretrain}: {what}\n")
 
 
 def test_the_model_comes_in_its_dtype_with_dropout_off(tiny_folder):

@@ -29,6 +29,17 @@ def test_a_path_that_does_not_exist_is_refused(name):
     assert "no such model folder" in refusal(name, load_tokenizer)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "/tmp/" + "x" * 300, "~/" + "x" * 300])
+def test_a_name_too_long_for_any_file_is_refused_in_one_line(name):
+    for call in (check_pretrain, load_tokenizer):
+        with pytest.raises(Refused, match=r"^--pretrain: a path is too long: \S{60}\.\.\.; give a shorter one$"):
+            call(ModelArgs(pretrain=name))
+
+
+def test_a_home_of_nobody_is_no_folder():
+    assert "no such model folder" in refusal("~nobody_of_this_name/model")
+
+
 def test_a_typo_below_a_folder_of_here_names_what_is_there(tiny_folder, monkeypatch):
     monkeypatch.chdir(tiny_folder.parent)
     (tiny_folder / "Qwen3-0.6B").mkdir(exist_ok=True)

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
+from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.errors import RunFailed
 from lightrft.strategy.base import StepReport
-from lightrft.update.health import Health, Skips
+from lightrft.update.health import Health, Skips, none_finite
 from lightrft.update.metrics import MetricSums
 
 NAN = float("nan")
@@ -109,3 +110,28 @@ def test_faults_are_said_once_and_remembered_by_a_resumed_run():
     assert list(again.remarks(metrics, 4)) == [] and again.steps == 2 and not again.by_prompt
     [line] = again.remarks({"mismatch/nonfinite_frac": 0.5}, 5)
     assert "50.00% of the sampled tokens have no finite log-probability" in line
+
+
+def test_a_state_of_other_fields_sets_the_known_ones_alone():
+    health = Health(by_prompt=True)
+    health.load_state({"steps": 7, "by_prompt": False, "verdict": "none", "of_another_version": 1})
+    assert health == Health(by_prompt=True, steps=7) and list(vars(health)) == list(vars(Health(by_prompt=True)))
+
+
+@pytest.mark.parametrize("number", [NAN, float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("values", "the critic's values are not finite; "),
+        ("old_logprobs", "the policy's log-probabilities are not finite; "),
+        ("ref_logprobs", "the reference's log-probabilities are not finite; "),
+    ],
+)
+def test_what_blew_up_is_named_and_what_is_masked_is_not_looked_at(batch_of, number, name, cause):
+    batch = batch_of([((1, 5), (0, 1))])
+    for place, expected in ((1, cause), (0, "all rewards are too large; ")):
+        numbers = torch.zeros(1, 2)
+        numbers[0, place] = number
+        assert str(none_finite(batch.filled(**{name: numbers}), ONE_RANK, 3)).startswith(
+            f"step 3: no response has a finite advantage: {expected}"
+        )
