@@ -31,8 +31,8 @@ def serve(name: str, limits: dict[str, Any]) -> None:
         return _tell(answers, {"error": one_line(error)})
     _tell(answers, {})
     while size := int.from_bytes(questions.read(8), "big"):
-        function, arguments = pickle.loads(questions.read(size))
-        _tell(answers, _answer(module, function, arguments, limits))
+        function, arguments, processor_s = pickle.loads(questions.read(size))
+        _tell(answers, _answer(module, function, arguments, processor_s, limits["wall_s"]))
 
 
 def _be_silent() -> None:
@@ -42,9 +42,11 @@ def _be_silent() -> None:
         os.dup2(null, standard)
 
 
-def _answer(module: ModuleType, function: str, arguments: Sequence[Any], limits: dict[str, Any]) -> dict[str, Any]:
-    signal.setitimer(signal.ITIMER_PROF, limits["processor_s"])
-    signal.setitimer(signal.ITIMER_REAL, limits["wall_s"] + GRACE_S)
+def _answer(
+    module: ModuleType, function: str, arguments: Sequence[Any], processor_s: float, wall_s: float
+) -> dict[str, Any]:
+    signal.setitimer(signal.ITIMER_PROF, processor_s)
+    signal.setitimer(signal.ITIMER_REAL, wall_s + GRACE_S)
     try:
         return json.loads(json.dumps({"value": getattr(module, function)(*arguments)}))
     except BaseException as error:  # the library's, for what it cannot judge; it may also exit()

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from lightrft.rewards.sandbox import Limits, Sandbox, Unjudged
+from lightrft.rewards.sandbox import HURRIED, Limits, Sandbox, Unjudged
 
 WORK = r'''
 import _posixsubprocess, ctypes, mmap, os, socket, subprocess, sys, threading, time
@@ -109,6 +109,19 @@ def test_what_outlives_a_limit_ends_the_child_only(child, function, reason):
     with pytest.raises(Unjudged, match=f"^the judge {reason}"):
         ask(child, function)
     assert ask(child, "echo", 5) == 5
+
+
+def test_the_answers_after_one_that_used_its_time_up_are_hurried(child):
+    """A batch of them would take hours. Whatever becomes of those after it, they are counted."""
+    with closing(Sandbox("sandboxed_work", Limits(processor_s=0.4, hurried_s=0.1))) as made:
+        outcomes = []
+        for function in ("for_ever", "for_ever", "for_ever", *["kinds"] * (HURRIED - 2), "for_ever"):
+            try:
+                outcomes.append(ask(made, function, *["5"] * (function == "kinds")))
+            except Unjudged as reason:
+                outcomes.append(str(reason))
+    long, short = (f"the judge took more than {seconds} s of processor time" for seconds in (0.4, 0.1))
+    assert outcomes == [long, short, short, *["'5'"] * (HURRIED - 2), long]
 
 
 @pytest.mark.parametrize("function", ["asleep", "ignored", "for_ever"])
