@@ -23,6 +23,10 @@ SHAREGPT = {  # `{"from": ..., "value": ...}`
     "function_response": "tool",
     "observation": "tool",
 }
+WRAPPERS = ("messages", "conversations")  # the only key of an object that holds a chat
+MESSAGE = tuple('{"' + name + '"' for name in ("role", "content", "from", "value"))  # how one is written
+CHAT = tuple(start + one for start in ("[", *('{"' + name + '":[' for name in WRAPPERS)) for one in MESSAGE)
+UNSAID = ("tool_calls", "reasoning_content", "reasoning", "thinking")  # beside which a turn may say nothing
 FORMS: tuple[set[str], ...] = ({"role", "content"}, {"from", "value"})
 
 
@@ -30,7 +34,7 @@ def messages_of(value: Any, key: str) -> tuple[Messages, bool]:
     """The messages, and whether they were a chat: a text is one user turn. Raises `BadRow`."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadRow(f"'{key}' is {'empty' if value is None else 'an empty text'}")
-    found = _written_chat(value, key) if isinstance(value, str) else _listed(value)
+    found = _written_chat(value, key) if isinstance(value, str) else _listed(value, key)
     if isinstance(found, str):
         return ({"role": "user", "content": found},), False
     if not isinstance(found, list):
@@ -54,19 +58,30 @@ def from_json(value: Any) -> Any:
 
 
 def _written_chat(text: str, key: str) -> Any:
-    """A list of messages that was written into a text, as JSON or as Python prints it; else the text."""
-    start = "".join(text[:40].split()).replace("'", '"')
-    if not start.startswith(('[{"role"', '[{"content"', '[{"from"', '[{"value"')):
+    """A chat that was written into a text, as JSON or as Python prints it; else the text."""
+    start = "".join(text[:80].split()).replace("'", '"')
+    if not start.startswith((*CHAT, "{")):
         return text
     found = from_json(text)
-    try:
-        return ast.literal_eval(text.strip()) if isinstance(found, str) else found
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise BadRow(f"'{key}' begins as a list of messages in a text and is no valid JSON") from None
+    if isinstance(found, str) and start.startswith((*CHAT, *MESSAGE)):
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            if start.startswith(CHAT):
+                raise BadRow(f"'{key}' begins as a list of messages in a text and is no valid JSON") from None
+    found = _listed(found, key)
+    return found if isinstance(found, list) else text
 
 
-def _listed(value: Any) -> Any:
-    """A single message as a chat of one; and the messages of an object of columns, as older `datasets` kept lists."""
+def _listed(value: Any, key: str) -> Any:
+    """A list of messages also from one message by itself, from an object that holds the list under its name, and from
+    an object of columns, as older `datasets` kept lists; any other value as it is.
+    """
+    wrapper = next((name for name in WRAPPERS if isinstance(value, dict) and _is_chat(value.get(name))), None)
+    if wrapper is not None:
+        if others := [name for name in value if name != wrapper]:
+            raise BadRow(f"'{key}' holds {others[0]!r} beside its {wrapper}; give that a column of its own")
+        return value[wrapper]
     form = next((form for form in FORMS if isinstance(value, dict) and form <= value.keys()), None)
     if form is None:
         return value
@@ -74,6 +89,11 @@ def _listed(value: Any) -> Any:
     if form <= columns.keys() and len({len(column) for column in columns.values()}) == 1:
         return [without_gaps(dict(zip(columns, each, strict=True))) for each in zip(*columns.values(), strict=True)]
     return [value]
+
+
+def _is_chat(value: Any) -> bool:
+    each = value if isinstance(value, list) else []
+    return bool(each) and all(isinstance(one, dict) and ("role" in one or "from" in one) for one in each)
 
 
 def _chat(value: list[Any], key: str) -> Messages:
@@ -96,15 +116,30 @@ def _chat(value: list[Any], key: str) -> Messages:
 def _message(message: Any, place: str) -> Mapping[str, Any]:
     message = _from_sharegpt(message)
     if isinstance(message, dict) and isinstance(message.get("role"), str):
-        content = message.get("content")
-        if message.get("tool_calls"):  # with nothing said beside them, OpenAI's form has null there, or nothing
+        message = _from_functions(message, place)
+        if message.get("tool_calls"):
             message = {**message, "tool_calls": _calls(message["tool_calls"], place)}
-            content = "" if content is None else content
+        content = message.get("content")
+        if content is None and any(message.get(name) for name in UNSAID):  # null in OpenAI's form, or not there
+            content = ""
         if isinstance(content, str):
             return {**message, "content": content}
         if isinstance(content, list):
             return {**message, "content": "".join(_text(part, place) for part in content)}
     raise BadRow(f'{place} is not of the form {{"role": "user", "content": "..."}}')
+
+
+def _from_functions(message: dict[str, Any], place: str) -> dict[str, Any]:
+    """OpenAI's older form of a tool call and of its result, which templates do not know, as the newer one."""
+    if message["role"] == "function":
+        message = {**message, "role": "tool"}
+    if not message.get("function_call") or message.get("tool_calls"):
+        return message
+    function = from_json(message["function_call"])
+    if not isinstance(function, dict):
+        raise BadRow(f"{place} has a function_call that is no object, nor JSON text of one")
+    rest = {name: value for name, value in message.items() if name != "function_call"}
+    return {**rest, "tool_calls": [{"type": "function", "function": function}]}
 
 
 def _from_sharegpt(message: Any) -> Any:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 QUESTION, ANSWER = "What is 2 + 3?", "It is 5."
+BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 OURS = {  # parameters of the library's call, not of a template: a row that set `truncation` would have prompts cut
     *("conversation", "tokenize", "tokenizer_kwargs", "padding", "truncation", "max_length"),
     *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
@@ -67,13 +68,15 @@ def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
 def options_of(prompt: Prompt) -> dict[str, Any]:
     """What a row tells the template, TRL's way: a beginning of the answer is gone on with; tools; its own options.
 
-    Tools and options may be JSON text. Raises `BadRow`.
+    Tools and options may be JSON text. An option that is the text `true` or `false`, as tables may have it, is that
+    boolean: a template takes either text for true. Raises `BadRow`.
     """
     options = from_json(prompt.columns.get("chat_template_kwargs")) or {}
     if not isinstance(options, dict):
         raise BadRow("'chat_template_kwargs' is neither an object nor JSON text of one")
     if taken := sorted(OURS & options.keys()):
         raise BadRow(f"'chat_template_kwargs' sets {taken[0]!r}, which is no option of a template; leave it out")
+    options = {name: BOOLEANS.get(value, value) if isinstance(value, str) else value for name, value in options.items()}
     if tools := _tools(prompt.columns.get("tools")):
         options = {**options, "tools": tools}
     if prompt.messages[-1]["role"] == "assistant":
@@ -83,6 +86,7 @@ def options_of(prompt: Prompt) -> dict[str, Any]:
 
 def _tools(column: Any) -> list[Any]:
     tools = from_json(column) or []
+    tools = [tools] if isinstance(tools, dict) and ("function" in tools or "name" in tools) else tools
     tools = [from_json(tool) for tool in tools] if isinstance(tools, list) else tools
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
         raise BadRow("'tools' is neither a list of objects nor JSON text of one")

@@ -125,6 +125,45 @@ def test_a_chat_that_was_written_into_a_text_is_read(written):
     assert prompt.conversational and prompt.messages == ({"role": "system", "content": "It's short."}, ASK)
 
 
+@pytest.mark.parametrize("written", [dict, json.dumps, lambda chat: json.dumps(chat, indent=4), str])
+@pytest.mark.parametrize(
+    "chat",
+    [
+        ASK,
+        {"messages": [ASK]},
+        {"conversations": [{"from": "human", "value": "What is 2?"}]},
+        {"role": ["user"], "content": ["What is 2?"]},
+    ],
+)
+def test_an_object_that_holds_a_chat_is_that_chat_also_in_a_text(written, chat):
+    prompt = understood({"prompt": written(chat)})
+    assert prompt.conversational and prompt.messages == (ASK,)
+
+
+@pytest.mark.parametrize("written", [dict, json.dumps], ids=["object", "text"])
+@pytest.mark.parametrize("content", [{"content": None}, {}, {"content": ""}])
+def test_openais_older_calls_are_the_newer_ones(written, content):
+    call = {"name": "add", "arguments": json.dumps({"a": 1})}
+    turns = [
+        {"role": "assistant", **content, "function_call": written(call)},
+        {"role": "function", "name": "add", "content": "3"},
+    ]
+    assert understood({"prompt": [ASK, *turns]}).messages[1:] == (
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+        },
+        {"role": "tool", "name": "add", "content": "3"},
+    )
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_a_turn_of_thoughts_alone_keeps_them(name):
+    turn = {"role": "assistant", "content": None, name: "It is even."}
+    assert understood({"prompt": [ASK, turn, ASK]}).messages == (ASK, {**turn, "content": ""}, ASK)
+
+
 def test_sharegpts_turns_are_read():
     turns = [("system", "s"), ("human", "What is 2?"), ("gpt", "2"), ("observation", "3"), ("human", "And 3?")]
     row = {"conversations": [{"from": who, "value": text} for who, text in turns]}
@@ -155,7 +194,18 @@ def test_a_turn_of_calls_says_nothing_and_its_arguments_are_an_object(content, w
     ("row", "expected"),
     [
         ({"prompt": '[{"role": "user", "content": "x"'}, "'prompt' begins as a list of messages in a text"),
-        ({"prompt": {"messages": [ASK]}}, "'prompt' is of type dict; a text or a list of chat messages works"),
+        ({"prompt": {"messages": []}}, "'prompt' is of type dict; a text or a list of chat messages works"),
+        (
+            {"prompt": {"messages": [ASK], "tools": []}},
+            "'prompt' holds 'tools' beside its messages; give that a column",
+        ),
+        ({"prompt": json.dumps({"id": 1, "messages": [ASK]})}, "'prompt' holds 'id' beside its messages"),
+        ({"prompt": '{"messages": [{"role": "user"'}, "'prompt' begins as a list of messages in a text"),
+        (
+            {"prompt": [ASK, {"role": "assistant", "function_call": "add"}]},
+            "'prompt'[1] has a function_call that is no",
+        ),
+        ({"prompt": [ASK, {"role": "assistant", "function_call": {"name": "add"}}]}, "'prompt' ends in a tool call"),
         ({"prompt": {"role": ["user"], "content": []}}, "'prompt'[0] is not of the form"),
         ({"prompt": [ASK, {"role": "assistant"}]}, "'prompt'[1] is not of the form"),
         ({"prompt": [ASK, {"role": "assistant", "tool_calls": "add(1)"}]}, "'prompt'[1] has tool_calls that are no"),
@@ -174,6 +224,16 @@ def test_what_cannot_be_read_is_a_bad_row(row, expected):
 
 
 def test_ordinary_brackets_and_whole_characters_are_texts():
-    for text in ("[1, 2] is a list", '[{"x": 1}]', "[role]", "\U0001f600 é", '"[{"'):
+    for text in (
+        '{"role": "admin"}',
+        '{"messages": ["x"], "n": 2}',
+        '{"role": who',
+        "{x} is",
+        "[1, 2] is a list",
+        '[{"x": 1}]',
+        "[role]",
+        "\U0001f600 é",
+        '"[{"',
+    ):
         prompt = understood({"prompt": text})
         assert prompt.messages == ({"role": "user", "content": text},) and not prompt.conversational
