@@ -31,6 +31,7 @@ def remarks(
         "are whole in the chat template already: taken as they are (--apply_chat_template adds a second)": whole,
         "have tools or chat_template_kwargs, which do nothing in a whole prompt": _with_options(whole),
         "hold tokens that the chat template writes itself around each turn": _marked(others, template),
+        f"end in {template.after.strip()!r}, which the chat template writes there once more": _closed(others, template),
         "end in an assistant turn, which the model goes on with": _answered(others),
     }
     silent = f"the chat template writes no {template.answers!r} before an answer: the model has to"
@@ -59,6 +60,13 @@ def _with_bos(prompts: Sequence[Prompt], bos: str | None, *, first: bool) -> lis
 
 def _marked(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
     return [p for p in prompts if any(mark in turn["content"] for turn in p.messages for mark in template.markers)]
+
+
+def _closed(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
+    """Without those that hold a marker, of which more is said."""
+    marked = {id(prompt) for prompt in _marked(prompts, template)}
+    asking = [p for p in prompts if p.messages[-1]["role"] != "assistant" and id(p) not in marked]
+    return [prompt for prompt in asking if template.ends(prompt.messages[-1]["content"])]
 
 
 def _answered(prompts: Sequence[Prompt]) -> list[Prompt]:

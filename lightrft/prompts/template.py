@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
@@ -12,7 +14,7 @@ from lightrft.types import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QUESTION, ANSWER = "What is 2 + 3?", "It is 5."
+QUESTION, ANSWER, NEXT = "What is 2 + 3?", "It is 5.", "And 3 + 4?"
 BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 OURS = {  # parameters of the library's call, not of a template: a row that set `truncation` would have prompts cut
     *("conversation", "tokenize", "tokenizer_kwargs", "padding", "truncation", "max_length"),
@@ -22,23 +24,40 @@ OURS = {  # parameters of the library's call, not of a template: a row that set 
 
 @dataclass(frozen=True)
 class Template:
-    """bos: the tokenizer's, or none; before, after: what stands around the text of a single user turn; answers: what
-    stands before an answer's text and is not written for a prompt; markers: the added tokens among them, and BOS.
+    """bos: the tokenizer's, or none; before, after: what stands around the text of a single user turn; turn: the end
+    of `before` that stands before later user turns too; answers: what stands before an answer's text and is not written
+    for a prompt; markers: the added tokens among them, and BOS.
     """
 
     bos: str = ""
     before: str = ""
     after: str = ""
+    turn: str = ""
     answers: str = ""
     markers: tuple[str, ...] = ()
 
     def is_around(self, text: str) -> bool:
-        """Whether a text is a whole prompt already: it begins as the template does, and a turn ends in it."""
+        """Whether a text is a whole prompt already: it begins as the template does, and a turn ends in it; or it ends
+        as a prompt in the template does, and a user turn begins in it.
+        """
         text, opening = text.lstrip(), self.before.removeprefix(self.bos).strip()
         ends = sorted((marker for marker in self.markers if marker in self.after), key=self.after.find)
         end = ends[0] if ends else self.after.strip()
-        begins = text.startswith(self.markers) or bool(opening and text.startswith(opening))
-        return bool(begins and end) and end in text
+        begins = text.startswith(self.markers) or bool(_says(opening) and text.startswith(opening))
+        return bool(begins and _says(end) and end in text) or (self.ends(text) and self._begins_in(text))
+
+    def ends(self, text: str) -> bool:
+        """Whether the text ends as a prompt in the template does, where that is more than signs."""
+        return _says(self.after) and text.rstrip().endswith(self.after.strip())
+
+    def _begins_in(self, text: str) -> bool:
+        """Whether a user turn begins somewhere in the text, not inside a word."""
+        return _says(self.turn) and re.search(rf"(?<!\w){re.escape(self.turn)}", text) is not None
+
+
+def _says(text: str) -> bool:
+    """Signs alone, such as brackets, stand in any text."""
+    return any(map(str.isalpha, text))
 
 
 def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -62,7 +81,20 @@ def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
     special = [token for token in known if token in asked or token == bos]
     unasked = whole.startswith(asked) and asked == plain and ANSWER in whole
     answers = whole[len(asked) :].partition(ANSWER)[0].strip() if unasked else ""
-    return Template(bos, before, after, answers, tuple(special))
+    turn = _turn(tokenizer, before.removeprefix(bos))
+    return Template(bos, before, after, turn, answers, tuple(special))
+
+
+def _turn(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+    """The longest end of `before` that the template writes before the next question as well; "" if it takes no next."""
+    texts = (("user", QUESTION), ("assistant", ANSWER), ("user", NEXT))
+    try:
+        chat = [{"role": role, "content": text} for role, text in texts]
+        made: Any = tokenizer.apply_chat_template(chat, tokenize=False)
+    except Exception:  # what its author chose
+        return ""
+    between = made.partition(ANSWER)[2].partition(NEXT)[0]
+    return commonprefix([before[::-1], between[::-1]])[::-1].strip()
 
 
 def options_of(prompt: Prompt) -> dict[str, Any]:

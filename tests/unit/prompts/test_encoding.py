@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -269,6 +270,49 @@ def test_a_template_without_special_tokens_is_known_by_both_ends(template, text,
     row = with_row(({"role": "user", "content": text},), False)
     _, lines = encoded_with_notices(row, template=template)
     assert any("whole in the chat template already" in line for line in lines) == expected
+
+
+VICUNA = (
+    "{{ bos_token }}A chat between a person and a machine. {% for m in messages %}{% if m.role == 'user' %}"
+    "USER: {{ m.content }} {% else %}ASSISTANT: {{ m.content }}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+QUESTIONS = (
+    "{% for m in messages %}{{ m.content }}{% if m.role == 'user' %}\nAnswer:{% else %}\n{% endif %}{% endfor %}"
+)
+OF_A_TEXT = "whole in the chat template already"
+ONCE_MORE = "which the chat template writes there once more"
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "told"),
+    [
+        (VICUNA, "USER: one ASSISTANT:", OF_A_TEXT),
+        (VICUNA, "USER: one ASSISTANT: ", OF_A_TEXT),
+        (VICUNA, "A chat between a person and a machine. USER: one ASSISTANT:", OF_A_TEXT),
+        (VICUNA, "Another beginning.\nUSER: one ASSISTANT:", OF_A_TEXT),
+        (VICUNA, "USER: one ASSISTANT: two</s>USER: three ASSISTANT:", OF_A_TEXT),
+        (VICUNA, "one ASSISTANT:", f"end in 'ASSISTANT:', {ONCE_MORE}"),
+        (VICUNA, "The SUPERUSER: one ASSISTANT:", f"end in 'ASSISTANT:', {ONCE_MORE}"),
+        (VICUNA, "one two Answer:", None),
+        (VICUNA, "What does USER: mean before ASSISTANT: in a log?", None),
+        (QUESTIONS, "one two\nAnswer:", f"end in 'Answer:', {ONCE_MORE}"),
+        (QUESTIONS, "one two", None),
+        (TEMPLATE, "one two Answer:", None),
+        (TURNS, "one two Answer:", None),
+        ("{% for m in messages %}[ {{ m.content }} ]{% endfor %}", "[ one, two ] is a list of [ three ]", None),
+    ],
+)
+def test_a_plain_template_is_known_by_its_turns_and_its_end(template, text, told):
+    found, lines = encoded_with_notices(with_row(({"role": "user", "content": text},), False), template=template)
+    about = [line for line in lines if not line.startswith("the chat template writes no")]
+    assert len(about) == (told is not None) and (told or "") in "".join(about)
+    direct: Any = tokenizer(template)
+    if told == OF_A_TEXT:
+        expected = direct(f"<s> {text}", add_special_tokens=False)
+    else:
+        expected = direct.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+    assert list(found[0].token_ids) == expected["input_ids"]
 
 
 def test_a_template_that_writes_no_beginning_of_an_answer_is_told_once():
