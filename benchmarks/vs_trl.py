@@ -113,7 +113,7 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     """What `train.py` does with these flags; a logger at the end of every step keeps the pace."""
     sys.path.insert(0, str(HERE.parent))
     from lightrft.args import check, parse
-    from lightrft.build import build_trainer
+    from lightrft.build.trainer import build_trainer
     from lightrft.preflight import check_inputs
     from lightrft.track.base import Logger, Loggers
 

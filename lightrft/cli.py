@@ -91,7 +91,7 @@ def _show(text: str) -> None:
 
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
-    from lightrft.build import build_trainer  # imports torch
+    from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.plan import noticed, plan
     from lightrft.preflight import check_inputs
     from lightrft.strategy.launch import leave_world

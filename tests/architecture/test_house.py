@@ -199,7 +199,7 @@ def test_constructors_get_their_own_arguments():
 # What stands in the text of the repository
 
 CACHES = ("__pycache__", "wandb", ".pytest_cache", ".ruff_cache", ".hypothesis")
-IGNORED = (".git", "build", "dist", "models", "outputs", "runs", *CACHES)
+MADE = (".git", "build", "dist", "models", "outputs", "runs")  # at the top; lightrft/build and lightrft/models are ours
 HOSTS = ("pypi.org", "pythonhosted.org", "download.pytorch.org", "npmjs.org", "anaconda.org", "huggingface.co", "hf.co")
 HOST = re.compile(r"(?:[a-z0-9-]+\.)*(?:" + "|".join(map(re.escape, HOSTS)) + r")|mirrors?\.[a-z0-9-]+\.[a-z]{2,}")
 MACHINE_PATH = re.compile(r"(?<![\w.$}~/])/(?:work|root|home|Users|mnt|workspace)/\w")
@@ -207,9 +207,10 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}~/])/(?:work|root|home|Users|mnt|workspace
 
 def texts() -> Iterator[tuple[str, str]]:
     for folder, inner, names in os.walk(ROOT):
-        inner[:] = sorted(n for n in inner if not (n in IGNORED or n.startswith(".venv") or n.endswith(".egg-info")))
+        left_out = {*CACHES, *(MADE if Path(folder) == ROOT else ())}
+        inner[:] = sorted(n for n in inner if not (n in left_out or n.startswith(".venv") or n.endswith(".egg-info")))
         # .git is a file in a second checkout
-        for path in (Path(folder, name) for name in names if name not in IGNORED):
+        for path in (Path(folder, name) for name in names if name not in left_out):
             try:
                 text = path.read_text(encoding="utf-8") if path != Path(__file__) else ""
             except (UnicodeDecodeError, FileNotFoundError):
@@ -220,6 +221,12 @@ def texts() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("pattern", (HOST, MACHINE_PATH), ids=("host", "path"))
 def test_no_registry_host_and_no_path_of_one_machine(pattern):
     assert not [f"{name}: {match.group()}" for name, text in texts() for match in pattern.finditer(text)]
+
+
+def test_every_file_of_ours_is_searched():
+    names = {name for name, _ in texts()}
+    assert {"lightrft/build/trainer.py", "lightrft/models/load.py", "README.md"} <= names
+    assert not [name for name in names if name.startswith((".git/", ".venv", "outputs/"))]
 
 
 def test_the_patterns_find_what_they_are_for():

@@ -1,4 +1,4 @@
-"""A policy under a real strategy, built by lightrft/build.py from flags, on random weights and made-up rollouts."""
+"""A policy under a real strategy, built by lightrft/build/ from flags, on random weights and made-up rollouts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
-from lightrft.build import make_advantages, make_critic, make_scorer, make_strategy, make_updater, optim_args
+from lightrft.build.update import make_advantages, make_critic, make_scorer, make_strategy, make_updater
 from lightrft.plan import choose_precision
-from lightrft.recipe import kl_term
+from lightrft.recipe import kl_term, optim_args
 from lightrft.strategy.base import Handle, Precision, Strategy, World
 from lightrft.types import Batch, Prompt, Reward, Rollout
 from lightrft.update.step import Updater

@@ -15,7 +15,7 @@ from runs import rows, train
 
 from lightrft.args import parse
 from lightrft.args.estimators import estimator_names
-from lightrft.build import build_trainer
+from lightrft.build.trainer import build_trainer
 from lightrft.preflight import check_inputs
 from lightrft.trainer import Trainer
 from lightrft.types import Batch

@@ -341,7 +341,7 @@ def test_an_error_of_the_system_is_one_line_wherever_it_comes_from(here, monkeyp
     """A lost mount, say: while the model is built, and in the middle of the second turn."""
     lost = OSError(116, "Stale file handle", "/data/model")
     with monkeypatch.context() as patch:
-        patch.setattr("lightrft.build.load_model", breaks(None, 1, lost))
+        patch.setattr("lightrft.build.trainer.load_model", breaks(None, 1, lost))
         failed("--fsdp --max_steps 2 --save_path run", "Stale file handle (/data/model); --load_checkpoint goes on")
     monkeypatch.setattr(Scorer, "to_batch", breaks(Scorer.to_batch, 2, lost))
     out = failed("--fsdp --max_steps 2 --save_interval 0 --save_path run", "Stale file handle (/data/model)")

@@ -1,0 +1,111 @@
+"""What turns rollouts into optimizer steps: the strategy, advantages, critic, scorer, updater."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel
+
+from lightrft.algorithms.estimator import Estimator
+from lightrft.args import Args
+from lightrft.errors import Refused
+from lightrft.models.critic import load_critic
+from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.recipe import (
+    advantage_settings,
+    aggregation,
+    frozen_steps,
+    needs_entropy,
+    needs_old_logprobs,
+    optim_args,
+    shaping_settings,
+)
+from lightrft.strategy.base import Handle, Precision, Strategy, World
+from lightrft.update.advantages import AdvantageStage
+from lightrft.update.critic import Critic
+from lightrft.update.kl import KLTerm
+from lightrft.update.score import Scorer
+from lightrft.update.step import Updater, UpdateSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
+    if args.distributed.fsdp:
+        from lightrft.strategy.fsdp2 import FSDP2Strategy
+
+        return FSDP2Strategy(world, precision, cpu_offload=args.distributed.fsdp_cpu_offload)
+    from lightrft.strategy.deepspeed import DeepSpeedStrategy
+
+    return DeepSpeedStrategy(world, precision, args.distributed.zero_stage)
+
+
+def make_advantages(args: Args, strategy: Strategy, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
+    return AdvantageStage(strategy, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
+
+
+def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: torch.dtype, steps: int) -> Critic | None:
+    """A model and an optimizer of its own, for the estimators that need one."""
+    if "critic" not in estimator.needs:
+        return None
+    model = load_critic(args.model, dtype, strategy.world.device)
+    sharing = share_prompts(args, model.backbone)
+    optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
+    return Critic(
+        strategy,
+        strategy.prepare(cast(PreTrainedModel, model), optim),
+        aggregation=aggregation(args, estimator),
+        clip=args.algorithm.value_clip,
+        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        sharing=sharing,
+    )
+
+
+def make_updater(
+    args: Args, strategy: Strategy, policy: Handle, estimator: Estimator, kl: KLTerm, critic: Critic | None = None
+) -> Updater:
+    settings = UpdateSettings(
+        algorithm=args.algorithm,
+        batch=args.batch,
+        aggregation=aggregation(args, estimator),
+        max_epochs=args.training.max_epochs,
+        max_new_tokens=args.model.max_new_tokens,
+        seed=args.training.seed,
+        sharing=share_prompts(args, policy.model),
+        frozen_steps=frozen_steps(args, estimator),
+        fire=args.sampling.use_fire,
+    )
+    return Updater(strategy, policy, estimator, kl, settings, critic)
+
+
+def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
+    """The costs to weigh where prompts may be shared, else None."""
+    possible = can_share_prompts(model)
+    if args.memory.share_prompts and not possible:
+        raise Refused(
+            "--share_prompts needs a model with rotary positions and full attention through sdpa in every layer, which "
+            f"--pretrain {args.model.pretrain} is not; leave it out"
+        )
+    return Cost.of(model) if possible and args.memory.share_prompts is not False else None
+
+
+def make_scorer(
+    args: Args,
+    strategy: Strategy,
+    policy: Handle,
+    reference: Handle | None,
+    kl: KLTerm,
+    critic: Critic | None = None,
+) -> Scorer:
+    return Scorer(
+        strategy,
+        policy,
+        reference,
+        critic,
+        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        on_policy=not needs_old_logprobs(args, kl),
+        with_entropy=needs_entropy(args),
+        sharing=share_prompts(args, policy.model),
+    )
