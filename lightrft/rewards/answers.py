@@ -7,12 +7,15 @@ r"""Which part of a response is its answer. Every rule but `format` asks here, a
 
 Tags are read in any case. A tag with which the prompt begins the response, such as the `<think>` of a chat template,
 counts as the response's; nothing else of the prompt does. A `--stop` text is not part of the answer, unless it can only
-close something that the answer has opened. A `\boxed{}` is for the rules to look for, within the answer.
+close something that the answer has opened. A `\boxed{}` or a JSON object is for the rules to look for within it.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
+from typing import Any
 
 from lightrft.types import Rollout
 
@@ -20,6 +23,7 @@ THINK = re.compile(r"<\s?(/?)\s?think\s?>", re.IGNORECASE)
 ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>", re.IGNORECASE)
 BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 CLOSING = re.compile(r"[\s)\]}$>]*")  # with it as the --stop text, \boxed{5} has no other end
+OBJECT = re.compile(r"(?:```(?:json)?\s*)?\\?\{([^`]{1,2000}?)\\?\}(?:\s*```)?")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
@@ -65,3 +69,13 @@ def inside(text: str, start: int) -> str | None:
         if depth == 0:
             return text[start : brace.start()]
     return None
+
+
+def in_object(text: str) -> str | None:
+    """The answer of a JSON object, its `answer` or its only value; None for a text that is no such object."""
+    found = OBJECT.fullmatch(text.strip())
+    read: dict[str, Any] = {}
+    with suppress(ValueError, RecursionError):
+        read = json.loads(f"{{{found[1]}}}", parse_int=str, parse_float=str) if found else {}
+    value = read.get("answer", next(iter(read.values())) if len(read) == 1 else None)
+    return value if isinstance(value, str) else None

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 
+from lightrft.rewards.commands import FUNCTIONS, PLACEMENT, RELATIONS, WRAPPERS
 from lightrft.rewards.numbers import LONGEST, NUMBER, Number, number
 from lightrft.rewards.typography import plain
+from lightrft.rewards.units import in_parts
 
 LOOK = 100  # characters around a number, of which its meaning is told
 WINDOWS = (150, LONGEST)  # characters before its last digit in which a number begins: most are short
@@ -23,12 +25,11 @@ CURRENCY = (
     r"(?:(?<![A-Za-z])(?:US|CA|AU|HK|NZ|[ACRS])?\\?\$|[€£¥₹₩₽]|\\(?:pounds|euro|yen)(?![a-z]) ?"
     r"|(?<![A-Za-z])(?:USD|EUR|GBP|INR|CHF|JPY|CNY|Rs\.?))"
 )
-WRAPPER = r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathbf|mathrm|mathit|boldsymbol|bm|emph|underline|mbox) ?\{"
-SKIPPED = re.compile(rf"(?: |\\[,;:! ]|{CURRENCY}|{WRAPPER}|\\left|\\displaystyle)\Z")
+SKIPPED = re.compile(rf"(?: |\\[,;:! ]|{CURRENCY}|\\(?:{WRAPPERS}) ?\{{|\\left)\Z")
 CURRENCY_ONLY = re.compile(rf"{CURRENCY}\Z")
 SIGN = re.compile(r"(?:[-+]|(?<![A-Za-z])(?:minus|negative|plus|positive))\Z", re.IGNORECASE)
 WORD = re.compile(r"\\?[A-Za-z]+\Z")
-SAYS = re.compile(r"(?i:is|are|be|was|equals?|get|gives?|to)|\\(?:approx|implies|Rightarrow|rightarrow|to|therefore)")
+SAYS = re.compile(rf"(?i:is|are|be|was|equals?|get|gives?|to)|\\(?:{RELATIONS})")
 NAME = re.compile(
     r"(?:[A-Za-z]|_ ?\{?|(?:[A-Za-z]{2}|[0-9] m|\\(?:text|mathrm) ?\{[^{}]{1,20}\}) ?\^ ?\{?)\Z"
 )  # x2, cm^2
@@ -36,25 +37,23 @@ MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
 
 # What stands before a number that is a part of something else: touching it, and with spaces between.
 TOUCHED = re.compile(r"(?:[0-9][:.,']|[A-Za-z]\(|[\w}\])]\)|(?:\^|\}) ?\{|[\w)\]}]\*{1,2} ?|[\w)\]}] \*{1,2} )\Z")
-FUNCTION = r"(?<![A-Za-z])(?:log|ln|sin|cos|tan|sqrt|exp)"
-COMMAND = (
-    r"\\(?!approx|implies|Rightarrow|rightarrow|Longrightarrow|to|therefore|because|equiv|sim|q?quad|item|boxed|fbox"
-    r"|newline|par|hspace|end|begin)[A-Za-z]+"
-)
+FUNCTION = rf"(?<![A-Za-z])(?:{FUNCTIONS}|sqrt)"
+COMMAND = rf"\\(?!(?:{RELATIONS}|{PLACEMENT})(?![A-Za-z]))[A-Za-z]+"
 OPERAND_AFTER = re.compile(
     rf"(?:[/^±+]|[-+*/^] ?\(|(?<![-=\n])(?<!^)[<>]|[<>!]=|[0-9)] ?x"
     rf"|(?:{COMMAND}|{FUNCTION})(?:_\{{?\w{{1,9}}\}}?)? ?\{{?"
-    rf"|(?i:(?:\bnot|n't)(?: be)?|\bbase|\bmod|\bmodulo)[- (]*|{MONTH}(?: [0-9]{{1,2}}(?:st|nd|rd|th)?,?)?)\Z"
+    rf"|(?i:\bbetween [^.;\n]{{1,60}}? and|(?:\bnot|n't)(?: be)?"
+    rf"|\bbase|\bmod|\bmodulo)[- (]*|{MONTH}(?: [0-9]{{1,2}}(?:st|nd|rd|th)?,?)?)\Z"
 )
 LISTED = re.compile(
-    r"(?:^|[(\[{])\s*(?:[-+]? ?[0-9][0-9./]*(?:, (?:and |or )?|,| ?; ?| (?:and|or) ))+(?:[-+] ?)?(?:\\?\$)?\Z"
+    r"(?:^|[(\[{])\s*(?:[-+]? ?[0-9][0-9./]*(?:, (?:and |or )?|,| ?; ?| (?:and|or|to) ))+(?:[-+] ?)?(?:\\?\$)?\Z"
 )
 # What stands after it.
 OPERAND_BEFORE = re.compile(
     r" ?(?:\^(?! ?\{? ?(?:\\circ|\\text|\\mathrm|th|st|nd|rd))|_"
     r"|[-+*/] ?(?:\(|[B-HJ-Zb-z](?![A-Za-z])|\\(?:sqrt|pi|frac))"
-    r"|\\(?!text|mathrm|mathbf|mbox|q?quad|circ|degree|right|implies|Rightarrow|blacksquare|square|qed|approx|hspace"
-    r"|end|newline|par)[A-Za-z]+|(?i:[ap]\.?m\b|o'clock|repeating|recurring)"
+    rf"|\\(?!(?:{WRAPPERS}|{RELATIONS}|{PLACEMENT}|circ|degrees?|right|blacksquare|square|qed)(?![A-Za-z]))[A-Za-z]+"
+    r"|(?i:[ap]\.?m\b|o'clock|repeating|recurring)"
     rf"|(?:st|nd|rd|th)? ?(?:of )?{MONTH}(?![a-z]))"
     r"|(?:[abceijknpqrtuvwxyzBKM]|[xyzabcn]{2,3}|pi)(?![A-Za-z])|\([A-Za-z0-9]"
 )
@@ -90,7 +89,7 @@ def _standing(before: str, digits: str, after: str, at_start: bool) -> Number | 
     found = number(digits)
     factor = _sign(before)
     listed = LISTED.search(before if at_start else "." + before)
-    if found is None or factor is None or listed or OPERAND_BEFORE.match(after):
+    if found is None or factor is None or listed or OPERAND_BEFORE.match(after) or in_parts(before, after):
         return None
     return found._replace(value=factor * found.value)
 
@@ -106,7 +105,7 @@ def _sign(before: str) -> int | None:
     rest = near[: sign.start()]
     left = _stripped(rest)
     word = WORD.search(left)
-    if word:
+    if word and not OPERAND_AFTER.search(left):
         return _after_a_word(word.group(), factor, touching=left == rest, spaced=spaced)
     if left[-1:].isdigit() or left[-1:] in tuple(")]}+-*/^") or OPERAND_AFTER.search(left) or TOUCHED.search(rest):
         return factor if not left else None

@@ -12,7 +12,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from lightrft.rewards.answers import last_box
+from lightrft.rewards.answers import in_object, last_box
+from lightrft.rewards.commands import FUNCTIONS
 from lightrft.rewards.last_number import DIGITS, last_number_in
 from lightrft.rewards.numbers import ENDLESS, NUMBER, Number, number
 from lightrft.rewards.options import option, stated_letter
@@ -22,7 +23,7 @@ from lightrft.rewards.typography import plain
 
 WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)*")
 # Words are found outside of \text{...} and of commands such as \sqrt. Three of them make a sentence.
-FUNCTION = r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|log|ln|exp)(?![A-Za-z])"
+FUNCTION = rf"(?<![\\A-Za-z])({FUNCTIONS})(?![A-Za-z])"
 NOT_A_WORD = re.compile(
     r"\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+"
     rf"|{FUNCTION}|(?<![A-Za-z])(?:pi|sqrt)(?![A-Za-z])"
@@ -30,6 +31,7 @@ NOT_A_WORD = re.compile(
 WORD = re.compile(r"[A-Za-z]{2,}")
 PLAIN = re.compile(r"[A-Za-z0-9+\-*/^=<>()\[\]{}|.,!%\\_ ]+")
 SUBSCRIPT = re.compile(r"[0-9]\)? ?_")  # the library would drop the base
+PERCENTAGE = re.compile(r"(?:%|percent) ?\}?\Z")
 LONGEST_FORMULA = 1000  # characters; the library takes seconds for what is longer
 PLACES = 6  # so many correct decimals stand for a number that has no end
 
@@ -44,6 +46,8 @@ REPAIRS = (
     (re.compile(r"\\?\$"), ""),
     (re.compile(r"\\text ?\{ ?percent ?\}"), r"\\%"),
     (re.compile(r"\\varnothing"), r"\\emptyset"),
+    (re.compile(r"\\[dt]?binom ?([0-9]) ?([0-9])"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\A([0-9]+|[A-Za-z]) ?\\choose ?([0-9]+|(?<= )[A-Za-z])\Z"), r"\\binom{\1}{\2}"),
 )
 
 
@@ -57,9 +61,9 @@ def judge(answer: str, reference: str, boxed_only: bool) -> float:
     r"""1.0 if the answer of a response equals the reference, else 0.0.
 
     What stands in the last `\boxed{}` counts. Without a box the whole text is read, unless `boxed_only`: what follows
-    "answer is", else the last expression between dollars or the last plain number, whichever comes last. A text that
-    holds no mathematics is wrong. Raises `ValueError` for a reference that holds none, and whatever the comparison
-    raises.
+    "answer is", else the last expression between dollars or the last plain number, whichever comes last. Of a JSON
+    object its answer is read. A text that holds no mathematics is wrong. Raises `ValueError` for a reference that holds
+    none, and whatever the comparison raises.
     """
     gold = _lone(reference)
     if option(gold) is None and _read(gold) is None:
@@ -67,7 +71,9 @@ def judge(answer: str, reference: str, boxed_only: bool) -> float:
     box = last_box(answer)
     if (box is None and boxed_only) or len(box or "") > LONGEST:
         return 0.0
-    return float(_equal(gold, plain(answer[-LONGEST:] if box is None else box), in_prose=box is None))
+    shown = answer[-LONGEST:] if box is None else box
+    inner = in_object(shown)
+    return float(_equal(gold, plain(inner or shown), in_prose=box is None and not inner))
 
 
 def check(reference: str) -> str | None:
@@ -117,7 +123,7 @@ def _same(gold: Any, answer: Any) -> bool:
 
 
 def _same_unit(gold: str, answer: str) -> bool:
-    """Only units that are known can differ: 5 is 5 km, 5 apples are 5 red apples, but 5 km are not 5 cm."""
+    """Only units that are known can differ: 5 is 5 km, 5 apples are 5 red apples, but 5 km are not 5 cm, nor 5 %."""
     return not gold or not answer or gold == answer
 
 
@@ -144,20 +150,28 @@ def _for_library(amount: Number | list[Any]) -> list[Any]:
 @lru_cache(maxsize=256)  # a reference is read again for each response to it
 def _read(text: str) -> Any:
     """What a text says that is an answer and nothing else; a sentence is read for its answer. None for nothing."""
+    alone = _alone(text)
+    if alone is not None:
+        return alone
     words = len(_words(text))
     if words > 3 or (words == 3 and not WORDS.fullmatch(text)) or statement(text) is not None:
         return _read_prose(text)
-    lone = moment(text) or quantity(text) or quantity(text.rpartition("=")[2] if SUBSCRIPT.search(text) else "")
-    if lone is not None or SUBSCRIPT.search(text):
-        return lone
+    if SUBSCRIPT.search(text):
+        return quantity(text.rpartition("=")[2])
     if WORDS.fullmatch(text):
         text = rf"\text{{{text}}}"
+    percentage = PERCENTAGE.search(text)
     text, unit = without_unit(text)
     text = ENDLESS.sub(_as_fraction, text)
     for pattern, replacement in REPAIRS:
         text = pattern.sub(replacement, text)
     parsed = _parse(text)
-    return Quantity(parsed, unit) if parsed else None
+    return Quantity(parsed, "%" if percentage else unit) if parsed else None
+
+
+def _alone(text: str) -> Any:
+    """A number, with a unit at most, a time or a date, where the text is nothing else: it needs no library."""
+    return moment(text) or quantity(text)
 
 
 def _read_prose(text: str) -> Any:
@@ -166,6 +180,9 @@ def _read_prose(text: str) -> Any:
     if said is not None:
         return _read_short(peeled(said))
     lone = peeled(text)
+    alone = _alone(lone)
+    if alone is not None:
+        return alone
     words = len(_words(lone))
     if PLAIN.fullmatch(lone) and (not words or (words <= 3 and WORDS.fullmatch(lone))):
         return _read(lone)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-WRAPPER = r"\\(?:text|textbf|textrm|mathbf|mathrm) ?\{"
+from lightrft.rewards.commands import WRAPPERS
+
 LETTER = re.compile(
-    rf"(?:{WRAPPER})? ?(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-J])[).:]|([A-J])(?=\}}|\Z)) ?\}}?(?=\s|\\[ ,;:]|~|\}}|\Z)"
+    rf"(?:\\(?:{WRAPPERS}) ?\{{)? ?"
+    r"(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-J])[).:]|([A-J])(?=\}|\Z)) ?\}?(?=\s|\\[ ,;:]|~|\}|\Z)"
 )
 STATED = re.compile(
     r"(?i:\banswer|\boption|\bchoice)(?i:\s(?:is|letter))?\s?:?\s?(?i:option|choice|is)?\s?[:*$({\[]{0,4}"

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 
 from lightrft.rewards.answers import inside
+from lightrft.rewards.commands import RELATIONS, WRAPPERS
 
 LONGEST = 10_000  # characters from the end of a response, in which the answer is looked for where no box shows it
 
-WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathbf|mathrm|mathit|boldsymbol|bm|emph|underline|mbox|boxed|fbox"
-    r"|(?:text)?color ?\{\w{1,20}\}) ?\{"
-)
+WRAPPED = re.compile(rf"(?:\\(?:{WRAPPERS}|boxed|fbox) ?)?\{{")
 AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("'", "'"))
-LEADING = re.compile(r"\A(?:\\(?:displaystyle|approx|sim|large|Large)(?![A-Za-z])|\\[,;:! ]|~|=)")
+LEADING = re.compile(rf"\A(?:\\(?:{RELATIONS})(?![A-Za-z])|\\[,;:! ]|~|=)")
 TRAILING = re.compile(r"(?:\\[,;:! ]|~|\\\\|,|;|(?<!\.\.)\.|(?<=\.\.\.)\.)\Z")  # of 0.333.... the fourth dot
 MOST_LAYERS = 20
 FORMULA = (
@@ -50,7 +48,8 @@ def _opened(text: str) -> str:
             return inner
     wrapped = WRAPPED.match(text)
     if wrapped and text.endswith("}") and inside(text, wrapped.end()) == text[wrapped.end() : -1]:
-        return text[wrapped.end() : -1]
+        inner = text[wrapped.end() : -1]
+        return text if text.startswith("{") and re.search("[,;]", inner) else inner  # {5, 6} is a set
     return text
 
 

@@ -7,19 +7,8 @@ from typing import Any, NamedTuple
 
 from lightrft.rewards.last_number import CURRENCY
 from lightrft.rewards.numbers import LONGEST, NUMBER, Number, number
+from lightrft.rewards.units import RATES, unit_of
 
-# Spellings of units that are told apart; of others it is not known whether they mean the same.
-UNITS = {
-    "km": "kilometer kilometre km", "cm": "centimeter centimetre cm", "mm": "millimeter millimetre mm",
-    "m": "meter metre", "mi": "mile", "ft": "foot feet ft", "inch": "inch inche", "yd": "yard yd",
-    "kg": "kilogram kg", "g": "gram", "mg": "milligram mg", "lb": "pound lb", "oz": "ounce oz",
-    "s": "second sec", "min": "minute min", "h": "hour hr", "d": "day", "week": "week",
-    "month": "month", "y": "year yr",
-    "l": "liter litre", "ml": "milliliter millilitre ml",
-    "mph": "mph", "cent": "cent", "dollar": "dollar usd", "degree": "degree deg", "radian": "radian rad",
-}  # fmt: skip
-KNOWN = {spelling: unit for unit, spellings in UNITS.items() for spelling in spellings.split()}
-LETTERS = {unit: unit for unit in "m g s h l".split()}  # where they are set as text: else they may be unknowns  # noqa: SIM905
 # Words after a number that make another number or another kind of answer of it.
 NO_UNITS = frozenset(
     "or and to mod pi ln log sin cos tan exp am pm percent pct base times plus minus over dozen score gross repeating "  # noqa: SIM905
@@ -27,7 +16,7 @@ NO_UNITS = frozenset(
 )
 IN_TEXT = r"\\(?:text|textrm|textit|mathrm|mbox|operatorname) ?\{([^{}0-9]{1,60})\}"
 DEGREES = r"\^ ?(?:\{ ?)?\\circ ?\}?"
-UNIT_WORDS = r"(?<![A-Za-z\\])[A-Za-z]{2,20}(?: [A-Za-z]{2,20}){0,2}(?:/[a-z]{1,10})?"
+UNIT_WORDS = r"(?<![A-Za-z\\])[A-Za-z]{2,20}(?: [A-Za-z]{2,20}){0,2}(?:/[a-z]{1,10})?|(?<=[ ~,;:])m/s(?![A-Za-z])"
 UNIT = re.compile(rf"(?:\s|\\[,;: ]|~)*(?:{IN_TEXT}|{DEGREES}(?: ?[CF])?|({UNIT_WORDS}))(?:\s?\^ ?\{{?[23]\}}?)?")
 UNIT_AT_END = re.compile(rf"{UNIT.pattern}\Z")
 SIGNED = re.compile(rf"((?:[-+]|{CURRENCY}|\s|\\[,;:! ]|~|\\text ?\{{{CURRENCY}\}})*)(.*)", re.DOTALL)
@@ -37,7 +26,7 @@ DAY = re.compile(r"([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{1,2})([/.]
 
 
 class Quantity(NamedTuple):
-    """A number, or what the library read. `unit` is empty where there is none, or one that is not told apart."""
+    """A number, or what the library read. `unit`: as `UNITS` names it, m/s, km^2 or %; empty for none, or another."""
 
     amount: Number | list[Any]
     unit: str = ""
@@ -63,14 +52,16 @@ def _unit(text: str) -> str | None:
     if found is None:
         return None
     words = re.findall("[a-z]+", (found[1] or found[2] or "").lower())
-    known = {**KNOWN, **LETTERS} if found[1] else KNOWN
-    first = known.get(words[0].removesuffix("s") if len(words[0]) > 2 else words[0]) if words else None
+    rate = "/" in text or "per" in words
+    units = [unit_of(word, with_letters=bool(found[1]) or rate) for word in words if word != "per"]
+    first = units[0] if units else None
     touching = found[2] and text[0].isalpha()
     product = found[2] and (len(words[0]) < 3 or not set(words[0]) - set("abcxyz"))
     if NO_UNITS & set(words) or (first is None and (touching or product)):
         return None
     power = re.search(r"[23]\}?\Z", text)
-    return f"{first}^{power[0][0]}" if first and power else first if first and len(words) == 1 else ""
+    unit = "/".join(filter(None, units)) if all(units) and len(units) == 1 + rate else ""
+    return f"{unit}^{power[0][0]}" if unit and power else RATES.get(unit, unit)
 
 
 def without_unit(text: str) -> tuple[str, str]:

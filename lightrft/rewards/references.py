@@ -7,7 +7,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
-from lightrft.rewards.answers import last_box
+from lightrft.rewards.answers import in_object, last_box
 from lightrft.rewards.last_number import last_number_in
 from lightrft.rewards.numbers import Number
 from lightrft.rewards.prose import peeled
@@ -46,9 +46,10 @@ def number_of(reference: Any) -> Number:
 
 
 def number_read(text: str) -> Number | None:
-    """The last number of the last box, or of the whole text where there is no box."""
+    """The last number of the last box, or of the whole text where there is none; of a JSON object its answer's."""
     box = last_box(text)
-    return last_number_in(text if box is None else box)
+    shown = text if box is None else box
+    return last_number_in(in_object(shown) or shown)
 
 
 def mathematics_of(reference: Any) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from lightrft.rewards.commands import STYLES, WRAPPERS
+
 NOTHING = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\t"
 MINUS = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
@@ -44,14 +46,17 @@ def _table() -> dict[int, str]:
 
 TABLE = _table()
 IN_BASE = r"(?: ?\\text ?\{)? ?\(?(?:in )?base ?\}? ?([0-9]{1,2})(?![0-9])\)?\}?"
+COLOUR = r"(?:\[\w{1,10}\] ?)?\{[^{}]{1,30}\}"
 CHANGES = (
     (re.compile(r"</?(?:b|i|u|em|strong|p|span|code|center|mark|br) ?/?>"), " "),
+    (re.compile(rf"\\(?:{STYLES})(?![A-Za-z]) ?"), " "),
+    (re.compile(rf"\\(?:text)?color ?{COLOUR} ?\{{"), r"\\mathbf{"),
+    (re.compile(rf"\\color ?{COLOUR}"), " "),
+    (re.compile(r"\\text ?\{ ?([A-Za-z][A-Za-z ]{0,40}(?::| is)) ?\}"), r"\1 "),  # \text{Answer: }5
     (re.compile(r"\\thinspace(?![a-z]) ?"), r"\\,"),
     (re.compile(rf"(?<![0-9A-Za-z.,])([0-9A-F]{{1,60}}){IN_BASE}"), r"\1_{\2}"),  # 101 (base 2)
     (
-        re.compile(
-            r"\\(?:text|textbf|mathbf|mathrm|mbox) ?\{ ?(\(?[0-9][0-9A-F.,]{0,60}\)?|[0-9A-F]{1,60}(?=\}_)) ?\}"
-        ),
+        re.compile(rf"\\(?:{WRAPPERS}) ?\{{ ?(\(?[0-9][0-9A-F.,]{{0,60}}\)?|[0-9A-F]{{1,60}}(?=\}}_)) ?\}}"),
         r"\1",
     ),
     (re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u207b]+"), lambda m: "^{" + m.group().translate(RAISED) + "}"),

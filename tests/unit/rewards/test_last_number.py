@@ -35,7 +35,12 @@ NUMBERS = [
     ('1e-3', '0.001'), ('$5$', '5'), ('$x = 5$', '5'), ('$x=-5$', '-5'), ('\\(5\\)', '5'), ('\\[5\\]', '5'),
     ('$$5$$', '5'), ('**Answer:** 5', '5'), ('**Answer: 5**', '5'), ('5\\,', '5'), ('5\\text{ cm}', '5'),
     ('5\\text{ cm}^2', '5'), ('5 cm^2', '5'), ('5 cm\xb2', '5'), ('5 m^2', '5'), ('x is 5, 3', '3'),
-    ('1st', '1'), ('chapter 5.', '5'),
+    ('1st', '1'), ('chapter 5.', '5'), ('\\text{Answer:} -18', '-18'), ('\\large 18', '18'), ('{\\huge 18}', '18'),
+    ('\\color{red}18', '18'), ('\\color{red}{18}', '18'), ('-\\textcolor{red}{18}', '-18'), ('\\mathsf{18}', '18'),
+    ('= \\equiv -5', '-5'), ('5 \\to', '5'), ('5 \\sim', '5'), ('{"answer": -18}', '-18'), ('from 4 to 5', '5'),
+    ('The difference between 20 and 2 is 18', '18'), ('between us, it is 5', '5'), ('between 3 and 4, so 5', '5'),
+    ('3 hours = 180 minutes', '180'), ('3 hours or 180 minutes', '180'), ('3 hours (180 minutes)', '180'),
+    ('3 hours, so 18 minutes', '18'), ('3 months and 18 dollars', '18'), ('2 minutes 3 hours', '3'),
 ]
 NO_ANSWER = [
     'either 12,34', '1,2345', '5-3', '5 - 3', '5 -3', '(5) -3', '5, -3', '2024-05-03', '1e9999', 'Answer - 5',
@@ -43,9 +48,13 @@ NO_ANSWER = [
     '\\sqrt{5}', '2\\sqrt{5}', '2\\pi', '2\u03c0', '2x', 'we get 2x', '$5k', '12:30', '5 pm', 'at 5pm',
     'July 4', 'July 4, 2024', '4 July 2024', '3:4', '1.2.3', 'x > 5', 'x \\ge 5', 'x \u2265 5', '\xb15',
     '\\pm 5', 'x_2', 'sha256', 'log_2 8', '\\log_2 8', 'f(5)', 'sqrt(5)', '(3, 4)', '[1,2]', '{1, 2}', '3, 5',
-    '3 and 5', '-(5)', 'x + (5)', '3 mod 7', '3 \\pmod{7}', '2*3', '2 * 3', '\\text{Answer:} -18',
+    '3 and 5', '-(5)', 'x + (5)', '3 mod 7', '3 \\pmod{7}', '2*3', '2 * 3', 
     'not 5', 'x != 5', 'x \u2260 5', "isn't 5", "can't be 5", '5(x+1)', '5\'11"', '5 - x', '5 + y', '0,5', '1.000,5',
     '1.000.000', 'no number', '', '2 x 3', '2x3', '5x^2', '5 x^2', '2x^3',
+    'between 18 and 19', 'between \\$18 and \\$19', 'between -5 and -3',
+    'not -5', '18 to 19', '\\sec 5', 'csc 5', '5 \\pitchfork', '3 hours 18 minutes', '3 hours and 18 minutes',
+    '3 hours, 18 minutes', '3h 18min', '5 feet 11 inches', '3 m 18 cm', '4 kg 250 g',
+    '3\\text{ hours }18\\text{ minutes}', '3 dollars and 18 cents', '5 pounds 3 ounces', '2 days 3 hours',
 ]
 # fmt: on
 
@@ -120,3 +129,11 @@ def test_the_box_is_read_before_the_text():
     assert last_number(r"\boxed{5}, found in 3 steps", 3) == 0.0
     assert last_number(r"\boxed{5, found in 3 steps", 3) == 0.0
     assert last_number(r"\boxed{}, found in 3 steps", 3) == 0.0
+
+
+def test_of_an_object_its_answer_is_read():
+    assert last_number('{"answer": 18, "confidence": 90}', 18) == 1.0
+    assert last_number('{"answer": 18, "confidence": 90}', 90) == 0.0
+    assert last_number(r'\boxed{{"answer": 18, "confidence": 90}}', 18) == 1.0
+    assert last_number('```json\n{"answer": 18, "confidence": 90}\n```', 18) == 1.0
+    assert last_number('{"answer": ' + "[" * 1500 + "18", 18) == 1.0  # no object, and the text's last number

@@ -39,6 +39,7 @@ SAME = [  # response, reference
     (box(r"5\text{ km}"), "5"),
     (box("5 km"), r"5\text{ km}"),
     (box("12 minutes"), "12"),
+    (box("3 m/s"), r"3\text{ m/s}"),
     (box(r"90^\circ"), "90"),
     (box(r"\sqrt{8}"), r"2\sqrt2"),
     (box(r"\frac{\sqrt{3}}{3}"), r"\frac{1}{\sqrt{3}}"),
@@ -124,7 +125,8 @@ def test_what_the_docs_say_is_wrongly_taken_for_the_same(response, reference):
 @pytest.mark.parametrize(
     ("response", "reference"),
     [
-        (box("3 m/s"), r"3\text{ m/s}"),  # a unit of single letters that is not in \text is a product
+        (box("3 m"), r"3\text{ m}"),  # a unit of one letter that is not in \text is an unknown
+        (box("18 m/s"), r"\frac{18m}{s}"),  # but this is a speed
         (r"\boxed{1} and \boxed{2}", "1, 2"),  # the last box counts
         ("it is x + 1", "x+1"),  # letters need a box or dollars
         (box("5"), "101_2"),  # the base is part of the answer
