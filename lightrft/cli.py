@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from lightrft.args import Args, check, parse
+from lightrft.args.presets import presets_named
 from lightrft.args.show import print_args
 from lightrft.errors import Refused, RunFailed, one_line, out_of_memory
 from lightrft.streams import steady_streams
@@ -97,7 +98,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.strategy.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
-    with one_line(Refused):
+    with one_line(Refused), presets_named(args):
         inputs = check_inputs(args)
         lines, more = plan(args, inputs), noticed(args, inputs)
     _tell(inputs.skipped)

@@ -59,8 +59,12 @@ def _clips(args: Args, estimator: Estimator) -> str:
     if optimizer_steps(args) == 1:
         return "ratio exactly 1, so no clip acts"
     whose = "response's" if estimator.per_row else "token's"
-    dual = f", {a.dual_clip:g} where the advantage is negative" if a.dual_clip is not None else ""
-    return f"clips of a {whose} ratio {a.clip_range:g} below and {a.clip_range_higher:g} above{dual}"
+    sides = {"clip_range": "below", "clip_range_higher": "above", "dual_clip": "where the advantage is negative"}
+    acting = [name for name in sides if name not in estimator.ignores and args.value(name) is not None]
+    bounds = [f"{args.value(name):g} {sides[name]}" for name in acting]
+    if not bounds:
+        return f"no clip: --advantage_estimator {a.advantage_estimator} heeds none"
+    return f"clips of a {whose} ratio {', '.join([' and '.join(bounds[:2]), *bounds[2:]])}"
 
 
 def _reduced(args: Args, estimator: Estimator) -> str:

@@ -40,8 +40,9 @@ def frozen_steps(args: Args, estimator: Estimator) -> int:
 
 
 def aggregation(args: Args, estimator: Estimator) -> str:
-    """A loss with one ratio per response is a mean over responses, whatever the flag says."""
-    asked = None if estimator.per_row else args.algorithm.loss_agg_mode
+    """A loss with one ratio per response is a mean over responses, whatever the flag says; so is what ignores it."""
+    ignored = estimator.per_row or "loss_agg_mode" in estimator.ignores
+    asked = None if ignored else args.algorithm.loss_agg_mode
     return asked or estimator.aggregation
 
 

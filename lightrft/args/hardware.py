@@ -1,4 +1,4 @@
-"""The GPUs that `--assume_gpus 8x80GB` speaks of."""
+"""The GPUs that `--assume_gpus 1x80GB` speaks of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
 FORM = re.compile(r"([1-9][0-9]{0,5})x([0-9]{1,6}(?:\.[0-9]+)?)GB", re.IGNORECASE)
-EXAMPLE = "8x80GB"
+EXAMPLE = "1x80GB"
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from lightrft.args.surface import FLAGS, NAMES
 from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
 
 DOTTED = re.compile(r"[+~]{0,2}(?P<path>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)=(?P<value>.*)", re.DOTALL)
+THERE = re.compile(r"\bthere\b(?! (?:is|are)\b)")  # in the other trainer
 UNSET = ("none", "null")
 OFF = ("false", "0", *UNSET)
 MOST = 3  # names proposed at once
+TYPO = 0.9  # so alike, difflib's ratio, that one is the other misspelt
 
 VALUES = {  # others' words for our choices, by flag and word
     (row.flag, row.name.partition("=")[2]): row.value
@@ -48,6 +50,14 @@ def about_unknown(name: str, dashes: str = "--", value: str | None = None, group
     return f"{said} is not a flag{_nearest(last, here)}"
 
 
+def about_other_meaning(dotted: str, flag: str, value: str | None) -> str | None:
+    """What to use for `group.key` of another trainer whose key is a `flag` of ours with another meaning; else None."""
+    row = ROWS.get(dotted.lower())
+    if row is None or NAMES.get(row.flag) == flag:
+        return None
+    return f"{dotted} of {row.trainer} is not {flag} here; {_advice(row, value, '', shown=False)}"
+
+
 def about_value(flag: str, value: object) -> str | None:
     """What to choose in place of a value that only others have; None for any other value."""
     row = ROWS.get(f"{flag}={str(value).lower()}")
@@ -69,8 +79,13 @@ def _advice(row: Peer, value: str | None, dashes: str, *, shown: bool = True) ->
     else:
         use = f"use {_as_flag(row.flag, value if shown else None, dashes)}"
     later = NAMES[row.flag] in UNBUILT or (NAMES[row.flag], row.value or value) in UNBUILT_CHOICES
-    notes = [note for note in (row.note, "not built yet" if later else "") if note]
+    notes = [note for note in (_by_name(row), "not built yet" if later else "") if note]
     return f"{use} ({'; '.join(notes)})" if notes else use
+
+
+def _by_name(row: Peer) -> str:
+    """The note, which stands alone here and in its trainer's section on the page: "there" needs a name."""
+    return THERE.sub(f"in {row.trainer}", row.note)
 
 
 def _as_flag(flag: str, value: str | None, dashes: str) -> str:
@@ -85,5 +100,8 @@ def _nearest(name: str, dashes: str) -> str:
     names, parts = [*NAMES, *switches], name.replace("-", "_").split("_")
     begun = sorted((known for known in NAMES if len(name) > 1 and known.startswith(name)), key=len)
     within = [known for known in NAMES if set(parts) <= set(known.split("_"))]
-    found = begun[:MOST] or difflib.get_close_matches(name, names, n=1) or within[:MOST]
+    ended = sorted((known for known in NAMES if name.endswith(f"_{known}")), key=len, reverse=True)
+    close = difflib.get_close_matches(name, names, n=1)
+    typo = difflib.get_close_matches(name, names, n=1, cutoff=TYPO)
+    found = begun[:MOST] or typo or ended[:1] or close or within[:MOST]
     return f"; nearest: {' or '.join(dashes + known for known in found)}" if found else "; --help lists them all"

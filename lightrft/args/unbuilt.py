@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from lightrft.args.surface import FLAGS
 
 UNBUILT: dict[str, str] = {flag.name: flag.record.unbuilt for flag in FLAGS.values() if flag.record.unbuilt}
+MOST_PROCESSES = 1  # that can train together
 _CHOICES = {
     "engines": ("engine_type", "vllm sglang"),
 }
@@ -20,7 +21,7 @@ def unbuilt_abilities(world_size: int, program: str, *, assumed: bool = False) -
     """What is refused whatever the flags are: one line each."""
     if program == "vision":
         yield "training of vision-language models is not built yet (vision); train.py trains text models"
-    if world_size > 1:
+    if world_size > MOST_PROCESSES:
         remedy = "use --assume_gpus 1x80GB" if assumed else "start one process"
         yield f"training on {world_size} processes is not built yet (distributed); {remedy}"
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lightrft.args.convert import from_node
-from lightrft.args.names import about_unknown
+from lightrft.args.names import about_other_meaning, about_unknown
 from lightrft.args.peers import peer_of
 from lightrft.args.settings import Problem, Setting, typed_setting
 from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
@@ -85,7 +85,11 @@ def _setting(path: str, entry: Entry) -> Iterator[Setting | Problem]:
         value = node.value if isinstance(node, yaml.ScalarNode) else None
         yield Problem((), f"{where}: {about_unknown(key, dashes='', value=value, group=group)}")
     elif group and flag.group != group:
-        yield Problem((flag.name,), f"{where}: {key} does not belong under {group} but under {flag.group}")
+        value = node.value if isinstance(node, yaml.ScalarNode) else None
+        if meant := about_other_meaning(f"{group}.{key}", flag.name, value):
+            yield Problem((), f"{where}: {meant}")
+        else:
+            yield Problem((flag.name,), f"{where}: {key} does not belong under {group} but under {flag.group}")
     elif flag.name == "config":
         yield Problem((flag.name,), f"{where}: config cannot stand in a file; give all files to --config")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from lightrft.types import Prompt
 
 if TYPE_CHECKING:
     from lightrft.args.groups.data import DataArgs
+
+OTHER_SEPARATOR = re.compile(r"[;|\t]")  # what stands in the only name of a table that was not cut into columns
 
 
 def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> Prompt:
@@ -59,7 +62,9 @@ def _required(row: Mapping[str, Any], key: str, flag: str) -> Any:
 
 def _messages(row: Mapping[str, Any], key: str) -> tuple[Messages, bool]:
     if key not in row:
-        raise BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; name the prompt's with --input_key")
+        apart = OTHER_SEPARATOR.search(next(iter(row))) if len(row) == 1 else None
+        remedy = f"separate columns by commas, not {apart[0]!r}" if apart else "name the prompt's with --input_key"
+        raise BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; {remedy}")
     return messages_of(row[key], key)
 
 

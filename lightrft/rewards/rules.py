@@ -83,7 +83,14 @@ def _no_objection(prompt: Prompt) -> str | None:
 
 
 def _to_reference(read: Callable[[Any], object]) -> Callable[[Prompt], str | None]:
-    return lambda prompt: objection(read, prompt.reference)
+    return lambda prompt: _with_columns(objection(read, prompt.reference), prompt)
+
+
+def _with_columns(reason: str | None, prompt: Prompt) -> str | None:
+    """Of a row without a reference, the columns of which one may be it."""
+    if reason is None or prompt.reference is not None:
+        return reason
+    return f"{reason}; columns there: {', '.join(prompt.columns) or 'none but the prompt'}"
 
 
 def _to_source(prompt: Prompt) -> str | None:

@@ -125,7 +125,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = _compared(before), _compared(now)
     expected = {"--load_checkpoint", "--quiet", "--dry_run"}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    expected |= {f"--{name}" for name in _following(before) & _following(now)}
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]
+
+
+def _following(record: Mapping[str, Any]) -> set[str]:
+    """Flags that took another's value: that one is compared."""
+    return {
+        name for name, entry in record.get("arguments", {}).items() if entry.get("source", "").startswith("follows ")
+    }
 
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:

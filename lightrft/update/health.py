@@ -129,7 +129,8 @@ class Health:
     def verdict(self) -> Iterator[str]:
         """A line at the end of a run whose rewards have taught nothing, or nothing any more."""
         if self.steps and not self.varied:
-            yield f"warning: nothing was learned from the reward in {self.steps} steps: {self._reason()}"
+            steps = f"{self.steps} step{'s' * (self.steps != 1)}"
+            yield f"warning: nothing was learned from the reward in {steps}: {self._reason()}"
         elif self.row >= LONG:
             yield f"warning: the last {self.row} steps had nothing to learn from: {self._reason()}"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import parse
 from lightrft.method import method, weighed
 
@@ -47,7 +50,9 @@ def test_the_defaults_of_grpo():
         ("--advantage_estimator cpgd --init_kl_coef 0", 1, "no drift term: --init_kl_coef is 0"),
         ("--max_epochs 2 --dual_clip 3", 2,
          f"clips of a token's ratio 0.2 below and 0.3 above, 3 where the advantage is negative; {USUAL}"),
-        ("--advantage_estimator gspo --max_epochs 2", 2,
+        ("--advantage_estimator cpgd --max_epochs 2 --dual_clip 3", 2,
+         f"clips of a token's ratio 0.2 below and 0.2 above; {USUAL}"),
+        ("--advantage_estimator gspo --max_epochs 2 --dual_clip 3 --loss_agg_mode token-mean", 2,
          f"clips of a response's ratio 0.0003 below and 0.0004 above; "
          f"{USUAL}"),
         ("--advantage_estimator reinforce --is_correction off --entropy_coef 0.01", 2,
@@ -63,3 +68,16 @@ def test_what_is_named(text: str, number: int, line: str):
 def test_rewards_show_their_weights_where_they_differ():
     assert weighed(["exact", "format"], {}) == "exact + format" == weighed(["exact", "format"], {"format": 1.0})
     assert weighed(["exact", "format"], {"format": 0.25}) == "1 x exact + 0.25 x format"
+
+
+def test_what_an_estimator_of_ones_own_ignores_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    text = "--max_epochs 2 --dual_clip 3 --loss_agg_mode token-mean"
+    for ignored, start in (
+        ({"clip_range_higher", "loss_agg_mode"},
+         "clips of a token's ratio 0.2 below and 3 where the advantage is negative; "),
+        ({"clip_range", "clip_range_higher", "dual_clip", "loss_agg_mode"},
+         "no clip: --advantage_estimator group_norm heeds none; "),
+    ):  # fmt: skip
+        own = replace(load_estimator("group_norm"), ignores=ignored)
+        monkeypatch.setattr("lightrft.method.load_estimator", lambda name, own=own: own)
+        assert lines(text)[2] == start + USUAL

@@ -101,4 +101,8 @@ class LoggingArgs:
         matters=_is_quiet,
         witness=Witness("--logging_steps 2", "output", given="--no-quiet"),
     )
-    quiet: bool = arg(False, "Print no line per step.", witness=Witness("--no-quiet", "output"))
+    quiet: bool = arg(
+        False,
+        "Print neither plan, steps nor end of the run; notices and warnings stay.",
+        witness=Witness("--no-quiet", "output"),
+    )

@@ -37,7 +37,7 @@ class RunArgs:
     strict_args: bool = arg(False, "Refuse what is otherwise a notice.", witness=Witness("--strict_args", "refused"))
     assume_gpus: str | None = arg(
         None,
-        "Check and plan for other hardware, as in 8x80GB, and stop; implies --dry_run.",
+        "Check and plan for other hardware, as in 1x80GB, and stop; implies --dry_run.",
         unset="this machine",
         witness=Witness("--assume_gpus 1x80GB", "files"),
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lightrft.args.hardware import assumed_gpus
+from lightrft.args.presets import with_presets
 from lightrft.args.rules import algorithm, batch, hardware, inputs, typed
-from lightrft.args.rules.finding import Finding
+from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
-from lightrft.args.unbuilt import unbuilt_abilities
+from lightrft.args.unbuilt import MOST_PROCESSES, unbuilt_abilities
 from lightrft.errors import Refused
 
 RULES = (*hardware.RULES, *batch.RULES, *algorithm.RULES, *inputs.RULES, *typed.RULES)
@@ -23,12 +26,20 @@ def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str
 
 
 def findings(args: Args, world_size: int, *, strict: bool = False, program: str = "text") -> list[Finding]:
-    """What all rules say of these processes, or of those that --assume_gpus names."""
+    """What all rules say of these processes, or of those that --assume_gpus names. Of more than can train together
+    one line says so: what would suit them helps nobody yet."""
     assumed = assumed_gpus(args)
     world = assumed.count if assumed else world_size
-    found = [entry for rule in RULES for entry in rule(args, world)]
+    found = [entry for rule in RULES for entry in _of_rule(rule, args, world)]
+    found = [replace(entry, text=with_presets(args, entry.text)) for entry in found]
     found = [_hardened(entry) for entry in found] if strict else found
     return [*(Problem((), line) for line in unbuilt_abilities(world, program, assumed=assumed is not None)), *found]
+
+
+def _of_rule(rule: Rule, args: Args, world: int) -> list[Finding]:
+    """What holds for these processes, and for as many of them as can train."""
+    found = list(rule(args, world))
+    return list(rule(args, MOST_PROCESSES)) if found and world > MOST_PROCESSES else found
 
 
 def _hardened(entry: Finding) -> Problem:

@@ -121,6 +121,7 @@ def _about_batches(values: dict[str, Any], world: int) -> Iterator[Rule]:
             yield f"--{name}", (name,)
     if None in (train, rollout):
         return
+    world = 1  # more are refused, whatever the sizes are
     sizes = ("train_batch_size", "rollout_batch_size", "n_samples_per_prompt")
     if max(train, rollout * n) % min(train, rollout * n):
         yield "--train_batch_size", sizes

@@ -15,7 +15,7 @@ from lightrft.args import parse
 from lightrft.args.convert import from_words
 from lightrft.args.names import VALUES, about_unknown
 from lightrft.args.peers import PEERS, peer_of
-from lightrft.args.surface import FLAGS, NAMES
+from lightrft.args.surface import FLAGS, GROUPS, NAMES
 from lightrft.args.unbuilt import UNBUILT_CHOICES
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +65,7 @@ def test_each_is_refused_in_a_line_of_its_own():
 @pytest.mark.parametrize(
     "text, line",
     [
-        ("--beta 0.04", "--beta is not a flag; use --init_kl_coef (the default is 0 there, 0.001 here)"),
+        ("--beta 0.04", "--beta is not a flag; use --init_kl_coef (the default is 0 in TRL, 0.001 here)"),
         ("--learning-rate 1e-6", "--learning-rate is not a flag; use --actor_learning_rate"),
         (
             "--gradient_accumulation_steps 4",
@@ -86,7 +86,7 @@ def test_each_is_refused_in_a_line_of_its_own():
         ),
         (
             "--ppo_mini_batch_size 64",
-            "--ppo_mini_batch_size is not a flag; use --train_batch_size (prompts there, samples here: times "
+            "--ppo_mini_batch_size is not a flag; use --train_batch_size (prompts in verl, samples here: times "
             "--n_samples_per_prompt)",
         ),
         (
@@ -107,6 +107,10 @@ def test_each_is_refused_in_a_line_of_its_own():
         ("--max_steps -1", "--max_steps -1 is out of bounds; leave it out: --num_episodes decides then"),
         ("--no-scale_rewards", "--no-scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
         ("--no-push_to_hub", "--no-push_to_hub is not a flag; nothing is uploaded"),
+        ("--gpus 8",
+         "--gpus is not a flag; torchrun --nproc_per_node starts the processes; more than one is not built yet"),
+        ("--sampling_temperature 1", "--sampling_temperature is not a flag; nearest: --temperature"),
+        ("--mirco_train_batch_size 1", "--mirco_train_batch_size is not a flag; nearest: --micro_train_batch_size"),
         ("--temp 1", "--temp is not a flag; use --temperature"),
         ("--temperat 1", "--temperat is not a flag; nearest: --temperature or --temperature_final or "
          "--temperature_schedule"),
@@ -136,15 +140,16 @@ def test_what_is_said_of_a_name(text: str, line: str):
         ("custom_reward_function.path=my.py", "use --reward_fn my.py (file.py:function in one)"),
         ("reward.custom_reward_function.name=f", "use --reward_fn f (file.py:function in one)"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=64",
-         "use --train_batch_size 64 (prompts there, samples here: times --n_samples_per_prompt)"),
+         "use --train_batch_size 64 (prompts in verl, samples here: times --n_samples_per_prompt)"),
         ("algorithm.adv_estimator=grpo", "use --advantage_estimator group_norm"),
         ("algorithm.adv_estimator=gae", "use --advantage_estimator gae"),
         ("actor_rollout_ref.actor.kl_loss_type=low_var_kl", "use --kl_estimator k3"),
         ("critic.optim.lr=1e-5", "use --critic_learning_rate 1e-5"),
         ("worker.actor.optim.lr=1e-6", "use --actor_learning_rate 1e-6"),
-        ("worker.actor.global_batch_size=8", "use --train_batch_size 8 (prompts there, samples here: times "
+        ("worker.actor.global_batch_size=8", "use --train_batch_size 8 (prompts in EasyR1, samples here: times "
          "--n_samples_per_prompt)"),
-        ("trainer.n_gpus_per_node=8", "torchrun --nproc_per_node starts the processes"),
+        ("trainer.n_gpus_per_node=8", "torchrun --nproc_per_node starts the processes; more than one is not built yet"),
+        ("args.max_steps=3", "use --max_steps 3 (optimizer steps in TRL, turns of the loop here)"),
         ("grpo.num_generations=8", "use --n_samples_per_prompt 8"),
         ("trainer.seed=1", "use --seed 1"),
     ],
@@ -167,7 +172,7 @@ def test_settings_of_others_in_yaml(tmp_path: Path):
     )
     lines = refusal(parse, [*BASE.split(), "--config", f"{tmp_path}/run.yaml"])
     assert [line.replace(f"{tmp_path}/run.yaml:", "") for line in lines] == [
-        "3: actor_rollout_ref.actor.ppo_mini_batch_size is not a flag; use train_batch_size (prompts there, samples "
+        "3: actor_rollout_ref.actor.ppo_mini_batch_size is not a flag; use train_batch_size (prompts in verl, samples "
         "here: times --n_samples_per_prompt)",
         "4: actor_rollout_ref.actor.optim.lr is not a flag; use actor_learning_rate",
         "5: actor_rollout_ref.odd is not a flag; --help lists them all",
@@ -214,3 +219,15 @@ def test_the_page_is_fresh():
         [sys.executable, "-m", "lightrft.args.coming_from"], cwd=ROOT, capture_output=True, check=True
     )
     assert (ROOT / "docs" / "coming_from.md").read_bytes() == made.stdout, "make it anew: its first lines say how"
+
+
+def test_a_nested_key_that_means_something_else_there_is_answered_with_its_row(tmp_path: Path):
+    """Every one whose last part is a flag of ours, and whose first is a group of ours."""
+    asked = [row for row in PEERS if row.name.count(".") == 1 and row.name.split(".")[0] in GROUPS]
+    others = [row for row in asked if (last := row.name.split(".")[1]) in NAMES and NAMES.get(row.flag) != NAMES[last]]
+    assert "data.train_batch_size" in {row.name for row in others}
+    for row in others:
+        group, key = row.name.split(".")
+        (tmp_path / "run.yaml").write_text(f"{group}: {{{key}: 7}}\n")
+        [line] = refusal(parse, [*BASE.split(), "--config", f"{tmp_path}/run.yaml"])
+        assert f"use {row.flag}" in line, line

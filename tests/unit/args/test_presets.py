@@ -8,8 +8,9 @@ import pytest
 from command_lines import refusal
 
 from lightrft.args import check, parse
-from lightrft.args.presets import preset_file, preset_names
+from lightrft.args.presets import preset_file, preset_names, presets_named
 from lightrft.args.unbuilt import UNBUILT
+from lightrft.errors import Refused
 
 FEW = "--pretrain tiny --prompt_data add.jsonl --save_path out --reward_fn last_number"
 
@@ -53,3 +54,17 @@ def test_a_preset_hides_an_estimator(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     args = parse(f"{FEW} --mode mine --advantage_estimator gspo --rollout_batch_size 4 --train_batch_size 16".split())
     assert str(args.sources["clip_range"]) == "preset mine.yaml:1 (hides default:gspo = 0.0003)"
     assert args.algorithm.clip_range == 0.25 and args.algorithm.clip_range_higher == 4e-4
+
+
+def test_a_preset_is_named_where_its_value_is_blamed():
+    args = parse(f"{FEW} --mode local --max_new_tokens 600".split())
+    assert refusal(check, args) == [
+        "--max_new_tokens 600 does not fit into --max_len 1024 - --prompt_max_len 512 = 512; use --max_new_tokens 512 "
+        "or --max_len 1112 (from --mode local: --max_len 1024, --prompt_max_len 512)"
+    ]
+    with pytest.raises(Refused) as stopped, presets_named(args):
+        raise Refused("--prompt_max_len 512 + --max_new_tokens 600 = 1112\nand --max_len 600")
+    assert str(stopped.value).splitlines() == [
+        "--prompt_max_len 512 + --max_new_tokens 600 = 1112 (from --mode local: --prompt_max_len 512)",
+        "and --max_len 600",
+    ]

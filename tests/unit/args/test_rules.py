@@ -72,7 +72,7 @@ def test_the_base_has_nothing_to_say():
             "--prompt_data a.jsonl b.jsonl --prompt_data_probs 0.5",
             "--prompt_data_probs has 1 value for 2 sources of --prompt_data; it takes 2, one for each",
         ),
-        ("--assume_gpus 8x", "--assume_gpus '8x' is not of the form NxGB; 8x80GB works"),
+        ("--assume_gpus 8x", "--assume_gpus '8x' is not of the form NxGB; 1x80GB works"),
         ("--top_k 0", "--top_k 0 leaves no token to sample; use -1 (off) or at least 1"),
     ],
 )

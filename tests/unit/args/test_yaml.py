@@ -47,6 +47,13 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("? [seed]\n: 1\n", "run.yaml:1: a list or a mapping is not a flag; --help lists them all"),
         ("\nsampling:\n  topp: 1\n", "run.yaml:3: topp is not a flag; nearest: top_p"),
         ("model:\n  seed: 1\n", "run.yaml:2: seed does not belong under model but under training"),
+        ("training:\n  gamma: 1\n", "run.yaml:2: gamma does not belong under training but under algorithm"),
+        (
+            "data:\n  train_batch_size: 1024\n",
+            "run.yaml:2: data.train_batch_size of verl is not train_batch_size here; use rollout_batch_size (prompts "
+            "in both; --train_batch_size counts samples here)",
+        ),
+        ("data:\n  seed: 1\n", "run.yaml:2: seed does not belong under data but under training"),
         ("model: 3\n", "run.yaml:1: model is a group and must be a mapping of its flags; use pretrain"),
         ("batch: 3\n", "run.yaml:1: batch is a group and must be a mapping of its flags"),
         ("engine_type: vllm\n", "run.yaml:1: engine_type vllm is not built yet (engines); use auto or local"),

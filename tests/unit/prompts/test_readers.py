@@ -159,7 +159,7 @@ def test_rows_of_csv_are_placed_by_the_line_they_begin_on(tmp_path):
         ('prompt,label\nx,1\n"y,2\n', ":3: broken CSV (unexpected end of data)"),
         ('prompt,label\n"x"y,2\n', ":2: broken CSV ("),
         ("prompt,label,label\nx,1,2\n", ": two columns are named 'label'"),
-        ("prompt;label\nx;1\n", ":2: no key 'prompt'; keys there: prompt;label"),
+        ("prompt;label\nx;1\n", ":2: no key 'prompt'; keys there: prompt;label; separate columns by commas, not ';'"),
         ("prompt,label\n", " is empty"),
         ("", " is empty"),
     ],

@@ -124,3 +124,12 @@ def test_the_row_the_value_and_what_works_are_named(tiny_folder, tmp_path, flag)
     assert said.startswith(flag) and f"{table} row 1: " in said
     assert "--reward_fn last_number needs a reference with a number (--label_key names its column)" in said
     assert " is of type " in said and "2" in said
+
+
+def test_a_row_without_its_reference_names_the_columns_that_are_there():
+    found = RULES["last_number"].objection
+    assert found(Prompt("a", (), columns={"answer": "5", "level": 1})) == (
+        "the row has no reference; columns there: answer, level"
+    )
+    assert found(Prompt("a", ())) == "the row has no reference; columns there: none but the prompt"
+    assert found(Prompt("a", (), reference="5")) is None

@@ -138,3 +138,11 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="cannot"):
         write_json(path, {"a": Odd()})
     assert json.loads(path.read_text()) == {"a": 1} and [e.name for e in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_value_that_follows_another_flag_is_not_news():
+    def of(value, source):
+        return {"arguments": {"temperature_final": {"value": value, "source": source}}}
+
+    assert differences(of(1.0, "follows --temperature"), of(0.9, "follows --temperature")) == []
+    assert differences(of(1.0, "follows --temperature"), of(0.9, "cli")) == ["--temperature_final was 1.0, is 0.9"]

@@ -69,6 +69,7 @@ def test_a_reward_that_never_varies_is_said_at_once_and_at_the_end():
     health, said = seen(ONES, ONES, ONES)
     reason = "every reward was 1; mend --reward_fn, or take easier or harder prompts"
     assert said == [f"warning: step 1 has nothing to learn from: {reason}"]
+    assert "in 1 step: every" in next(seen(ONES)[0].verdict())
     [line] = health.verdict()
     assert line.startswith("warning: nothing was learned from the reward in 3 steps: every reward was 1;")
 
