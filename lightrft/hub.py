@@ -56,11 +56,21 @@ def is_cached(name: str, file: str, cache_dir: str | None, kind: str = "model") 
     return isinstance(try_to_load_from_cache(name, file, cache_dir=cache_dir, repo_type=kind), str)
 
 
-def near(path: Path) -> str:
+def near(path: Path, holding: str = "") -> str:
     """`; is it <path>?` for the entry of the same folder whose name is most like it; else nothing."""
+    found = nearest(path, holding)
+    return f"; is it {found}?" if found else ""
+
+
+def nearest(path: Path, holding: str = "", cutoff: float = 0.7) -> Path | None:
+    """The entry of the same folder with the same letters in another order, or else the name that is most like it.
+
+    holding: only folders with a file of that name. cutoff: difflib's ratio that a name needs, at least.
+    """
     try:
-        names = [entry.name for entry in path.parent.iterdir()]
+        names = [entry.name for entry in path.parent.iterdir() if not holding or (entry / holding).is_file()]
     except OSError:
-        return ""
-    close = get_close_matches(path.name, names, n=1, cutoff=0.7)
-    return f"; is it {path.parent / close[0]}?" if close else ""
+        return None
+    mixed = [name for name in names if sorted(name.lower()) == sorted(path.name.lower())]
+    close = mixed or get_close_matches(path.name, names, n=1, cutoff=cutoff)
+    return path.parent / close[0] if close else None

@@ -12,7 +12,7 @@ from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.errors import Refused
 from lightrft.models.critic import check_critic
-from lightrft.models.suitable import check_model, check_tokens, dead_ends
+from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
@@ -48,6 +48,7 @@ def check_inputs(args: Args) -> Inputs:
     check_folders(args)
     check_wandb(args.logging)
     _check_strategy(args)
+    _check_attention(args)
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
@@ -112,12 +113,22 @@ def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBas
         apply_chat_template=args.data.apply_chat_template,
         prompt_max_len=args.model.prompt_max_len,
         bad=bad,
+        ends=end_token_ids(args.model, tokenizer),
     )
 
 
 def _check_strategy(args: Args) -> None:
     if not args.distributed.fsdp and find_spec("deepspeed") is None:
         raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp")
+
+
+def _check_attention(args: Args) -> None:
+    """With --assume_gpus, another machine is meant. transformers takes `kernels` where there is no flash-attn."""
+    kernel = args.model.attn_implementation
+    needed = kernel == "flash_attention_2" and args.run.assume_gpus is None
+    if needed and find_spec("flash_attn") is None and find_spec("kernels") is None:
+        remedy = "install flash-attn, or use --attn_implementation sdpa"
+        raise Refused(f"--attn_implementation {kernel}: flash-attn is not installed; {remedy}")
 
 
 def _check_judged(args: Args, rewards: CombinedReward, held_out: list[Prompt]) -> None:

@@ -119,10 +119,17 @@ def _check_hub_name(args: ModelArgs, path: Path) -> None:
         validate_repo_id(args.pretrain)
     except HFValidationError:
         raise Refused(f"--pretrain {args.pretrain}: no such model folder{hub.near(path)}, and no hub name") from None
+    if hub.is_cached(args.pretrain, "config.json", args.cache_dir):
+        return
+    meant = hub.nearest(path, "config.json", cutoff=0.8) if len(path.parts) == 1 else None
+    if meant:
+        remedy = f"is it {meant}? One of the hub goes by owner/name"
+        raise Refused(f"--pretrain {args.pretrain}: no such model folder; {remedy}")
     reason = hub.out_of_reach()
-    if reason is not None and not hub.is_cached(args.pretrain, "config.json", args.cache_dir):
+    if reason is not None:
+        near = hub.near(path) or hub.near(Path(path.name), "config.json")
         where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
         raise Refused(
-            f"--pretrain {args.pretrain}{where}: no such folder here{hub.near(path)}, and as a hub name it "
+            f"--pretrain {args.pretrain}{where}: no such folder here{near}, and as a hub name it "
             f"cannot be loaded: {reason}"
         )

@@ -143,6 +143,7 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
 def dead_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], templated: bool) -> list[str]:
     """What keeps responses from ending where they should, one sentence each."""
     ends = end_token_ids(args, tokenizer)
+    ordinary = _ordinary(args, tokenizer, ends)
     if not ends and not stop:
         return [
             f"--pretrain {args.pretrain}: neither its tokenizer nor its configuration names an end token that the "
@@ -150,10 +151,23 @@ def dead_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, stop: Sequenc
         ]
     turn, ids = _end_of_turn(tokenizer) if templated else None, tokenizer.get_vocab()
     if turn is None or turn in stop or ids[turn] in ends:
-        return []
+        return ordinary
     return [
+        *ordinary,
         f"--pretrain {args.pretrain}: its chat template ends a turn with {turn!r}, which is no end token here, so a "
-        f"response goes on behind it; --stop {turn!r} ends it there, or name it in generation_config.json"
+        f"response goes on behind it; --stop {turn!r} ends it there, or name it in generation_config.json",
+    ]
+
+
+def _ordinary(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> list[str]:
+    """End tokens that texts are made of: most likely the ids of another tokenizer."""
+    known = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
+    ids = [token for token in sorted(ends - known) if token < len(tokenizer)]
+    names: Any = tokenizer.convert_ids_to_tokens(ids)
+    return [
+        f"--pretrain {args.pretrain}: responses end at the ordinary token {name!r}, since its configuration has "
+        f"eos_token_id {token}; name the model's end token in generation_config.json"
+        for token, name in zip(ids, names, strict=True)
     ]
 
 

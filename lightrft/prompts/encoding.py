@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
-from lightrft.prompts.remarks import remarks
+from lightrft.prompts.endings import closing_ids, finished, left_open
+from lightrft.prompts.remarks import lines, remarks
 from lightrft.prompts.tags import opening_of, special_tags
 from lightrft.prompts.template import Template, is_whole, look_at, options_of
 from lightrft.types import Prompt
@@ -28,18 +29,22 @@ def encode_prompts(
     prompt_max_len: int,
     flag: str = "--prompt_data",
     bad: BadRows | None = None,
+    ends: Collection[int] = (),
 ) -> list[Prompt]:
     """The prompts with `token_ids`, in the same order, without those that `bad` may skip.
 
     `apply_chat_template`: True and False are taken at their word; None means "where the tokenizer has one". Without a
-    template the messages' contents are joined by newlines and get the tokenizer's own special tokens. Nothing is ever
-    truncated: a prompt of more than `prompt_max_len` tokens, or of none, is a bad row. Raises `Refused`.
+    template the messages' contents are joined by newlines and get the tokenizer's own special tokens, but none that
+    ends the text (`ends`: the model's end tokens beside the tokenizer's). Nothing is ever truncated: a prompt of more
+    than `prompt_max_len` tokens, or of none, is a bad row. Raises `Refused`.
     """
     bad = bad or BadRows(flag)
-    template = look_at(tokenizer) if _use_template(tokenizer, apply_chat_template) else None
-    writer = _Writer(tokenizer, template, knows_whole=apply_chat_template is None)
+    closing = closing_ids(tokenizer, ends)
+    template = look_at(tokenizer, closing) if _use_template(tokenizer, apply_chat_template) else None
+    writer = _Writer(tokenizer, template, closing, knows_whole=apply_chat_template is None)
     encoded = list(_encoded(prompts, writer, bad))
     bad.notices += remarks(encoded, tokenizer, template, knows_whole=writer.knows_whole)
+    bad.notices += writer.told(encoded)
     if not bad.skip:
         _check_lengths(encoded, prompt_max_len, bad.flag)
     kept = [prompt for prompt in encoded if len(prompt.token_ids) <= prompt_max_len]
@@ -95,11 +100,15 @@ def _encoded(prompts: Sequence[Prompt], writer: _Writer, bad: BadRows) -> Iterat
 
 @dataclass(frozen=True)
 class _Writer:
-    """template: what prompts are put into, None for none; knows_whole: but for texts that are in it already."""
+    """template: what prompts are put into, None for none; closing: ids that end a text;
+    knows_whole: but for texts that are in it already; taken_off: closing ids that were behind a prompt.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     template: Template | None
+    closing: frozenset[int]
     knows_whole: bool
+    taken_off: set[int] = field(default_factory=set)
 
     def ids_of(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[int] | BadRow]:
         """One call for all of them where they can share it; where one is at fault, or has its own way, one by one."""
@@ -107,6 +116,17 @@ class _Writer:
             if len(prompts) > 1 and not any(map(self._goes_alone, prompts)):
                 return self._written(prompts)
         return [self._ids_of_one(prompt) for prompt in prompts]
+
+    def told(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Which end tokens were taken off prompts, and which prompts have one still."""
+        who = "chat template" if self.template else "tokenizer"
+        off: Any = self.tokenizer.convert_ids_to_tokens(sorted(self.taken_off))
+        stays = "end in an end token and are left so: a model may take them for finished"
+        there = "behind a prompt: taken off, an answer goes there"
+        return [
+            *(f"the {who} sets the end token {name!r} {there}" for name in off),
+            *lines({stays: finished(prompts, self.closing)}, len(prompts)),
+        ]
 
     def _goes_alone(self, prompt: Prompt) -> bool:
         return self.template is not None and (bool(options_of(prompt)) or self._is_whole(prompt))
@@ -130,7 +150,11 @@ class _Writer:
 
     def _as_text(self, prompts: Sequence[Prompt]) -> Any:
         texts = ["\n".join(message["content"] for message in prompt.messages) for prompt in prompts]
-        return self.tokenizer(texts)["input_ids"]
+        made: Any = self.tokenizer(texts)["input_ids"]
+        if not any(ids and ids[-1] in self.closing for ids in made):
+            return made
+        bare: Any = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return self._noted(made, [left_open(ids, text, self.closing) for ids, text in zip(made, bare, strict=True)])
 
     def _as_it_is(self, prompts: Sequence[Prompt]) -> Any:
         """With the BOS that the template would have written, if the text has none."""
@@ -145,7 +169,14 @@ class _Writer:
         chats = [[dict(message) for message in prompt.messages] for prompt in prompts]
         options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **options_of(prompts[0])}
         made: Any = self.tokenizer.apply_chat_template(chats, **options)
-        return made["input_ids"]
+        last = self.template.closing if self.template and options["add_generation_prompt"] else None
+        if last is None:
+            return made["input_ids"]
+        return self._noted(made["input_ids"], [ids[:-1] if ids[-1:] == [last] else ids for ids in made["input_ids"]])
+
+    def _noted(self, made: Sequence[Sequence[int]], opened: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        self.taken_off.update(id for ids, kept in zip(made, opened, strict=True) for id in ids[len(kept) :])
+        return opened
 
 
 def _check_lengths(prompts: Sequence[Prompt], limit: int, flag: str) -> None:

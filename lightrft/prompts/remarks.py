@@ -23,7 +23,7 @@ def remarks(
             f"begin with {bos}: no second one is added": _with_bos(prompts, bos, first=True),
             f"hold {bos} beside the one that they begin with": _with_bos(prompts, bos, first=False),
         }
-        return _lines(found, len(prompts))
+        return lines(found, len(prompts))
     whole = [prompt for prompt in prompts if knows_whole and is_whole(prompt, template)]
     kept = {id(prompt) for prompt in whole}
     others = [prompt for prompt in prompts if id(prompt) not in kept]
@@ -35,10 +35,10 @@ def remarks(
         "end in an assistant turn, which the model goes on with": _answered(others),
     }
     silent = f"the chat template writes no {template.answers!r} before an answer: the model has to"
-    return [*_lines(found, len(prompts)), *([silent] if prompts and template.answers else [])]
+    return [*lines(found, len(prompts)), *([silent] if prompts and template.answers else [])]
 
 
-def _lines(found: dict[str, list[Prompt]], total: int) -> list[str]:
+def lines(found: dict[str, list[Prompt]], total: int) -> list[str]:
     return [
         f"{len(some)} of {total} prompts (first: {some[0].where or some[0].id}) {what}"
         for what, some in found.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ OURS = {  # parameters of the library's call, not of a template: a row that set 
 class Template:
     """bos: the tokenizer's, or none; before, after: what stands around the text of a single user turn; turn: the end
     of `before` that stands before later user turns too; answers: what stands before an answer's text and is not written
-    for a prompt; markers: the added tokens among them, and BOS.
+    for a prompt; markers: the added tokens among them, and BOS; closing: id of an end token that stands behind `after`
+    and not where an answer comes, or none.
     """
 
     bos: str = ""
@@ -35,6 +37,7 @@ class Template:
     turn: str = ""
     answers: str = ""
     markers: tuple[str, ...] = ()
+    closing: int | None = None
 
     def is_around(self, text: str) -> bool:
         """Whether a text is a whole prompt already: it begins as the template does, and a turn ends in it; or it ends
@@ -60,7 +63,7 @@ def _says(text: str) -> bool:
     return any(map(str.isalpha, text))
 
 
-def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
+def look_at(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> Template:
     """The template of the tokenizer, from what it makes of one question; an empty one where that cannot be told."""
     question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
 
@@ -73,6 +76,8 @@ def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
         whole = written(question, answer, ask=False)
     except Exception:  # what its author chose; each prompt is tried by itself
         return Template()
+    closing, end = _closing(tokenizer, asked, whole, ends)
+    asked, plain = asked.removesuffix(end), plain.removesuffix(end)
     before, found, after = asked.partition(QUESTION)
     if not found:
         return Template()
@@ -82,7 +87,16 @@ def look_at(tokenizer: PreTrainedTokenizerBase) -> Template:
     unasked = whole.startswith(asked) and asked == plain and ANSWER in whole
     answers = whole[len(asked) :].partition(ANSWER)[0].strip() if unasked else ""
     turn = _turn(tokenizer, before.removeprefix(bos))
-    return Template(bos, before, after, turn, answers, tuple(special))
+    return Template(bos, before, after, turn, answers, tuple(special), closing)
+
+
+def _closing(
+    tokenizer: PreTrainedTokenizerBase, asked: str, whole: str, ends: Collection[int]
+) -> tuple[int | None, str]:
+    """The end token behind a prompt, and its text. None where answers come behind it: then it ends each turn."""
+    names: Any = {token: tokenizer.convert_ids_to_tokens(token) for token in ends}
+    found = [(token, name) for token, name in names.items() if name and asked.endswith(name)]
+    return found[0] if found and not whole.startswith(asked) else (None, "")
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase, before: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,40 @@ def test_sequences_longer_than_the_model_has_positions_are_refused(tiny_folder, 
         Refused, match=f"--max_new_tokens {limit - 15} = {limit + 1}, but --pretrain .* {limit} positions"
     ):
         check_inputs(parse(flags(tiny_folder, tmp_path, *fits[:3], str(limit + 1))))
+
+
+def test_a_kernel_that_is_not_installed_is_refused_here_and_planned_for_elsewhere(tiny_folder, tmp_path, monkeypatch):
+    here = set()
+    monkeypatch.setattr("lightrft.preflight.find_spec", lambda name: name in here or name == "deepspeed" or None)
+    flash = flags(tiny_folder, tmp_path, "--attn_implementation", "flash_attention_2", "--dry_run")
+    line = (
+        "^--attn_implementation flash_attention_2: flash-attn is not installed; install flash-attn, or use --attn_imp"
+    )
+    with pytest.raises(Refused, match=line):
+        check_inputs(parse(flash))
+    assert check_inputs(parse([*flash, "--assume_gpus", "1x80GB"])).prompts
+    for package in ("flash_attn", "kernels"):
+        here.clear()
+        here.add(package)
+        assert check_inputs(parse(flash)).prompts
+
+
+def test_prompts_lose_an_end_token_that_only_the_configuration_names(tiny_folder, tmp_path):
+    """`eos_token_id` is the digit 2, which the tokenizer appends: most likely both are wrong, and both are said."""
+    model = shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    own = json.loads((model / "tokenizer.json").read_text())
+    two = own["model"]["vocab"]["2"]
+    parts = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "2", "type_id": 0}}]
+    tokens = {"2": {"id": "2", "ids": [two], "tokens": ["2"]}}
+    own["post_processor"] = {"type": "TemplateProcessing", "single": parts, "pair": parts, "special_tokens": tokens}
+    own["post_processor"]["pair"] = [*parts, {"Sequence": {"id": "B", "type_id": 1}}]
+    (model / "tokenizer.json").write_text(json.dumps(own))
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": two}))
+    data = rows(tmp_path / "a.jsonl", "1+1=")
+    inputs = check_inputs(parse(flags(tiny_folder, tmp_path, "--pretrain", str(model), "--prompt_data", data)))
+    assert inputs.first_prompt().endswith("4 tokens, reference '2': '1+1='")
+    assert "responses end at the ordinary token '2'" in inputs.notices[0]
+    assert "the tokenizer sets the end token '2' behind a prompt: taken off" in inputs.notices[1]
 
 
 def test_held_out_rows_that_no_reward_can_judge_are_refused(tiny_folder, tmp_path):

@@ -48,8 +48,30 @@ def test_a_typo_below_a_folder_of_here_names_what_is_there(tiny_folder, monkeypa
     assert refusal(f"{here}/qwen3-0.6b").endswith(f"; is it {here}/Qwen3-0.6B?")
     assert refusal(f"{here}/else").endswith("no such model folder; give a folder with config.json or a hub name")
     monkeypatch.chdir(tiny_folder)
-    assert f"no such folder here; is it {'model'}?, and" in refusal("modell")
+    assert refusal("modell").endswith("no such model folder; is it model? One of the hub goes by owner/name")
     (tiny_folder / "Qwen3-0.6B").rmdir()
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_bare_name_near_a_model_of_here_is_refused_before_the_hub_is_asked(tmp_path, monkeypatch, offline):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub, "_no_answer", lambda endpoint: "cannot be reached; give a folder, or mend the connection")
+    for folder in ("tiny", "gpt2-my", "teeny"):
+        (tmp_path / folder).mkdir()
+    for folder in ("tiny", "gpt2-my"):
+        (tmp_path / folder / "config.json").write_text("{}")
+    for name in ("tyni", "Tiny", "tny", "tinyy"):
+        assert refusal(name).endswith("no such model folder; is it tiny? One of the hub goes by owner/name")
+    assert "no such folder here; is it gpt2-my?, and as a hub name" in refusal("gpt2"), "it may be the hub's"
+    assert "no such folder here; is it tiny?, and as a hub name" in refusal("nobody/tiny")
+    assert "no such folder here, and as a hub name" in refusal("nobody/teeni"), "teeny is no model"
+    hub_folder = tmp_path / "hub" / "models--tinyy" / "snapshots" / "abc"
+    hub_folder.mkdir(parents=True)
+    (hub_folder / "config.json").write_text("{}")
+    (tmp_path / "hub" / "models--tinyy" / "refs").mkdir()
+    (tmp_path / "hub" / "models--tinyy" / "refs" / "main").write_text("abc")
+    check_pretrain(ModelArgs(pretrain="tinyy", cache_dir=str(tmp_path / "hub")))
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
