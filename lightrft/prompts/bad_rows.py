@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from lightrft.errors import Refused
 from lightrft.types import Prompt
 
+OTHER_SEPARATOR = re.compile(r"[;|\t]")
+
 
 class BadRow(Exception):
     """What is wrong with one row, without its place: one line, with what would work."""
+
+
+def not_cut(names: Sequence[str]) -> str | None:
+    """What to do where the only name is that of several columns with something else than commas between them."""
+    between = OTHER_SEPARATOR.search(names[0]) if len(names) == 1 else None
+    return f"separate columns by commas, not {between[0]!r}" if between else None
 
 
 @dataclass(frozen=True)

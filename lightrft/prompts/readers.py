@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.errors import Refused
-from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.bad_rows import BadRow, not_cut
 
 Rows = Iterator[tuple[str, Any]]
 BATCH = 4096  # rows of a table that are Python objects at a time
@@ -134,7 +134,8 @@ def _header(reader: Iterator[list[str]], label: str) -> list[str]:
 
 def _row_of(names: list[str], cells: list[str]) -> Any:
     if len(cells) != len(names):
-        return BadRow(f"{len(cells)} values for the {len(names)} columns {', '.join(names)}; quote values with commas")
+        remedy = not_cut(names) or "quote values with commas"
+        return BadRow(f"{len(cells)} values for the {len(names)} columns {', '.join(names)}; {remedy}")
     return {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightrft.args.groups.data import LABEL
-from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.bad_rows import BadRow, not_cut
 from lightrft.prompts.chats import Messages, messages_of, without_gaps
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
     from lightrft.args.groups.data import DataArgs
-
-OTHER_SEPARATOR = re.compile(r"[;|\t]")  # what stands in the only name of a table that was not cut into columns
 
 
 def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> Prompt:
@@ -62,8 +59,7 @@ def _required(row: Mapping[str, Any], key: str, flag: str) -> Any:
 
 def _messages(row: Mapping[str, Any], key: str) -> tuple[Messages, bool]:
     if key not in row:
-        apart = OTHER_SEPARATOR.search(next(iter(row))) if len(row) == 1 else None
-        remedy = f"separate columns by commas, not {apart[0]!r}" if apart else "name the prompt's with --input_key"
+        remedy = not_cut(list(row)) or "name the prompt's with --input_key"
         raise BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; {remedy}")
     return messages_of(row[key], key)
 

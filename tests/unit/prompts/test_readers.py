@@ -160,6 +160,10 @@ def test_rows_of_csv_are_placed_by_the_line_they_begin_on(tmp_path):
         ('prompt,label\n"x"y,2\n', ":2: broken CSV ("),
         ("prompt,label,label\nx,1,2\n", ": two columns are named 'label'"),
         ("prompt;label\nx;1\n", ":2: no key 'prompt'; keys there: prompt;label; separate columns by commas, not ';'"),
+        (
+            "prompt\tlabel\nx, y\t1\n",
+            ":2: 2 values for the 1 columns prompt\tlabel; separate columns by commas, not '\\t'",
+        ),
         ("prompt,label\n", " is empty"),
         ("", " is empty"),
     ],
