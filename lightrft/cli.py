@@ -93,11 +93,15 @@ def _show(text: str) -> None:
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build.trainer import build_trainer  # imports torch
+    from lightrft.finished import finished_already
     from lightrft.plan import noticed, plan
     from lightrft.preflight import check_inputs
     from lightrft.strategy.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
+    if (done := finished_already(args)) is not None:
+        _tell([done])
+        return 0
     with one_line(Refused), presets_named(args):
         inputs = check_inputs(args)
         lines, more = plan(args, inputs), noticed(args, inputs)

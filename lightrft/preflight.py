@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
 from lightrft.args.estimators import no_critic
+from lightrft.args.groups.data import have_splits
 from lightrft.errors import Refused
 from lightrft.models.critic import check_critic
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
@@ -73,10 +75,23 @@ def check_inputs(args: Args) -> Inputs:
 def _noticed(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
     """What the user should know and may go on with; refused under --strict_args."""
     templated = bool(tokenizer.chat_template) and args.data.apply_chat_template is not False
-    found = list(dict.fromkeys([*dead_ends(args.model, tokenizer, args.sampling.stop, templated), *of_data]))
+    ends = dead_ends(args.model, tokenizer, args.sampling.stop, templated)
+    found = list(dict.fromkeys([*ends, *_trained_on(args), *of_data]))
     if found and args.run.strict_args:
         raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in found))
     return found
+
+
+def _trained_on(args: Args) -> list[str]:
+    """Sources that are evaluated on as well: links are followed, and another split of a source is another one."""
+    trained = {os.path.realpath(source) for source in args.data.prompt_data}
+    one_split = args.data.prompt_split == args.evaluation.eval_split
+    both = [
+        source
+        for source in args.evaluation.eval_data
+        if os.path.realpath(source) in trained and (one_split or not have_splits([source]))
+    ]
+    return [f"--eval_data {source} is trained on as --prompt_data: its accuracy is not held out" for source in both]
 
 
 def _training(args: Args, bad: BadRows) -> list[Prompt]:

@@ -8,7 +8,10 @@ from contextlib import suppress
 
 
 class StopRequest:
-    """SIGTERM and SIGINT ask for a stop at the next step boundary; a second SIGINT stops at once."""
+    """SIGTERM, SIGINT and SIGHUP ask for a stop at the next step boundary; a second SIGINT stops at once.
+
+    SIGHUP comes where a terminal closes, an ssh that is lost too. Where it is ignored, as under nohup, it stays so.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -16,6 +19,8 @@ class StopRequest:
     def listen(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._note)
 
     def _note(self, number: int, frame: object) -> None:
         if self.name is not None and number == signal.SIGINT:

@@ -194,7 +194,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Goes on from the newest whole checkpoint; says so, and what has changed since; or says that there is none."""
-        restored = self.checkpointer.restore(self._restore)
+        planned, restored = self.progress.total_steps, self.checkpointer.restore(self._restore)
         if restored is None:
             self.console.say(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
             return
@@ -204,9 +204,13 @@ class Trainer:
             self.console.say(f"removed what a killed save had left: {', '.join(restored.left_over)}")
         self.sync.push(self.policy, version=self.progress.step)
         self.console.say(f"resumed from step {self.progress.step} ({restored.path})")
-        steps = steps_in_summary(self.save_path / "summary.json")
-        if steps > self.progress.step:
-            self.console.say(f"warning: steps {self.progress.step + 1} to {steps} were done already and are done again")
+        given = self.record["arguments"]["max_steps"]["value"]
+        end = f"--max_steps {given}" if given is not None else f"the {planned} steps of --num_episodes"
+        if self.progress.step > planned:
+            self.console.say(f"the checkpoint is at step {self.progress.step}, beyond {end}: nothing is left to do")
+        again = min(steps_in_summary(self.save_path / "summary.json"), self.progress.total_steps)
+        if again > self.progress.step:
+            self.console.say(f"warning: steps {self.progress.step + 1} to {again} were done already and are done again")
         for line in restored.news:
             self.console.say(f"warning: changed since that checkpoint: {line}")
 

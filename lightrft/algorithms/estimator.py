@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lightrft.algorithms.faults import guarded
 from lightrft.algorithms.functional import masked
 from lightrft.algorithms.ranks import Ranks, mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 from lightrft.args.estimators import own_estimator
 from lightrft.errors import Refused
-from lightrft.own_module import own_module, with_helpers
+from lightrft.own_module import own_module
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,6 +131,9 @@ class Estimator:
         return batch.filled(**filled), metrics
 
 
+RETURNS: dict[str, type] = {"advantage": Advantages, "policy_loss": TokenLoss, "drift": TokenLoss}
+
+
 def finite_rows(values: Tensor | None, mask: Tensor) -> Tensor:
     """[B] bool: whether float32 can hold all of a row's values [B, T] where the mask is 1. No values are fine."""
     if values is None:
@@ -146,5 +150,8 @@ def load_estimator(name: str) -> Estimator:
     found = getattr(module, "ESTIMATOR", None)
     if not isinstance(found, Estimator):
         raise Refused(f"{label}: its ESTIMATOR is {type(found).__name__}, not lightrft.algorithms.estimator.Estimator")
-    functions = {name: getattr(found, name) for name in ("advantage", "policy_loss", "drift")}
-    return replace(found, **{name: with_helpers(module, f) for name, f in functions.items() if f is not None})
+    functions = {name: (getattr(found, name), kind) for name, kind in RETURNS.items()}
+    ours = {
+        name: guarded(module, f"{label}: {name}", f, kind) for name, (f, kind) in functions.items() if f is not None
+    }
+    return replace(found, **ours)

@@ -25,7 +25,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"plan"},
     {"method", "disk"},
     {"recipe"},
-    {"evaluation", "checkpointing", "preflight", "progress", "stop"},
+    {"evaluation", "checkpointing", "preflight", "progress", "stop", "finished"},
     {"rollouts", "rewards", "update", "sync", "track", "run_folders", "damage"},
     {"models", "strategy"},
     {"algorithms", "prompts"},

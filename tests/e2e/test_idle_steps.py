@@ -33,3 +33,13 @@ def test_a_run_without_anything_to_learn(here, flags):
     assert all(value is not None for row in found for value in row.values()), "no metric is NaN"
     before, after = (load_file(here / name / "model.safetensors") for name in ("tiny", "run"))
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_groups_that_do_not_vary_are_idle_rows_and_their_steps_are_not_idle(here):
+    """As docs/metrics.md says; with a KL or entropy term in the loss their rows have a gradient, and none is idle."""
+    (here / "one.py").write_text(FUNCTIONS)
+    flags = "--fsdp --quiet --max_steps 1 --train_batch_size 8 --reward_fn one.py:one"
+    for name, terms, rows in (("alone", "", 16), ("entropy", "--entropy_coef 0.01", None)):
+        assert train(f"{flags} --init_kl_coef 0 {terms} --save_path {name}").code == 0
+        (found,) = all_rows(here / name)
+        assert (found["update/idle_steps"], found.get("update/idle_rows")) == (0, rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,63 @@ def test_its_defaults_are_shown_without_importing_it(mine: Path, here: Path):
     assert done.returncode == 0, done.stderr
     assert ["clip_range", "0.125", "default:elsewhere/my.py"] in [line.split() for line in done.stdout.splitlines()]
     assert parse(argv).algorithm.init_kl_coef == 0
+
+
+FAULTS = """
+from dataclasses import replace
+
+from lightrft.algorithms.advantages import from_groups
+from lightrft.algorithms.estimator import Estimator, TokenLoss
+from lightrft.algorithms.losses import ppo_loss
+
+def advantage(batch, settings, ranks):
+    found = from_groups("scaled")(batch, settings, ranks)
+    ADVANTAGE
+    return found
+
+def loss(logprobs, old_logprobs, advantages, response_mask, args):
+    found = ppo_loss(logprobs, old_logprobs, advantages, response_mask, args)
+    LOSS
+    return found
+
+ESTIMATOR = Estimator(advantage=advantage, policy_loss=loss, aggregation="token-mean", needs={"group"})
+"""
+TYPED = "lightrft.algorithms.estimator."
+
+
+@pytest.mark.parametrize(
+    "place, code, line",
+    [
+        ("ADVANTAGE", "ranks.mean(found.advantages)",
+         "advantage failed: AttributeError: 'RANKS' object has no attribute 'mean' (my.py:10)"),
+        ("ADVANTAGE", "return found.advantages", f"advantage returned Tensor, not {TYPED}Advantages"),
+        ("ADVANTAGE", "found = replace(found, valid=found.valid[:, None])",
+         "advantage: its valid is [16, 1], not [B] = [16]"),
+        ("ADVANTAGE", "found = replace(found, metrics={'a': found.valid})",
+         "advantage: its metric a is Tensor, not a number; float(...) makes one of a tensor"),
+        ("LOSS", "found = found.loss", f"policy_loss returned Tensor, not {TYPED}TokenLoss"),
+        ("LOSS", "ppo_loss(logprobs)", "policy_loss failed: TypeError: ppo_loss() missing 4 required positional "
+         "arguments: 'old_logprobs', 'advantages', 'response_mask', and 'args' (my.py:15)"),
+        ("LOSS", "return TokenLoss(found.loss[:, :1])", "policy_loss: its loss is [8, 1], not [B, T] = [8, SEEN]"),
+        ("LOSS", "return TokenLoss(found.loss.detach())",
+         "policy_loss: its loss has no gradient: nothing in it depends on logprobs but through detach() or no_grad()"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_its_functions_is_one_line(here: Path, place: str, code: str, line: str):
+    (here / "my.py").write_text(FAULTS.replace(place, code).replace("ADVANTAGE", "pass").replace("LOSS", "pass"))
+    ended = train(f"--fsdp --advantage_estimator my.py --save_path own {SHORT}")
+    assert ended.code == 1, ended
+    (said,) = ended.problems
+    said = re.sub(r"'\w+' object has", "'RANKS' object has", re.sub(r"= \[8, \d+\]", "= [8, SEEN]", said))
+    assert said == f"error: --advantage_estimator my.py: {line}"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(here: Path, monkeypatch: pytest.MonkeyPatch):
+    from lightrft.algorithms.estimators import group_norm
+
+    def broken(*given):
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(group_norm, "ESTIMATOR", replace(group_norm.ESTIMATOR, policy_loss=broken))
+    with pytest.raises(KeyError, match="a bug of ours"):
+        train(f"--fsdp --save_path ours {SHORT}")

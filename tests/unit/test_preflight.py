@@ -139,3 +139,19 @@ def test_the_first_prompt_is_shown_as_the_model_gets_it(tiny_folder, tmp_path):
     more = ("--prompt_data", data, "--input_template", "{prompt}+")
     inputs = check_inputs(parse(flags(tiny_folder, tmp_path, *more)))
     assert inputs.first_prompt() == f"first prompt {data}:1, 5 tokens, reference '2': '1+1=+'"
+
+
+def test_held_out_data_that_is_trained_on_is_told(tiny_folder, tmp_path):
+    """Links are followed; another file is none of it, nor is another split of a dataset."""
+    (tmp_path / "link.jsonl").symlink_to(tiny_folder / "train.jsonl")
+    for source, told in ((tmp_path / "link.jsonl", True), (tiny_folder / "eval.jsonl", False)):
+        inputs = check_inputs(parse(flags(tiny_folder, tmp_path, "--eval_data", str(source))))
+        line = f"--eval_data {source} is trained on as --prompt_data: its accuracy is not held out"
+        assert (line in inputs.notices) == told
+    (tmp_path / "both").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "both" / f"{split}.jsonl").write_text('{"prompt": "1+1=", "label": "2"}\n')
+    data = [str(tmp_path / "both"), "--eval_data", str(tmp_path / "both")]
+    for split, told in (("train", True), ("test", False)):
+        inputs = check_inputs(parse(flags(tiny_folder, tmp_path, "--prompt_data", *data, "--eval_split", split)))
+        assert any("not held out" in notice for notice in inputs.notices) == told

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -12,7 +14,7 @@ from lightrft.stop import StopRequest
 
 @pytest.fixture
 def stop():
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}  # else a deaf one ends pytest
     request = StopRequest()
     request.listen()
@@ -25,7 +27,7 @@ def test_nothing_is_asked_for_by_itself(stop):
     assert stop.name is None
 
 
-@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 def test_a_signal_is_a_wish(stop, number, capfd):
     os.kill(os.getpid(), number)
     assert stop.name == number.name
@@ -44,3 +46,18 @@ def test_a_second_sigterm_goes_on_waiting(stop):
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
     assert stop.name == "SIGTERM"
+
+
+@pytest.mark.parametrize("ignored, said", [(False, "SIGHUP\n"), (True, "None\n")])
+def test_a_terminal_that_closes_asks_for_a_stop_except_under_nohup(ignored, said):
+    """A process that inherits an ignored SIGHUP, as nohup starts it, goes on."""
+    program = (
+        "import os, signal; from lightrft.stop import StopRequest; stop = StopRequest(); stop.listen(); "
+        "os.kill(os.getpid(), signal.SIGHUP); print(stop.name)"
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
