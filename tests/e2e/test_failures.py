@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import files, read_json, rows, train, weights, words
+from safetensors.torch import load_file, save_file
 
 from lightrft.cli import main
 from lightrft.strategy.fsdp2 import FSDP2Strategy
@@ -319,6 +320,8 @@ def test_checkpoints_of_which_none_is_whole_and_of_another_model(here, strategy)
     shutil.copytree("tiny", "other")
     config = json.loads(Path("other/config.json").read_text())
     Path("other/config.json").write_text(json.dumps({**config, "num_hidden_layers": 1, "layer_types": None}))
+    kept = {name: value for name, value in load_file("tiny/model.safetensors").items() if ".layers.1." not in name}
+    save_file(kept, "other/model.safetensors", {"format": "pt"})
     before = files(here)
     other = train(f"{flags} --pretrain other --load_checkpoint")
     assert other.code == 2 and len(other.problems) == 1
