@@ -36,7 +36,7 @@ def in_parts(before: str, after: str) -> bool:
     greater, lesser = GREATER.search(before), LESSER.match(after)
     if greater is None or lesser is None:
         return False
-    units = [unit_of(found[1].lower(), with_letters=True) for found in (greater, lesser)]
-    if None in units:
+    one, other = (unit_of(found[1].lower(), with_letters=True) for found in (greater, lesser))
+    if one is None or other is None:
         return False
-    return any(set(units) <= set(row) and row.index(units[0]) < row.index(units[1]) for row in map(str.split, PARTS))
+    return any({one, other} <= set(row) and row.index(one) < row.index(other) for row in map(str.split, PARTS))
