@@ -28,7 +28,7 @@ def change(folder, file, **entries):
         (lambda odd: (odd / "tokenizer.json").unlink(), "odd: it has no tokenizer"),
         (lambda odd: (odd / "model.safetensors").rename(odd / "pytorch_model.bin"), "which could run code"),
         (lambda odd: change(odd, "config.json", architectures=["Qwen2ForMaskedLM"]), "it is a Qwen2ForMaskedLM"),
-        (lambda odd: odd.rename(odd.parent / "odds"), "no such folder here; is it odds?"),
+        (lambda odd: odd.rename(odd.parent / "odds"), "no such model folder; is it odds?"),
     ],
     ids=["vocabulary", "no tokenizer", "bin", "masked", "typo"],
 )
