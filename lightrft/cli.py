@@ -93,10 +93,10 @@ def _show(text: str) -> None:
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build.trainer import build_trainer  # imports torch
-    from lightrft.finished import finished_already
+    from lightrft.loop.finished import finished_already
     from lightrft.plan import noticed, plan
     from lightrft.preflight import check_inputs
-    from lightrft.strategy.launch import leave_world
+    from lightrft.ranks.launch import leave_world
 
     _tell(f"notice: {notice}" for notice in notices)
     if (done := finished_already(args)) is not None:

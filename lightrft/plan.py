@@ -13,8 +13,8 @@ from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.estimators import kl_place, no_critic
 from lightrft.args.hardware import assumed_gpus
 from lightrft.args.idle import no_target
-from lightrft.disk import Need, disk_need
 from lightrft.errors import Refused
+from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighed
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters

@@ -13,6 +13,7 @@ from lightrft.args import Args
 from lightrft.args.estimators import no_critic
 from lightrft.args.groups.data import have_splits
 from lightrft.errors import Refused
+from lightrft.loop.run_folders import check_folders
 from lightrft.models.critic import check_critic
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
@@ -21,7 +22,6 @@ from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
-from lightrft.run_folders import check_folders
 from lightrft.track.wandb import check as check_wandb
 from lightrft.types import Prompt
 

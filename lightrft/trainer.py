@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightrft.checkpointing import Boundary, Checkpointer, Due, SaveFailed, random_state
+from lightrft.batch import Batch
 from lightrft.errors import RunFailed, one_line
 from lightrft.evaluation import EvalResult, Evaluator
-from lightrft.progress import Progress, describe, steps_in_summary
+from lightrft.loop.checkpointing import Boundary, Checkpointer, Due, SaveFailed, random_state
+from lightrft.loop.progress import Progress, describe, steps_in_summary
+from lightrft.loop.stop import StopRequest
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
 from lightrft.rollouts.statistics import rollout_metrics
-from lightrft.stop import StopRequest
 from lightrft.strategy.base import Handle
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
@@ -24,7 +25,7 @@ from lightrft.track.console import Console
 from lightrft.track.peaks import peak_memory
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateReport

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import AdvantageFunction, Advantages, AdvantageSettings
 from lightrft.algorithms.functional import Groups, group_statistics, kl_penalty, masked
-from lightrft.algorithms.ranks import ONE_RANK, Ranks, constant, moments
+from lightrft.algorithms.ranks import constant, moments
+from lightrft.ranks.base import ONE_RANK, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
 EPSILON = 1e-6  # of the group's standard deviation
 CLIP_FILTER_CAP = 3.0

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lightrft.algorithms.faults import guarded
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.ranks import Ranks, mean
+from lightrft.algorithms.ranks import mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 from lightrft.args.estimators import own_estimator
 from lightrft.errors import Refused
-from lightrft.own_module import own_module
+from lightrft.ranks.base import Ranks
+from lightrft.user_code.module import own_module
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lightrft.args.groups.algorithm import AlgorithmArgs
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
 
 @dataclass(frozen=True)

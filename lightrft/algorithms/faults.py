@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, RunFailed, out_of_memory
-from lightrft.own_module import cause, with_helpers
+from lightrft.user_code.module import cause, with_helpers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,36 +1,15 @@
-"""What the mathematics asks of other ranks: advantages are made of the whole rollout step, wherever its rows are."""
+"""Sums, means and moments over the rows of all ranks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from lightrft.algorithms.functional import masked
+from lightrft.ranks.base import ONE_RANK as ONE_RANK
+from lightrft.ranks.base import Ranks as Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Ranks(Protocol):
-    """The part of a strategy that estimators see. Every rank makes the same calls in the same order."""
-
-    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]: ...
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        """The items of all ranks, in rank order, on every rank."""
-        ...
-
-
-class OneRank:
-    """All rows are here."""
-
-    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]:
-        return values
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        return items
-
-
-ONE_RANK = OneRank()
 
 
 def total(values: Tensor, ranks: Ranks) -> Tensor:

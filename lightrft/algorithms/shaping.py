@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.algorithms.ranks import ONE_RANK, Ranks, share
+from lightrft.algorithms.ranks import share
+from lightrft.ranks.base import ONE_RANK, Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor

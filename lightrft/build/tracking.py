@@ -12,9 +12,9 @@ from lightrft.args import Args
 from lightrft.args.estimators import own_estimator
 from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
+from lightrft.loop.progress import Progress
 from lightrft.plan import runtime
 from lightrft.preflight import Inputs
-from lightrft.progress import Progress
 from lightrft.track.base import Loggers
 from lightrft.track.console import Console
 from lightrft.track.metrics_file import MetricsFile

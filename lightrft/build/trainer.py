@@ -13,18 +13,18 @@ from lightrft.args import Args
 from lightrft.build.rollouts import make_samplers
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import DTYPES, make_advantages, make_critic, make_scorer, make_strategy, make_updater
-from lightrft.checkpointing import Checkpointer, Due
+from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.checkpointing import Checkpointer, Due
+from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
 from lightrft.plan import choose_precision, total_steps
 from lightrft.preflight import Inputs
-from lightrft.progress import Progress
 from lightrft.prompts.sampler import PromptSampler
+from lightrft.ranks.launch import join_world
 from lightrft.recipe import frozen_steps, kl_term, optim_args, temperature_schedule
 from lightrft.strategy.base import Handle, Strategy
-from lightrft.strategy.checkpoint import CheckpointFolder
-from lightrft.strategy.launch import join_world
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock

@@ -13,6 +13,7 @@ from lightrft.args import Args
 from lightrft.errors import Refused
 from lightrft.models.critic import load_critic
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.ranks.base import World
 from lightrft.recipe import (
     advantage_settings,
     aggregation,
@@ -22,7 +23,7 @@ from lightrft.recipe import (
     optim_args,
     shaping_settings,
 )
-from lightrft.strategy.base import Handle, Precision, Strategy, World
+from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lightrft.args.groups.model import ModelArgs
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
 
 OF_A_POLICY = ("config.json", "generation_config.json")

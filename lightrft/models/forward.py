@@ -17,7 +17,7 @@ from torch import Tensor
 from lightrft.models.packing import Cost, lay_out
 
 if TYPE_CHECKING:
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
 ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's memory to chunk x vocabulary
 

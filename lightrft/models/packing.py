@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
 
 @dataclass(frozen=True)

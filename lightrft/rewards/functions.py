@@ -13,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from lightrft.errors import Refused, RunFailed
-from lightrft.own_module import helpers_of, own_module
 from lightrft.rewards.base import checked, invalid, one_line
 from lightrft.rewards.signatures import read_signature
 from lightrft.types import Prompt, Reward, Rollout
+from lightrft.user_code.module import helpers_of, own_module
 
 FAILURES = (Exception, SystemExit)  # of users' code: it must not end the run
 

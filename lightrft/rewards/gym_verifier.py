@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any
 
 from lightrft.args.groups.data import GENERATED
-from lightrft.rewards.answers import answer_of
-from lightrft.rewards.sandbox import sandbox
+from lightrft.rewards.answers.extraction import answer_of
+from lightrft.rewards.sandbox.process import sandbox
 from lightrft.types import Prompt, Rollout
 
 

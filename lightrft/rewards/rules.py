@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.errors import Refused
-from lightrft.rewards.answers import answer_of, has_tags
-from lightrft.rewards.base import checked, invalid, one_line
-from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
-from lightrft.rewards.references import (
+from lightrft.rewards.answers.extraction import answer_of, has_tags
+from lightrft.rewards.answers.references import (
     BadReference,
     mathematics_of,
     number_of,
@@ -20,7 +18,9 @@ from lightrft.rewards.references import (
     spellings,
     text_of,
 )
-from lightrft.rewards.sandbox import Unjudged, sandbox
+from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
+from lightrft.rewards.sandbox.process import Unjudged, sandbox
 from lightrft.types import Prompt, Reward, Rollout
 
 FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
@@ -58,7 +58,7 @@ def boxed_answer(response: str, reference: Any, rollout: Rollout | None = None) 
 
 
 def _as_mathematics(answer: str, reference: Any, *, boxed_only: bool) -> float:
-    judge = sandbox("lightrft.rewards.math_answers")
+    judge = sandbox("lightrft.rewards.answers.math_answers")
     return judge.ask("judge", answer, text_of(reference), boxed_only, what="comparing the answer")
 
 

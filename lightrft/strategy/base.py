@@ -8,23 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lightrft.ranks.base import World
+
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class World:
-    """Where this process stands: `rank` of `size`, in a mesh of data-parallel x sequence-parallel ranks."""
-
-    rank: int
-    size: int
-    dp_rank: int
-    dp_size: int
-    sp_rank: int
-    sp_size: int
-    device: torch.device
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
-from lightrft.strategy.launch import Collectives, when_leaving
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import Collectives, when_leaving
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 TAG = "zero"

@@ -18,8 +18,9 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from lightrft.errors import warn
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, World, named_tensors
-from lightrft.strategy.launch import Collectives
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import Collectives
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
 COMPUTE = {"fp32": None, "bf16": torch.bfloat16}

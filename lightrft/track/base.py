@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lightrft.batch import Batch
 from lightrft.errors import warn
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 
 class Logger:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from lightrft.batch import Batch
 from lightrft.rewards.base import say_invalid
 from lightrft.track.base import Logger, report_failure
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 
 def duration(seconds: float) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightrft.batch import Batch
 from lightrft.track.base import Logger
 from lightrft.track.metrics_file import read_on
 from lightrft.track.step_files import take_back, write_whole
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
 DRAWN = ("step", *(name for name, _ in PANELS), "eval/accuracy", "eval/ci_low", "eval/ci_high")

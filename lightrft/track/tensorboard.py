@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightrft.batch import Batch
 from lightrft.track.base import Logger
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 
 class TensorBoard(Logger):

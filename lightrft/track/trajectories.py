@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightrft.batch import Batch
 from lightrft.track.base import Logger
 from lightrft.track.step_files import take_back, write_whole
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
-from lightrft.algorithms.ranks import Ranks, mean
+from lightrft.algorithms.ranks import mean
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
-from lightrft.types import Batch
+from lightrft.batch import Batch
+from lightrft.ranks.base import Ranks
 from lightrft.update.health import Health, none_finite
 from lightrft.update.kl import KLTerm
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.algorithms.losses import value_loss
+from lightrft.batch import Batch
 from lightrft.models.critic import token_values
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
-from lightrft.types import Batch
 from lightrft.update.metrics import MetricSums
 from lightrft.update.score import slices
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.ranks import Ranks
 from lightrft.algorithms.shaping import varied_groups
+from lightrft.batch import Batch
 from lightrft.errors import RunFailed
+from lightrft.ranks.base import Ranks
 from lightrft.strategy.base import StepReport, Strategy
-from lightrft.types import Batch
 from lightrft.update.metrics import MetricSums
 
 MOST_SKIPPED = 10  # optimizer steps of one model in a row

@@ -17,8 +17,8 @@ from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mas
 from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import distance, kl_penalty, log_ratio
 from lightrft.algorithms.importance import importance_weights, row_weights
+from lightrft.batch import Batch
 from lightrft.models.forward import Scores
-from lightrft.types import Batch
 from lightrft.update.kl import KLTerm
 
 if TYPE_CHECKING:

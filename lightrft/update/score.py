@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lightrft.batch import Batch, collate
 from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
-from lightrft.types import Batch, Rollout
+from lightrft.types import Rollout
 
 if TYPE_CHECKING:
     from lightrft.update.critic import Critic
-
-
-def _padded(rows: Sequence[Sequence[Any]], dtype: torch.dtype, fill: float = 0) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=dtype)
-
-
-def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.device) -> Batch:
-    """Right-padded [B, T] tensors of prompt and response; an invalid reward becomes NaN (and never 0)."""
-    ids = [[*r.prompt_ids, *r.response_ids] for r in rollouts]
-    mask = [[*[0] * len(r.prompt_ids), *r.response_mask] for r in rollouts]
-    logprobs = [[*[0.0] * len(r.prompt_ids), *r.rollout_logprobs] for r in rollouts]
-    totals = [math.nan if r.reward is None or r.reward.error else r.reward.total for r in rollouts]
-    batch = Batch(
-        input_ids=_padded(ids, torch.long),
-        attention_mask=_padded([[1] * len(row) for row in ids], torch.long),
-        response_mask=_padded(mask, torch.long),
-        rollout_logprobs=_padded(logprobs, torch.float32),
-        rewards=torch.tensor(totals, dtype=torch.float64),
-        group=torch.tensor([r.group for r in rollouts]),
-        prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
-        truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
-        temperature=temperature,
-    )
-    return batch.to(device)
 
 
 def slices(batch: Batch, rows: int) -> Iterator[tuple[slice, Batch]]:

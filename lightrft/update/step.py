@@ -11,11 +11,11 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate
+from lightrft.batch import Batch
 from lightrft.errors import RunFailed
 from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle, Strategy
-from lightrft.types import Batch
 from lightrft.update.critic import Critic
 from lightrft.update.health import Skips
 from lightrft.update.kl import KLTerm

@@ -9,8 +9,8 @@ import pytest
 from plain import Sample
 from policies import Trained, as_rollout, make_samples, prepare
 
-from lightrft.strategy.base import World
-from lightrft.strategy.launch import join_world, leave_world
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import join_world, leave_world
 from lightrft.types import Rollout
 
 

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
+from lightrft.batch import Batch
 from lightrft.build.update import make_advantages, make_critic, make_scorer, make_strategy, make_updater
 from lightrft.plan import choose_precision
+from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
-from lightrft.strategy.base import Handle, Precision, Strategy, World
-from lightrft.types import Batch, Prompt, Reward, Rollout
+from lightrft.strategy.base import Handle, Precision, Strategy
+from lightrft.types import Prompt, Reward, Rollout
 from lightrft.update.step import Updater
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))

@@ -15,9 +15,10 @@ import torch.distributed as dist
 from policies import Trained, as_rollout, make_samples, off_policy, padded_rows, prepare
 
 from lightrft.args.estimators import estimator_names
-from lightrft.strategy.base import Handle, OptimArgs, StepReport, World
-from lightrft.strategy.launch import Collectives, join_world, leave_world
-from lightrft.types import Batch
+from lightrft.batch import Batch
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import Collectives, join_world, leave_world
+from lightrft.strategy.base import Handle, OptimArgs, StepReport
 from lightrft.update.partition import Part, draw_parts
 
 # Rows of three groups of four, dealt unevenly: groups lie across ranks, and of three ranks the last has only the

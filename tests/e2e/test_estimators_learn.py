@@ -15,10 +15,10 @@ from runs import rows, train
 
 from lightrft.args import parse
 from lightrft.args.estimators import estimator_names
+from lightrft.batch import Batch
 from lightrft.build.trainer import build_trainer
 from lightrft.preflight import check_inputs
 from lightrft.trainer import Trainer
-from lightrft.types import Batch
 from lightrft.update.partition import Part
 
 TINY = """--pretrain tiny --prompt_data add.jsonl --prompt_max_len 8 --max_new_tokens 4 --max_len 12 --top_p 1

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from runs import train
 
-from lightrft import disk
+from lightrft.loop import disk
 
 
 @pytest.mark.parametrize("strategy", ["--bf16", "--fsdp", "--save_hf_ckpt --advantage_estimator gae"])

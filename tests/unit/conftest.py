@@ -83,7 +83,7 @@ def batch_of():
     """Rows of (token ids, response mask) -> Batch, right-padded; further columns as given."""
     import torch
 
-    from lightrft.types import Batch
+    from lightrft.batch import Batch
 
     def make(rows, *, width=None, temperature=1.0, pad=0, **columns):
         width = width or max(len(ids) for ids, _ in rows)

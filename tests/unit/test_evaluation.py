@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from lightrft.evaluation import Evaluator, summarise, wilson_interval
-from lightrft.progress import describe
+from lightrft.loop.progress import describe
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Prompt
 

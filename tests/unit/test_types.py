@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lightrft.types import FILLED_BY, Batch
+from lightrft.batch import FILLED_BY, Batch
 
 ROWS = [((1, 5, 6), (0, 1, 1)), ((1, 5, 7, 8, 9), (0, 0, 1, 1, 1)), ((1, 4), (0, 1))]
 

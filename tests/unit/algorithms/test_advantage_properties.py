@@ -22,9 +22,9 @@ from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mas
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import kl_penalty
 from lightrft.algorithms.importance import KINDS, importance_weights, row_weights
-from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, varied_groups
 from lightrft.algorithms.whitening import clipped_advantages, whitened
+from lightrft.ranks.base import ONE_RANK
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,7 +9,7 @@ import torch
 
 from lightrft.algorithms.advantages import explained_variance
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
-from lightrft.algorithms.ranks import ONE_RANK
+from lightrft.ranks.base import ONE_RANK
 
 # Rows of prompt, response, padding. R = 1 and 0, gamma 0.5, lambda 0.5; the third sample is invalid.
 VALUES = [[0.0, 0.5, 0.25, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 7.0, 7.0, 0.0]]

@@ -9,7 +9,7 @@ from golden import BOTH, advantages, cases, column, counts, expect, mask
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import aggregate, kl_penalty
 from lightrft.algorithms.losses import clipped_ratio_loss
-from lightrft.algorithms.ranks import ONE_RANK
+from lightrft.ranks.base import ONE_RANK
 
 
 def policy_loss(case, dtype, logp, rows=None, junk=None):

@@ -7,7 +7,7 @@ import torch
 
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import group_statistics
-from lightrft.algorithms.ranks import ONE_RANK
+from lightrft.ranks.base import ONE_RANK
 
 NAN, INF = float("nan"), float("inf")
 SETTINGS = AdvantageSettings()

@@ -17,10 +17,10 @@ import torch
 from lightrft.algorithms import estimators, ranks
 from lightrft.algorithms.estimator import Advantages, AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate
-from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
+from lightrft.batch import Batch
 from lightrft.cli import main
-from lightrft.types import Batch
+from lightrft.ranks.base import ONE_RANK
 
 PAGE = Path(__file__).parents[3] / "CONTRIBUTING.md"
 PLACE = "lightrft/algorithms/estimators/cispo.py"

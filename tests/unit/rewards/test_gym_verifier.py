@@ -9,7 +9,7 @@ from reasoning_gym.factory import DATASETS
 
 from lightrft.rewards import gym_verifier
 from lightrft.rewards.rules import RuleReward
-from lightrft.rewards.sandbox import Limits, Sandbox, Unjudged
+from lightrft.rewards.sandbox.process import Limits, Sandbox, Unjudged
 
 TASKS = sorted(set(DATASETS) - {"composite"})  # composite has no questions of its own
 BY_SYMPY = ["countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "intermediate_integration"]

@@ -8,7 +8,7 @@ from test_math_answers import DIFFERENT, SAME
 from lightrft.errors import Refused
 from lightrft.rewards.combine import build_rewards
 from lightrft.rewards.rules import RULES, RuleReward
-from lightrft.rewards.sandbox import Limits, Sandbox, Unjudged, sandbox
+from lightrft.rewards.sandbox.process import Limits, Sandbox, Unjudged, sandbox
 
 
 def test_the_rules_make_samples_right_wrong_or_invalid(rollout):
@@ -23,14 +23,14 @@ def test_the_rules_make_samples_right_wrong_or_invalid(rollout):
 
 
 def test_the_sandbox_changes_no_verdict():
-    child = sandbox("lightrft.rewards.math_answers")
+    child = sandbox("lightrft.rewards.answers.math_answers")
     for verdict, pairs in ((1.0, SAME), (0.0, DIFFERENT)):
         for pair in pairs:
             assert child.ask("judge", *pair, False, what="comparing") == verdict, pair
 
 
 def test_what_takes_too_long_makes_that_answer_invalid():
-    child = Sandbox("lightrft.rewards.math_answers", Limits(processor_s=0.5))
+    child = Sandbox("lightrft.rewards.answers.math_answers", Limits(processor_s=0.5))
     for response in ("$9^{9^{9^9}}$", r"\boxed{(10^9)!}"):
         with pytest.raises(Unjudged, match="^comparing took more than 0.5 s of processor time$"):
             child.ask("judge", response, "7", False, what="comparing")

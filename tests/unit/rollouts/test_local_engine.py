@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from lightrft.batch import collate
 from lightrft.errors import RunFailed
 from lightrft.models.forward import token_logprobs
 from lightrft.rollouts.engines import local
@@ -19,7 +20,6 @@ from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Request
-from lightrft.update.score import collate
 
 QUESTIONS = ["3+5=", "9+9=", "10+1=2+2=", "7", "2+2=4+4=8+8=1", "1+1="]
 GREEDY, SAMPLED = Sampling(12, temperature=0.0), Sampling(12, temperature=0.8)

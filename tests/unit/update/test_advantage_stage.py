@@ -7,9 +7,9 @@ import torch
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
-from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.args import parse
 from lightrft.errors import RunFailed
+from lightrft.ranks.base import ONE_RANK
 from lightrft.recipe import kl_term
 from lightrft.update.advantages import AdvantageStage, ShapingSettings
 from lightrft.update.kl import KLTerm

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from lightrft.algorithms.ranks import ONE_RANK
 from lightrft.errors import RunFailed
+from lightrft.ranks.base import ONE_RANK
 from lightrft.strategy.base import StepReport
 from lightrft.update.health import Health, Skips, none_finite
 from lightrft.update.metrics import MetricSums

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from lightrft.batch import collate
 from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import Handle
-from lightrft.update.score import Scorer, collate
+from lightrft.update.score import Scorer
 
 CPU = torch.device("cpu")
 

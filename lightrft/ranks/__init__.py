@@ -1,0 +1,1 @@
+"""Processes that work together: who there is, and what they tell each other."""

@@ -1,0 +1,103 @@
+"""The process group: from torchrun's environment, or a group of one for plain `python train.py`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightrft.ranks.base import World
+
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+_forget: list[Callable[[], None]] = []  # of libraries that keep process groups of their own
+_lone: dict[str, str] = {}  # torchrun's variables, where they are ours
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _alone() -> None:
+    """torchrun's variables for one process; DeepSpeed looks for them and otherwise wants MPI."""
+    lone = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    _lone.update({name: str(value) for name, value in lone.items()})
+    os.environ.update(_lone)
+
+
+def _device() -> torch.device:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it had to find this out
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
+
+
+def join_world() -> World:
+    """Joins (or makes) the process group; safe to call again in the same process."""
+    if not dist.is_initialized():
+        if "RANK" not in os.environ:
+            _alone()
+        _start(_device())
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return World(rank, size, dp_rank=rank, dp_size=size, sp_rank=0, sp_size=1, device=_device())
+
+
+def _start(device: torch.device) -> None:
+    """On GPUs the group is told which is this process's, as barriers would have to guess.
+
+    A single process has nobody to wait for, and on some GPUs fails when groups are split off a bound one (DeepSpeed's
+    issue 8248): there the guess, which is right, is not warned of.
+    """
+    if device.type != "cuda":
+        dist.init_process_group("gloo", timeout=DEFAULT_TIMEOUT)
+    elif int(os.environ["WORLD_SIZE"]) > 1:
+        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT, device_id=device)
+    else:
+        warnings.filterwarnings("ignore", r"barrier\(\): using the device under current context", UserWarning)
+        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT)
+
+
+def leave_world() -> None:
+    """Ends the process group, if there is one; `join_world` can then be called again."""
+    if not dist.is_initialized():
+        return
+    while _forget:
+        _forget.pop()()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    while _lone:
+        del os.environ[_lone.popitem()[0]]
+
+
+def when_leaving(forget: Callable[[], None]) -> None:
+    """`forget` is called by the next `leave_world`."""
+    _forget.append(forget)
+
+
+class Collectives:
+    """What strategies share: sums and gathers over the data-parallel ranks."""
+
+    world: World
+
+    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]:
+        kind = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op]
+        found = {name: value.detach().clone() for name, value in values.items()}
+        for value in found.values():
+            dist.all_reduce(value, op=kind)
+        return found
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        parts: list[list[Any]] = [[] for _ in range(self.world.size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]

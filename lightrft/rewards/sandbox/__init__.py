@@ -1,0 +1,1 @@
+"""Who judges what a model wrote, and within which limits."""

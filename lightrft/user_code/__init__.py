@@ -1,0 +1,1 @@
+"""Python files of the user's own: executed once, with the files beside them."""

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import errno
+import json
+import random
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from lightrft.args.groups.model import ModelArgs
+from lightrft.errors import Refused
+from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.checkpointing import (
+    Boundary,
+    Checkpointer,
+    Due,
+    Restored,
+    SaveFailed,
+    random_state,
+    set_random_state,
+)
+from lightrft.models.given import read_given
+from lightrft.strategy.base import Handle, named_tensors
+
+
+def draws():
+    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
+
+
+def test_random_states_go_through_a_file_and_give_the_same_numbers(tmp_path):
+    draws()  # the odd Gaussians of both generators are cached now
+    torch.save(random_state(), tmp_path / "random.pt")
+    wanted = [draws() for _ in range(3)]
+    set_random_state(torch.load(tmp_path / "random.pt", weights_only=True))
+    assert [draws() for _ in range(3)] == wanted
+
+
+@pytest.mark.parametrize("every, step, due", [(3, 3, True), (3, 4, False), (None, 3, False), (1, 7, True)])
+def test_due_by_steps(every, step, due):
+    assert Due(every, 0)(step, 0.1, 0.2) is due
+
+
+@pytest.mark.parametrize(
+    "every, before, after, due",
+    [(1, 0.9, 1.0, True), (1, 1.0, 1.1, False), (2, 0.9, 1.1, False), (2, 1.9, 2.3, True), (1, 0.5, 3.5, True)],
+)
+def test_due_by_episodes(every, before, after, due):
+    assert Due(None, every)(1, before, after) is due
+
+
+@dataclass
+class FakeStrategy:
+    fail: bool = False
+
+    def save(self, handle, path):
+        (path / "weights").write_text(str(handle.module))
+        if self.fail:
+            raise OSError("no space left on device")
+
+    def load(self, handle, path):
+        handle.module = (path / "weights").read_text()
+
+    def full_params(self, handle):
+        return named_tensors(handle.model)
+
+
+RECORD = {"arguments": {"fsdp": {"value": False}, "pretrain": {"value": "tiny"}, "critic_pretrain": {"value": None}}}
+SHAPES = {"a": (2, 3), "b": (4,)}
+
+
+def model(**other):
+    """Tensors by name, as `shapes` finds them."""
+    return torch.nn.ParameterDict({name: torch.zeros(size) for name, size in {**SHAPES, **other}.items() if size})
+
+
+def boundary(step, **state):
+    return Boundary(step, {"progress": {"step": step}, "record": RECORD, **state}, random_state())
+
+
+def maker(path, keep=2, **more):
+    policy = Handle("first", model())
+    folder = CheckpointFolder(path, keep, 1)
+    return policy, Checkpointer(folder, FakeStrategy(), policy, {}, with_hf=False, structure={"fsdp": False}, **more)
+
+
+def restored(made):
+    """What the loop got, and the report."""
+    got = []
+    found = made.restore(lambda state: got.append(state) or ["news"])
+    return got[-1]["progress"]["step"] if got else None, found
+
+
+def test_a_checkpoint_brings_back_policy_state_and_random_numbers(tmp_path):
+    policy, made = maker(tmp_path)
+    assert restored(made) == (None, None)
+    path = made.save(boundary(3, prompts={"next": 12, "queue": [5]}))
+    wanted, policy.module = draws(), "second"
+    states = []
+    found = made.restore(lambda state: states.append(state) or ["news"])
+    assert found == Restored(path, ["news"], [], []) and policy.module == "first" and draws() == wanted
+    assert states[0]["prompts"] == {"next": 12, "queue": [5]} and states[0]["record"] == RECORD
+    assert not (path / "hf").exists()
+
+
+def test_the_random_numbers_are_those_of_the_boundary(tmp_path):
+    _, made = maker(tmp_path)
+    then, wanted = boundary(1), draws()
+    made.save(then)
+    draws()
+    restored(made)
+    assert draws() == wanted
+
+
+def test_a_checkpoint_that_fails_leaves_the_one_before_and_says_what_is_needed(tmp_path):
+    policy, made = maker(tmp_path, keep=1)
+    made.save(boundary(1))
+    made.strategy.fail = True
+    message = (
+        r"--ckpt_path .*: the checkpoint of step 2 could not be written: no space.* \(about [\d.,]+ MB are needed, "
+    )
+    with pytest.raises(
+        SaveFailed, match=message + r"[\d.,]+ MB free\); .*step_000001 stands; make room and use --load_checkpoint"
+    ):
+        made.save(boundary(2))
+    assert restored(made)[0] == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "step_000001"]
+
+
+def test_what_a_writer_in_c_says_of_a_full_disk_is_not_believed(tmp_path, full_disk, monkeypatch):
+    """torch's says `unexpected pos`; the disk itself is asked. A fault that is none of the disk's stays what it is."""
+    _, made = maker(tmp_path)
+    large = Boundary(1, {}, {"noise": torch.zeros(1 << 19)})
+    with full_disk(1 << 20), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
+        made.save(large)
+    assert list(tmp_path.iterdir()) == []
+    made.strategy.save = lambda handle, path: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        made.save(boundary(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_strategy_is_refused_before_anything_is_loaded(tmp_path):
+    policy, made = maker(tmp_path)
+    made.save(boundary(1))
+    policy.module, made.structure = "second", {"fsdp": True}
+    with pytest.raises(Refused, match="--fsdp True: the checkpoint .*step_000001 was made with False"):
+        restored(made)
+    assert policy.module == "second"
+
+
+@pytest.mark.parametrize(
+    "other, difference",
+    [
+        ({"c": (1,)}, "c is only in this model"),
+        ({"a": None}, "a is only in the checkpoint"),
+        ({"b": (5,)}, r"b is \[4\] there, \[5\] here"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_loaded(tmp_path, other, difference):
+    policy, made = maker(tmp_path)
+    made.save(boundary(1))
+    policy.module, policy.model = "second", model(**other)
+    with pytest.raises(
+        Refused, match=f"--pretrain: the checkpoint .* of another model \\({difference}\\); .*--pretrain tiny"
+    ):
+        restored(made)
+    assert policy.module == "second"
+
+
+def test_a_run_with_a_critic_does_not_go_on_from_one_without(tmp_path):
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    _, made = maker(tmp_path, critic=Handle("critic", model()))
+    with pytest.raises(Refused, match="--advantage_estimator: the checkpoint .* was made without a critic"):
+        restored(made)
+
+
+def rewrite(change):
+    """Changes the parsed state.json."""
+
+    def damage(path):
+        state = json.loads((path / "state.json").read_text())
+        (path / "state.json").write_text(json.dumps(change(state)))
+
+    return damage
+
+
+def cut(name):
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[:-1])
+
+
+def garbage(path):
+    size = (path / "random.pt").stat().st_size
+    (path / "random.pt").write_bytes(b"x" * size)
+
+
+def file_for_folder(path):
+    shutil.rmtree(path)
+    path.write_text("")
+
+
+DAMAGE = {
+    "no state.json": (lambda path: (path / "state.json").unlink(), "state.json is missing"),
+    "half of state.json": (cut("state.json"), "its state.json is broken: "),
+    "state.json in latin-1": (lambda path: (path / "state.json").write_bytes(b'"\xe9"'), "its state.json is broken: "),
+    "a list for the state": (rewrite(lambda state: [state]), "TypeError: "),
+    "no entry": (rewrite(lambda state: {**state, "progress": {}}), "it has no entry 'step'"),
+    "nothing of files": (rewrite(lambda s: {k: v for k, v in s.items() if k != "files"}), "it has no entry 'files'"),
+    "another step": (rewrite(lambda state: {**state, "progress": {"step": 7}}), "its state.json is of step 7"),
+    "no random.pt": (lambda path: (path / "random.pt").unlink(), "random.pt is missing"),
+    "half a random.pt": (cut("random.pt"), "random.pt has "),
+    "garbage in random.pt": (garbage, "a file of it is broken"),
+    "half a policy": (cut("policy/weights"), "policy/weights has 4 bytes of 5"),
+    "no policy": (lambda path: shutil.rmtree(path / "policy"), "policy/weights is missing"),
+    "a file for the folder": (file_for_folder, "it is a file, not a folder"),
+    "an empty folder": (lambda path: (shutil.rmtree(path), path.mkdir()), "state.json is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kind):
+    damage, reason = DAMAGE[kind]
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    damage(made.save(boundary(2)))
+    step, found = restored(made)
+    assert step == 1 and found.path == tmp_path / "step_000001"
+    assert len(found.damaged) == 1 and found.damaged[0].startswith(f"step_000002 ({reason}"), found.damaged
+    made.save(boundary(2))  # the damaged one is not taken for this run's
+    assert restored(made) == (2, Restored(tmp_path / "step_000002", ["news"], [], []))
+
+
+def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
+    """Else a later step of the branch that was left would win at the next resume."""
+    _, made = maker(tmp_path, keep=9)
+    for step in (1, 2, 3, 4):
+        cut("random.pt")(made.save(boundary(step)))
+    made.save(boundary(1))
+    assert restored(made)[0] == 1 and len(list(tmp_path.glob("step_*"))) == 4
+    made.save(boundary(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_000001", "step_000002"]
+
+
+def test_without_a_whole_one_all_are_named_in_one_line(tmp_path):
+    _, made = maker(tmp_path)
+    for step in (1, 2):
+        (made.save(boundary(step)) / "random.pt").unlink()
+    with pytest.raises(Refused) as refused:
+        restored(made)
+    assert str(refused.value) == (
+        f"--load_checkpoint: no checkpoint in {tmp_path} can be loaded: step_000002 (random.pt is missing), "
+        "step_000001 (random.pt is missing); bring one back, or start anew with another --save_path"
+    )
+    assert (tmp_path / "step_000001").is_dir() and (tmp_path / "step_000002").is_dir()
+
+
+@pytest.mark.parametrize(
+    "error, raised, message",
+    [
+        (MemoryError(), MemoryError, ""),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "CUDA"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "w"),
+            Refused,
+            "step_000002 cannot be read: Permission denied",
+        ),
+        (OSError(errno.EIO, "Input/output error"), Refused, "Input/output error; mend that, or move the folder away"),
+    ],
+)
+def test_a_machine_that_fails_makes_no_checkpoint_a_damaged_one(tmp_path, monkeypatch, error, raised, message):
+    """The next save would remove it."""
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    made.save(boundary(2))
+
+    def fails(handle, path):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(raised, match=message):
+        patch.setattr(made.strategy, "load", fails)
+        restored(made)
+    assert restored(made)[0] == 2
+
+
+def test_a_state_that_the_loop_cannot_take_is_damage_too(tmp_path):
+    _, made = maker(tmp_path)
+    made.save(boundary(1, prompts="good"))
+    made.save(boundary(2, prompts="bad"))
+
+    def apply(state):
+        if state["prompts"] == "bad":
+            raise ValueError("no stream")
+        return []
+
+    found = made.restore(apply)
+    assert found.path.name == "step_000001" and found.damaged == ["step_000002 (ValueError: no stream)"]
+
+
+def test_what_killed_saves_left_is_removed_and_named(tmp_path):
+    _, made = maker(tmp_path)
+    (tmp_path / ".step_000003.tmp" / "policy").mkdir(parents=True)
+    assert restored(made) == (None, None) and list(tmp_path.iterdir()) == []
+    made.save(boundary(1))
+    (tmp_path / ".step_000003.tmp").mkdir()
+    assert restored(made)[1].left_over == [".step_000003.tmp"] and not (tmp_path / ".step_000003.tmp").exists()
+
+
+def test_what_a_killed_save_had_put_aside_is_whole_and_gets_its_name_back(tmp_path):
+    _, made = maker(tmp_path)
+    path = made.save(boundary(2))
+    path.rename(tmp_path / ".step_000002.old")
+    assert restored(made) == (2, Restored(path, ["news"], [], []))
+
+
+def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_folder, tiny_model, tmp_path):
+    policy, given = Handle("module", tiny_model), read_given(ModelArgs(pretrain=str(tiny_folder / "model")))
+    made = Checkpointer(
+        CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, {"policy": given}, with_hf=True, structure={}
+    )
+    path = made.save(Boundary(1, {}, random_state())) / "hf"
+    assert json.loads((path / "config.json").read_text())["model_type"] == "qwen2"
+    assert (path / "model.safetensors").is_file() and (path / "tokenizer.json").is_file()

@@ -1,0 +1,74 @@
+"""What the checkpoints of a run take, by hand: bytes a parameter, and how many stand at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightrft.args import parse
+from lightrft.loop import disk
+from lightrft.loop.disk import Need, disk_need
+
+BASE = "--pretrain tiny --prompt_data a.jsonl --reward_fn exact --rollout_batch_size 4 --train_batch_size 16"
+MILLION = 10**6
+
+
+@pytest.fixture(autouse=True)
+def _sizes(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
+    """A policy of one million parameters in two files of 1 and 2 MB, a critic of two million."""
+    files = [tmp_path_factory.mktemp("given") / name for name in "ab"]
+    for size, file in enumerate(files, 1):
+        file.write_bytes(bytes(size * MILLION))
+    monkeypatch.setattr(disk, "weight_files", lambda model: files)
+    monkeypatch.setattr(disk, "count_parameters", lambda model: MILLION * (2 if model.pretrain == "critic" else 1))
+
+
+@pytest.mark.parametrize(
+    "text, half, each",
+    [
+        ("", False, 16),  # weights, master copy, two moments, in float32
+        ("", True, 14),
+        ("--fsdp", True, 12),  # the shards are the master copy
+        ("--optimizer sgd", False, 8),
+        ("--save_hf_ckpt", True, 17),
+        ("--advantage_estimator gae --critic_pretrain critic", False, 48),
+    ],
+)
+def test_bytes_a_parameter(text: str, half: bool, each: int, tmp_path: Path):
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5, half=half)
+    assert (need.checkpoint, need.model) == (each * MILLION, 3 * MILLION)
+
+
+@pytest.mark.parametrize(
+    "text, most",
+    [
+        ("--save_steps 1", 4),  # three are kept while the fourth is written
+        ("--save_steps 1 --max_ckpt_num 1", 2),
+        ("--save_steps 5 --save_interval 0", 2),
+        ("--save_steps 10 --save_interval 0", 1),
+        ("--save_interval 0", 0),
+        ("", 2),  # ten steps of five an episode
+        ("--save_interval 2", 1),
+    ],
+)
+def test_how_many_stand_at_once(text: str, most: int, tmp_path: Path):
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5, half=False)
+    assert need.most == most and need.free > 0
+
+
+def test_lines_and_shortage():
+    need = Need(checkpoint=16e9, model=2e9, most=4, folder="out/checkpoints", free=66e9)
+    assert need.total == 66e9 and need.shortage() is None
+    assert need.line() == (
+        "checkpoints in out/checkpoints: at most 3 of about 16 GB and one that is being written, the model 2 GB; "
+        "66 GB are free there"
+    )
+    assert Need(16e9, 2e9, 1, "c", 65e9).line() == (
+        "checkpoints in c: at most 1 of about 16 GB, the model 2 GB; 65 GB are free there"
+    )
+    assert Need(16e9, 2e9, 0, "c", 65e9).line() == "no checkpoints; the model takes about 2 GB, 65 GB are free there"
+    assert Need(16e9, 2e9, 4, "c", 65e9).shortage() == (
+        "4 checkpoints of about 16 GB and the model need 66 GB, and 65 GB are free at c; lower --max_ckpt_num, save "
+        "less often, or choose another --ckpt_path"
+    )
