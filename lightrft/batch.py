@@ -7,11 +7,11 @@ the policy sampled and 0 on the prompt and the padding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from lightrft.types import Rollout
@@ -36,18 +36,19 @@ FILLED_BY = {
 class Batch:
     """The rollout step as tensors; see the module's note for the alignment.
 
-    input_ids, attention_mask, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32;
-    rewards [B] float64 (NaN = invalid sample); group, prompt_lengths [B] long; truncated [B] bool; group_tokens [B]
-    float64, the trained tokens of the row's whole group. Rows of a group have one prompt.
+    input_ids, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32; lengths [B] long, of
+    prompt and response; prompt_lengths [B] long; rewards [B] float64 (NaN = invalid sample); group [B] long;
+    truncated [B] bool; group_tokens [B] float64, the trained tokens of the row's whole group. Rows of a group have one
+    prompt.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
     response_mask: Tensor
     rollout_logprobs: Tensor
     rewards: Tensor
     group: Tensor
+    lengths: Tensor
     prompt_lengths: Tensor
     truncated: Tensor
     temperature: float = 1.0
@@ -75,9 +76,9 @@ class Batch:
 
     @property
     def first_tokens(self) -> Tensor:
-        """[B, T] bool: the first token of each response."""
-        place = self.attention_mask.cumsum(-1) - 1
-        return (place == self.prompt_lengths[:, None]) & (self.attention_mask == 1)
+        """[B, T] bool: the first token of each response; an empty response has none."""
+        place = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
+        return (place == self.prompt_lengths[:, None]) & (place < self.lengths[:, None])
 
     def filled(self, **changes: Any) -> Batch:
         """A copy with `changes`; `dataclasses.replace` would trip over the fields that are still empty."""
@@ -95,7 +96,7 @@ class Batch:
     def select(self, rows: Sequence[int]) -> Batch:
         """The rows in the given order, trimmed to the longest of them."""
         index = self.input_ids.new_tensor(list(rows))
-        width = int(self.attention_mask[index].sum(-1).max()) if len(rows) else 0
+        width = int(self.lengths[index].max()) if len(rows) else 0
         changed: dict[str, Any] = {}
         for name, value in self._tensors().items():
             changed[name] = value[index][:, :width] if value.dim() == 2 else value[index]
@@ -104,26 +105,25 @@ class Batch:
         return self.filled(**changed)
 
 
-def _padded(rows: Sequence[Sequence[Any]], dtype: torch.dtype, fill: float = 0) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=dtype)
-
-
 def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.device) -> Batch:
     """Right-padded [B, T] tensors of prompt and response; an invalid reward becomes NaN (and never 0)."""
-    ids = [[*r.prompt_ids, *r.response_ids] for r in rollouts]
-    mask = [[*[0] * len(r.prompt_ids), *r.response_mask] for r in rollouts]
-    logprobs = [[*[0.0] * len(r.prompt_ids), *r.rollout_logprobs] for r in rollouts]
-    totals = [math.nan if r.reward is None or r.reward.error else r.reward.total for r in rollouts]
+    prompts = np.array([len(r.prompt_ids) for r in rollouts], dtype=np.int64)
+    lengths = prompts + np.array([len(r.response_ids) for r in rollouts], dtype=np.int64)
+    shape = (len(rollouts), int(lengths.max(initial=0)))
+    ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    logprobs = np.zeros(shape, dtype=np.float32)
+    for row, (rollout, start, end) in enumerate(zip(rollouts, prompts, lengths, strict=True)):
+        ids[row, :start], ids[row, start:end] = rollout.prompt_ids, rollout.response_ids
+        mask[row, start:end], logprobs[row, start:end] = rollout.response_mask, rollout.rollout_logprobs
     batch = Batch(
-        input_ids=_padded(ids, torch.long),
-        attention_mask=_padded([[1] * len(row) for row in ids], torch.long),
-        response_mask=_padded(mask, torch.long),
-        rollout_logprobs=_padded(logprobs, torch.float32),
-        rewards=torch.tensor(totals, dtype=torch.float64),
-        group=torch.tensor([r.group for r in rollouts]),
-        prompt_lengths=torch.tensor([len(r.prompt_ids) for r in rollouts]),
-        truncated=torch.tensor([r.finish_reason == "length" for r in rollouts]),
+        input_ids=torch.from_numpy(ids),
+        response_mask=torch.from_numpy(mask),
+        rollout_logprobs=torch.from_numpy(logprobs),
+        rewards=torch.tensor([rollout.valid_reward for rollout in rollouts], dtype=torch.float64),
+        group=torch.tensor([rollout.group for rollout in rollouts], dtype=torch.long),
+        lengths=torch.from_numpy(lengths),
+        prompt_lengths=torch.from_numpy(prompts),
+        truncated=torch.tensor([rollout.finish_reason == "length" for rollout in rollouts], dtype=torch.bool),
         temperature=temperature,
     )
     return batch.to(device)

@@ -6,12 +6,10 @@ reward functions can import this module without torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -86,3 +84,8 @@ class Rollout:
     mm_inputs: Mapping[str, Any] = field(default_factory=dict)
     reward: Reward | None = None
     stop_text: str = ""  # the end of `response`, from the --stop text on that ended it
+
+    @property
+    def valid_reward(self) -> float:
+        """The reward's total; NaN of a sample that is invalid or was not scored."""
+        return math.nan if self.reward is None or self.reward.error else self.reward.total

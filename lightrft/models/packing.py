@@ -77,7 +77,7 @@ LARGEST_MASK = 1 << 27
 def sharing_pays(batch: Batch, cost: Cost) -> bool:
     """A masked attention over prompt and all responses grows with their square: it pays for short responses, and where
     its mask is not too large."""
-    lengths, prompts = batch.attention_mask.sum(-1), batch.prompt_lengths
+    lengths, prompts = batch.lengths, batch.prompt_lengths
     shared = [int(prompts[rows[0]] + (lengths[rows] - prompts[rows]).sum()) for rows in _groups(batch)]
     if len(shared) * max(shared) ** 2 > LARGEST_MASK:
         return False
@@ -89,7 +89,7 @@ def sharing_pays(batch: Batch, cost: Cost) -> bool:
 def shared_prompts(batch: Batch) -> Layout:
     """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees)."""
     groups = _groups(batch)
-    lengths, prompts = batch.attention_mask.sum(-1).tolist(), batch.prompt_lengths.tolist()
+    lengths, prompts = batch.lengths.tolist(), batch.prompt_lengths.tolist()
     width = max(prompts[rows[0]] + sum(lengths[row] - prompts[row] for row in rows) for rows in groups)
     blank = batch.input_ids.new_zeros(len(groups), width)
     ids, positions, owner = blank.clone(), blank.clone(), blank - 1  # owner: -1 padding, 0 prompt, 1.. response

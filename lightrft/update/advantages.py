@@ -64,7 +64,7 @@ class AdvantageStage:
     def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         s, rewards, metrics = self.shaping, batch.rewards, {}
         if s.overlong_buffer:
-            lengths = (batch.attention_mask.sum(-1) - batch.prompt_lengths).to(rewards.dtype)
+            lengths = (batch.lengths - batch.prompt_lengths).to(rewards.dtype)
             penalty = overlong_penalty(lengths, s.max_new_tokens, s.overlong_buffer, s.overlong_factor)
             rewards, metrics["reward/overlong"] = rewards + penalty, mean(penalty, self.ranks)
         if s.running_norm:

@@ -146,7 +146,7 @@ class Updater:
     def _cut(self, batch: Batch, real: int) -> list[Batch]:
         """Micro-batches, equally many on all ranks: sharded models need every rank in every pass."""
         rows = self._moving(batch, real) if self.loss.policy_alone else list(range(real))
-        lengths = batch.attention_mask.sum(-1).tolist()
+        lengths = batch.lengths.tolist()
         groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
         cut = micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
         most = max(self.strategy.gather([len(cut)]))

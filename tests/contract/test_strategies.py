@@ -115,7 +115,7 @@ def test_longer_padding_changes_nothing(trained, rollouts, strategy):
         batch = batch.filled(**widened)
         part = next(run.updater.partition(batch, 1))
         # Parts are trimmed to their longest row, so that row is told to be longer than it is.
-        batch.attention_mask[0] = 1
+        batch.lengths[0] = batch.input_ids.shape[1]
         run.updater.step(batch, part)
         results.append(run.parameters())
     assert largest_difference(*results) < 1e-6

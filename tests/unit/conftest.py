@@ -101,7 +101,7 @@ def batch_of():
         }
         return Batch(
             input_ids=padded([ids for ids, _ in rows], pad),
-            attention_mask=padded([[1] * len(ids) for ids, _ in rows], 0),
+            lengths=torch.tensor([len(ids) for ids, _ in rows]),
             response_mask=padded([mask for _, mask in rows], 0),
             temperature=temperature,
             **given,

@@ -27,7 +27,7 @@ def rollouts(make_rollout):
 def test_collate_by_hand(rollouts):
     batch = collate(rollouts, 0.7, CPU)
     assert batch.input_ids.tolist() == [[1, 5, 6, 7, 2, 0], [1, 5, 9, 0, 0, 0], [1, 5, 8, 3, 6, 2], [1, 4, 0, 0, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1] * 5 + [0], [1] * 3 + [0] * 3, [1] * 6, [1] * 2 + [0] * 4]
+    assert batch.lengths.tolist() == [5, 3, 6, 2]
     assert batch.response_mask.tolist() == [
         [0, 0, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1], [0, 1, 0, 0, 0, 0],
     ]  # fmt: skip

@@ -33,7 +33,7 @@ def test_select_takes_rows_in_the_given_order_and_trims_to_the_longest(batch_of)
     batch = batch.filled(advantages=torch.arange(15.0).reshape(3, 5), mm_inputs=({"a": 0}, {"a": 1}, {"a": 2}))
     found = batch.select([2, 0])
     assert found.input_ids.tolist() == [[1, 4, 0], [1, 5, 6]]
-    assert found.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert found.lengths.tolist() == [2, 3]
     assert found.response_mask.tolist() == [[0, 1, 0], [0, 1, 1]]
     assert found.advantages.tolist() == [[10.0, 11.0, 12.0], [0.0, 1.0, 2.0]]
     assert found.rewards.tolist() == [3.0, 1.0] and found.group.tolist() == [9, 7]
