@@ -39,17 +39,17 @@ def _ended(words: Sequence[str], program: str) -> int:
         return _run(words, program)
     except KeyboardInterrupt:
         lines = ["stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one"]
-        _tell(lines, sys.stderr)
+        _print_lines(lines, sys.stderr)
         return RunFailed.exit_code
     except (Refused, RunFailed) as error:
-        _tell((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
+        _print_lines((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
         return error.exit_code
     except Exception as error:
         if not out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:160] or type(error).__name__
         remedy = "lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
-        _tell([f"error: out of memory: {said}; {remedy}"], sys.stderr)
+        _print_lines([f"error: out of memory: {said}; {remedy}"], sys.stderr)
         return RunFailed.exit_code
 
 
@@ -74,7 +74,7 @@ def _world_size(text: str) -> int:
     return int(text)
 
 
-def _tell(lines: Iterable[str], stream: TextIO | None = None) -> None:
+def _print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
     """A reader who has closed the pipe, or a full disk, keeps no run from starting."""
     with suppress(OSError):
         for line in lines:
@@ -98,18 +98,18 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.preflight import check_inputs
     from lightrft.ranks.launch import leave_world
 
-    _tell(f"notice: {notice}" for notice in notices)
+    _print_lines(f"notice: {notice}" for notice in notices)
     if (done := finished_already(args)) is not None:
-        _tell([done])
+        _print_lines([done])
         return 0
     with one_line(Refused), presets_named(args):
         inputs = check_inputs(args)
         lines, more = plan(args, inputs), noticed(args, inputs)
-    _tell(inputs.skipped)
-    _tell(f"notice: {notice}" for notice in (*inputs.notices, *more))
+    _print_lines(inputs.skipped)
+    _print_lines(f"notice: {notice}" for notice in (*inputs.notices, *more))
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     if only_check or not args.logging.quiet:
-        _tell(lines)
+        _print_lines(lines)
     if only_check:
         return 0
     try:

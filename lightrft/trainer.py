@@ -10,8 +10,10 @@ from typing import Any
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed, one_line
 from lightrft.evaluation import EvalResult, Evaluator
-from lightrft.loop.checkpointing import Boundary, Checkpointer, Due, SaveFailed, random_state
+from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
+from lightrft.loop.due import Due
 from lightrft.loop.progress import Progress, describe, steps_in_summary
+from lightrft.loop.random_state import random_state
 from lightrft.loop.stop import StopRequest
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import check_some_valid
@@ -125,14 +127,14 @@ class Trainer:
         self.loggers.metrics({**metrics, **perf}, step)
         self.loggers.rollouts(rollouts, batch, step)
         for line in self.advantages.health.remarks(metrics, step):
-            self.console.say(line)
+            self.console.always(line)
 
     def _evaluate_before(self) -> None:
         if self.evaluator is not None and self.progress.eval_before is None:
             result = self._evaluate()
             self.progress.eval_before = asdict(result)
             self.loggers.evaluated(result.metrics())
-            self.console.tell(f"before training: {describe(self.progress.eval_before)}")
+            self.console.unless_quiet(f"before training: {describe(self.progress.eval_before)}")
         self.clock.lap()
 
     def _evaluate_when_due(self) -> dict[str, float]:
@@ -149,7 +151,7 @@ class Trainer:
         with self.clock("evaluate"):
             result = self.evaluator.evaluate()
         if not result.n:
-            self.console.say(f"warning: step {self.progress.step}: held-out accuracy is {describe(asdict(result))}")
+            self.console.warn(f"step {self.progress.step}: held-out accuracy is {describe(asdict(result))}")
         return result
 
     def _end_here(self) -> None:
@@ -184,36 +186,38 @@ class Trainer:
         if self.progress.step > self.boundary.step:
             self._mark_boundary()
         if self.updater.changed:
-            self.console.say("the weights were being changed: what was learned since the last checkpoint is lost")
+            self.console.always("the weights were being changed: what was learned since the last checkpoint is lost")
             return
         try:
             path = self._save()
         except Exception as failure:
-            self.console.say(f"warning: the state after step {self.boundary.step} is lost as well: {failure}")
+            self.console.warn(f"the state after step {self.boundary.step} is lost as well: {failure}")
         else:
-            self.console.say(f"the state after step {self.boundary.step} is kept: {path}; go on with --load_checkpoint")
+            self.console.always(
+                f"the state after step {self.boundary.step} is kept: {path}; go on with --load_checkpoint"
+            )
 
     def resume(self) -> None:
         """Goes on from the newest whole checkpoint; says so, and what has changed since; or says that there is none."""
         planned, restored = self.progress.total_steps, self.checkpointer.restore(self._restore)
         if restored is None:
-            self.console.say(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
+            self.console.always(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
             return
         for checkpoint in restored.damaged:
-            self.console.say(f"warning: {checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
+            self.console.warn(f"{checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
         if restored.left_over:
-            self.console.say(f"removed what a killed save had left: {', '.join(restored.left_over)}")
+            self.console.always(f"removed what a killed save had left: {', '.join(restored.left_over)}")
         self.sync.push(self.policy, version=self.progress.step)
-        self.console.say(f"resumed from step {self.progress.step} ({restored.path})")
+        self.console.always(f"resumed from step {self.progress.step} ({restored.path})")
         given = self.record["arguments"]["max_steps"]["value"]
         end = f"--max_steps {given}" if given is not None else f"the {planned} steps of --num_episodes"
         if self.progress.step > planned:
-            self.console.say(f"the checkpoint is at step {self.progress.step}, beyond {end}: nothing is left to do")
+            self.console.always(f"the checkpoint is at step {self.progress.step}, beyond {end}: nothing is left to do")
         again = min(steps_in_summary(self.save_path / "summary.json"), self.progress.total_steps)
         if again > self.progress.step:
-            self.console.say(f"warning: steps {self.progress.step + 1} to {again} were done already and are done again")
+            self.console.warn(f"steps {self.progress.step + 1} to {again} were done already and are done again")
         for line in restored.news:
-            self.console.say(f"warning: changed since that checkpoint: {line}")
+            self.console.warn(f"changed since that checkpoint: {line}")
 
     def _restore(self, state: Mapping[str, Any]) -> list[str]:
         """What has changed since. Any error says that the checkpoint is damaged."""
@@ -232,18 +236,20 @@ class Trainer:
             self.progress.eval_after = asdict(self._evaluate())
         self.checkpointer.export(self.save_path)
         self._write_summary()
-        self.console.tell(f"finished {self.progress.step} steps; model in {self.save_path}")
+        self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")
         if self.progress.eval_before and self.progress.eval_after:
-            self.console.tell(f"held-out accuracy before: {describe(self.progress.eval_before)}")
-            self.console.tell(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
+            self.console.unless_quiet(f"held-out accuracy before: {describe(self.progress.eval_before)}")
+            self.console.unless_quiet(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
         for line in self.advantages.health.verdict():
-            self.console.say(line)
+            self.console.always(line)
 
     def _stop_early(self) -> None:
         path = self._save()
         self._write_summary()
-        self.console.say(f"stopped by {self.stop.name} after step {self.progress.step}; go on with --load_checkpoint")
-        self.console.say(f"checkpoint: {path}")
+        self.console.always(
+            f"stopped by {self.stop.name} after step {self.progress.step}; go on with --load_checkpoint"
+        )
+        self.console.always(f"checkpoint: {path}")
 
     def _write_summary(self) -> None:
         path = self.save_path / "summary.json"

@@ -40,7 +40,7 @@ def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progres
         loggers.add(Trajectories, folder / "trajectories", step, to.num_trajectories_to_save, inputs.tokenizer)
     if to.use_wandb:
         name = to.wandb_run_name or Path(args.checkpoint.save_path).absolute().name
-        loggers.add(WandB, to, step, name, values, console.tell)
+        loggers.add(WandB, to, step, name, values, console.unless_quiet)
     return loggers
 
 

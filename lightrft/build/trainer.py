@@ -14,7 +14,8 @@ from lightrft.build.rollouts import make_samplers
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import DTYPES, make_advantages, make_critic, make_scorer, make_strategy, make_updater
 from lightrft.loop.checkpoint_folder import CheckpointFolder
-from lightrft.loop.checkpointing import Checkpointer, Due
+from lightrft.loop.checkpointing import Checkpointer
+from lightrft.loop.due import Due
 from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
@@ -81,7 +82,9 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     if samplers.engines[0].equal_lengths:
-        console.tell("notice: padding changes what this model computes; only prompts of one length share a batch")
+        console.unless_quiet(
+            "notice: padding changes what this model computes; only prompts of one length share a batch"
+        )
     record = run_record(args, policy.model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),

@@ -13,50 +13,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from lightrft.loop.disk_errors import sync_entry, sync_to_disk
 
 NAME = re.compile(r"step_(\d{6,})")
 REPLACED = re.compile(r"\.step_(\d{6,})\.old")
 LEFT_OVER = re.compile(r"\.step_\d{6,}\.(tmp|old)|\.latest\.tmp")
 GIB = 1 << 30
-PROBE = 1 << 22
 
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
     return sum(entry.stat().st_size for entry in files)
-
-
-def sync_to_disk(folder: Path) -> None:
-    """Flushes every file and folder: after the rename a power cut must not leave an empty checkpoint."""
-    for entry in [*folder.rglob("*"), folder]:
-        sync_entry(entry)
-
-
-def sync_entry(entry: Path) -> None:
-    descriptor = os.open(entry, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-@contextmanager
-def disk_speaks(folder: Path) -> Iterator[None]:
-    """Writers in C++ and Rust tell of something else where a disk takes no more: then it is asked itself."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception:
-        probe = folder / ".probe"
-        try:
-            probe.write_bytes(bytes(PROBE))
-            sync_entry(probe)
-        finally:
-            probe.unlink(missing_ok=True)
-        raise
 
 
 class CheckpointFolder:

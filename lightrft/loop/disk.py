@@ -61,9 +61,10 @@ def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)
-    return Need(trained * each + c.save_hf_ckpt * model, model, most, c.ckpt_path, _free(Path(c.ckpt_path)))
+    return Need(trained * each + c.save_hf_ckpt * model, model, most, c.ckpt_path, free_bytes(Path(c.ckpt_path)))
 
 
-def _free(folder: Path) -> float:
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(there).free
+def free_bytes(folder: Path) -> int:
+    """Where the folder is, or would be made."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(nearest).free

@@ -59,7 +59,7 @@ def one_line(error: BaseException) -> str:
     return line.encode("utf-8", "backslashreplace").decode()
 
 
-def say_invalid(rollouts: Sequence[Rollout]) -> str | None:
+def describe_invalid(rollouts: Sequence[Rollout]) -> str | None:
     """How many samples are invalid, and the most frequent reason, in words; None where all are valid."""
     errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None and rollout.reward.error]
     if not errors:

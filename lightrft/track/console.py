@@ -1,4 +1,4 @@
-"""Live progress: what phase the step is in, then one line per step with reward, length, speed and time left."""
+"""Live progress: the phase of the step, then one line per step with reward, length, speed and time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from lightrft.batch import Batch
-from lightrft.rewards.base import say_invalid
+from lightrft.rewards.base import describe_invalid
 from lightrft.track.base import Logger, report_failure
 from lightrft.types import Rollout
 
@@ -20,9 +20,10 @@ def duration(seconds: float) -> str:
 
 
 class Console(Logger):
-    """A line every `every` steps; on a terminal the current phase is shown in between. `quiet` keeps notices only.
+    """Prints a line every `every` steps; on a terminal it shows the current phase in between.
 
-    total_steps: those that are planned; the loop corrects it where a run ends earlier.
+    quiet: only lines given to `always` and `warn` are printed. total_steps: the planned number; the loop corrects it
+    where a run ends earlier.
     """
 
     def __init__(self, total_steps: int, every: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -34,15 +35,16 @@ class Console(Logger):
         self._broken = False
         self._all_valid = True
 
-    def say(self, text: str) -> None:
-        """Something that is always told, whatever `--quiet` says."""
+    def always(self, text: str) -> None:
         self._clear()
         self._print(text + "\n")
 
-    def tell(self, text: str) -> None:
-        """Something that `--quiet` leaves out."""
+    def warn(self, text: str) -> None:
+        self.always(f"warning: {text}")
+
+    def unless_quiet(self, text: str) -> None:
         if not self._quiet:
-            self.say(text)
+            self.always(text)
 
     def phase(self, name: str) -> None:
         if not self._quiet and self._stream.isatty():
@@ -55,13 +57,13 @@ class Console(Logger):
             self._first_step = step - 1
             self._started = time.monotonic() - values.get("perf/step_s", 0.0)
         if self._due(step):
-            self.tell(self._line(values, step))
+            self.unless_quiet(self._line(values, step))
 
     def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
         """Why samples are invalid: always for the first ones of the run, then under the lines that say how many."""
-        reason = say_invalid(rollouts)
+        reason = describe_invalid(rollouts)
         if reason is not None and (self._due(step) or self._all_valid):
-            (self.say if self._all_valid else self.tell)(f"step {step}: {reason}")
+            (self.always if self._all_valid else self.unless_quiet)(f"step {step}: {reason}")
             self._all_valid = False
 
     def close(self) -> None:
@@ -94,7 +96,7 @@ class Console(Logger):
             self._print("\r\033[K")
 
     def _print(self, text: str) -> None:
-        """A full disk or a closed pipe ends what is told, not the run."""
+        """A full disk or a closed pipe ends the output, not the run."""
         if self._broken:
             return
         try:

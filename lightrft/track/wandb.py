@@ -51,7 +51,7 @@ def check(args: LoggingArgs) -> None:
 
 
 class WandB(Logger):
-    """One W&B run, with the flags' values as its config. `tell` is told where the run can be seen."""
+    """One W&B run, with the flags' values as its config. `print_line` gets the run's address."""
 
     def __init__(
         self,
@@ -59,10 +59,10 @@ class WandB(Logger):
         resumed: int,
         name: str,
         arguments: Mapping[str, Any],
-        tell: Callable[[str], None],
+        print_line: Callable[[str], None],
         patience: float = PATIENCE_S,
     ) -> None:
-        self._patience, self._tell = patience, tell
+        self._patience, self._print = patience, print_line
         self._waiting: SimpleQueue[tuple[dict[str, float], int] | int] = SimpleQueue()
         self._error: Exception | None = None
         options = {"project": args.use_wandb, "entity": args.wandb_org, "dir": args.log_dir, "resume": "allow"}
@@ -113,7 +113,7 @@ class WandB(Logger):
     def _speak(self, run: Any) -> None:
         logging.getLogger("wandb").setLevel(logging.CRITICAL)  # on a full disk it would print a traceback per message
         if not run.offline and run.url:
-            self._tell(f"W&B run: {run.url}")
+            self._print(f"W&B run: {run.url}")
         while not isinstance(entry := self._waiting.get(), int):
             values, step = entry
             run.log(values, step=step, commit=True)

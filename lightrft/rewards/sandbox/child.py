@@ -28,11 +28,11 @@ def serve(name: str, limits: dict[str, Any]) -> None:
         _be_silent()
         confine(limits["memory"])
     except Exception as error:
-        return _tell(answers, {"error": one_line(error)})
-    _tell(answers, {})
+        return _send(answers, {"error": one_line(error)})
+    _send(answers, {})
     while size := int.from_bytes(questions.read(8), "big"):
         function, arguments, processor_s = pickle.loads(questions.read(size))
-        _tell(answers, _answer(module, function, arguments, processor_s, limits["wall_s"]))
+        _send(answers, _answer(module, function, arguments, processor_s, limits["wall_s"]))
 
 
 def _be_silent() -> None:
@@ -56,5 +56,5 @@ def _answer(
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _tell(answers: BinaryIO, answer: dict[str, Any]) -> None:
+def _send(answers: BinaryIO, answer: dict[str, Any]) -> None:
     answers.write(json.dumps(answer).encode() + b"\n")

@@ -13,42 +13,14 @@ import torch
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.loop.checkpoint_folder import CheckpointFolder
-from lightrft.loop.checkpointing import (
-    Boundary,
-    Checkpointer,
-    Due,
-    Restored,
-    SaveFailed,
-    random_state,
-    set_random_state,
-)
+from lightrft.loop.checkpointing import Boundary, Checkpointer, Restored, SaveFailed
+from lightrft.loop.random_state import random_state
 from lightrft.models.given import read_given
 from lightrft.strategy.base import Handle, named_tensors
 
 
 def draws():
-    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(3).tolist()
-
-
-def test_random_states_go_through_a_file_and_give_the_same_numbers(tmp_path):
-    draws()  # the odd Gaussians of both generators are cached now
-    torch.save(random_state(), tmp_path / "random.pt")
-    wanted = [draws() for _ in range(3)]
-    set_random_state(torch.load(tmp_path / "random.pt", weights_only=True))
-    assert [draws() for _ in range(3)] == wanted
-
-
-@pytest.mark.parametrize("every, step, due", [(3, 3, True), (3, 4, False), (None, 3, False), (1, 7, True)])
-def test_due_by_steps(every, step, due):
-    assert Due(every, 0)(step, 0.1, 0.2) is due
-
-
-@pytest.mark.parametrize(
-    "every, before, after, due",
-    [(1, 0.9, 1.0, True), (1, 1.0, 1.1, False), (2, 0.9, 1.1, False), (2, 1.9, 2.3, True), (1, 0.5, 3.5, True)],
-)
-def test_due_by_episodes(every, before, after, due):
-    assert Due(None, every)(1, before, after) is due
+    return random.random(), np.random.rand(), torch.rand(3).tolist()
 
 
 @dataclass

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lightrft.errors import Refused, RunFailed
-from lightrft.rewards.base import check_some_valid, checked, invalid, say_invalid
+from lightrft.rewards.base import check_some_valid, checked, describe_invalid, invalid
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.types import Prompt, Reward
 
@@ -147,11 +147,11 @@ def test_a_step_without_one_valid_reward_ends_the_run_with_the_most_frequent_err
 
 def test_what_is_invalid_is_said_with_its_count_and_most_frequent_reason(rollout):
     scored = [rollout("a", reward=invalid(error)) for error in ("x: rare", "x: often", "x: often")]
-    assert say_invalid([*scored, rollout("a", reward=checked(1.0))]) == (
+    assert describe_invalid([*scored, rollout("a", reward=checked(1.0))]) == (
         "3 of 4 samples are invalid (2: x: often; 1 for other reasons)"
     )
-    assert say_invalid(scored[1:]) == "2 of 2 samples are invalid (2: x: often)"
-    assert say_invalid([rollout("a", reward=checked(1.0))]) is None
+    assert describe_invalid(scored[1:]) == "2 of 2 samples are invalid (2: x: often)"
+    assert describe_invalid([rollout("a", reward=checked(1.0))]) is None
 
 
 def test_rewards_check_other_prompts_without_being_built_again(tmp_path):

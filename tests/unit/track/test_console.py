@@ -83,8 +83,8 @@ def test_quiet_leaves_progress_out_but_not_what_is_said():
     console = Console(2, 1, quiet=True, stream=stream)
     console.phase("generate")
     console.metrics(VALUES, 1)
-    console.tell("progress")
-    console.say("stopping")
+    console.unless_quiet("progress")
+    console.always("stopping")
     assert stream.getvalue().replace("\r\033[K", "") == "stopping\n"
 
 
@@ -93,7 +93,7 @@ def test_the_phase_is_shown_on_a_terminal_only_and_wiped_before_a_line():
     for stream in (terminal, file):
         console = Console(2, 1, stream=stream)
         console.phase("generate")
-        console.tell("done")
+        console.unless_quiet("done")
     assert "step 1/2 generate ..." in terminal.getvalue() and terminal.getvalue().endswith("\r\033[Kdone\n")
     assert file.getvalue() == "done\n"
 

@@ -1,0 +1,83 @@
+"""state.json of a checkpoint: the loop's state, the models' tensors, and the sizes of all other files.
+
+It is written after them. So a checkpoint that has one is whole, unless a file was changed later; the sizes show that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightrft.errors import Refused
+from lightrft.loop.damage import Damaged
+
+NAME = "state.json"
+Shapes = Mapping[str, list[int]]  # of a model's tensors, by their names
+
+
+def write_state(folder: Path, state: Mapping[str, Any], models: Mapping[str, Shapes]) -> None:
+    content = {**state, "models": models, "files": file_sizes(folder)}
+    (folder / NAME).write_text(json.dumps(content, default=str))
+
+
+def read_state(folder: Path, structure: Mapping[str, Any], models: Mapping[str, Shapes]) -> dict[str, Any]:
+    """Raises `Damaged` where a file is not as it was written, `Refused` for a checkpoint of other flags or models."""
+    try:
+        state = json.loads((folder / NAME).read_text())
+    except ValueError as error:
+        raise Damaged(f"its {NAME} is broken: {error}") from error
+    arguments = state["record"]["arguments"]
+    _check_flags(arguments, structure, folder)
+    _check_models(state["models"], models, arguments, folder)
+    for name, expected in state["files"].items():
+        size = (folder / name).stat().st_size
+        if size != expected:
+            raise Damaged(f"{name} has {size} bytes of {expected}")
+    return state
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file, by its path in the folder."""
+    return {
+        entry.relative_to(folder).as_posix(): entry.stat().st_size
+        for entry in sorted(folder.rglob("*"))
+        if entry.is_file()
+    }
+
+
+def _check_flags(arguments: Mapping[str, Any], structure: Mapping[str, Any], folder: Path) -> None:
+    """The flags on which a checkpoint's tensors depend must be as they were."""
+    for flag, now in structure.items():
+        was = arguments[flag]["value"]
+        if was != now:
+            raise Refused(
+                f"--{flag} {now}: the checkpoint {folder} was made with {was}; go on with that, or start anew"
+            )
+
+
+def _check_models(
+    saved: Mapping[str, Shapes], models: Mapping[str, Shapes], arguments: Mapping[str, Any], folder: Path
+) -> None:
+    for name, now in models.items():
+        if name not in saved:
+            raise Refused(f"--advantage_estimator: the checkpoint {folder} was made without a {name}; start anew")
+        difference = first_difference(saved[name], now)
+        if difference:
+            own = name == "critic" and arguments["critic_pretrain"]["value"]
+            flag = "critic_pretrain" if own else "pretrain"
+            raise Refused(
+                f"--{flag}: the checkpoint {folder} is of another model ({difference}); go on with the "
+                f"--{flag} {arguments[flag]['value']} that it was made with, or start anew with another --save_path"
+            )
+
+
+def first_difference(was: Shapes, now: Shapes) -> str | None:
+    """Of two models, by names and shapes of their tensors."""
+    for name in sorted(was.keys() | now.keys()):
+        if name not in now or name not in was:
+            return f"{name} is only in {'the checkpoint' if name in was else 'this model'}"
+        if was[name] != now[name]:
+            return f"{name} is {was[name]} there, {now[name]} here"
+    return None
