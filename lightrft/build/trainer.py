@@ -12,7 +12,15 @@ from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
 from lightrft.build.rollouts import make_samplers
 from lightrft.build.tracking import make_loggers, run_record
-from lightrft.build.update import DTYPES, make_advantages, make_critic, make_scorer, make_strategy, make_updater
+from lightrft.build.update import (
+    DTYPES,
+    make_advantages,
+    make_critic,
+    make_scorer,
+    make_strategy,
+    make_token_model,
+    make_updater,
+)
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
 from lightrft.loop.due import Due
@@ -48,7 +56,7 @@ def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Cr
         strategy,
         policy,
         given,
-        critic=critic.handle if critic else None,
+        critic=critic.model.handle if critic else None,
         with_hf=c.save_hf_ckpt,
         structure=structure,
     )
@@ -71,21 +79,21 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     steps = total_steps(args, len(inputs.prompts))
     learning = max(steps - frozen_steps(args, estimator), 0)
     model = load_model(args.model, dtype_to_train(args.model, dtype), world.device)
-    policy = strategy.prepare(model, optim_args(args, learning))
+    policy = make_token_model(args, strategy, model, optim_args(args, learning))
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
     reference = None
     kl = kl_term(args)
     if kl.needs_reference:
-        reference = strategy.prepare(load_model(args.model, dtype, world.device), None)
+        reference = make_token_model(args, strategy, load_model(args.model, dtype, world.device), None)
     schedule = temperature_schedule(args, steps)
-    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy), policy.model, schedule)
+    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy.handle), model, schedule)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     if samplers.engines[0].equal_lengths:
         console.unless_quiet(
             "notice: padding changes what this model computes; only prompts of one length share a batch"
         )
-    record = run_record(args, policy.model, inputs.tokenizer)
+    record = run_record(args, model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
         collector=samplers.collector,
@@ -93,10 +101,10 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         advantages=make_advantages(args, strategy, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
         sync=WeightSync(strategy, samplers.engines),
-        policy=policy,
+        policy=policy.handle,
         evaluator=samplers.evaluator,
         eval_steps=args.evaluation.eval_steps,
-        checkpointer=make_checkpointer(args, strategy, policy, critic),
+        checkpointer=make_checkpointer(args, strategy, policy.handle, critic),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),

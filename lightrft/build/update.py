@@ -13,6 +13,7 @@ from lightrft.args import Args
 from lightrft.errors import Refused
 from lightrft.models.critic import load_critic
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.token_model import TokenCritic, TokenModel
 from lightrft.ranks.base import World
 from lightrft.recipe import (
     advantage_settings,
@@ -23,7 +24,7 @@ from lightrft.recipe import (
     optim_args,
     shaping_settings,
 )
-from lightrft.strategy.base import Handle, Precision, Strategy
+from lightrft.strategy.base import OptimArgs, Precision, Strategy
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm
@@ -43,6 +44,12 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
     return DeepSpeedStrategy(world, precision, args.distributed.zero_stage)
 
 
+def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:
+    """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded."""
+    sharing = share_prompts(args, model)
+    return TokenModel(strategy.prepare(model, optim), sharing)
+
+
 def make_advantages(args: Args, strategy: Strategy, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
     return AdvantageStage(strategy, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
 
@@ -56,16 +63,15 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     return Critic(
         strategy,
-        strategy.prepare(cast(PreTrainedModel, model), optim),
+        TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing),
         aggregation=aggregation(args, estimator),
         clip=args.algorithm.value_clip,
         rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
-        sharing=sharing,
     )
 
 
 def make_updater(
-    args: Args, strategy: Strategy, policy: Handle, estimator: Estimator, kl: KLTerm, critic: Critic | None = None
+    args: Args, strategy: Strategy, policy: TokenModel, estimator: Estimator, kl: KLTerm, critic: Critic | None = None
 ) -> Updater:
     settings = UpdateSettings(
         algorithm=args.algorithm,
@@ -74,7 +80,6 @@ def make_updater(
         max_epochs=args.training.max_epochs,
         max_new_tokens=args.model.max_new_tokens,
         seed=args.training.seed,
-        sharing=share_prompts(args, policy.model),
         frozen_steps=frozen_steps(args, estimator),
         fire=args.sampling.use_fire,
     )
@@ -95,8 +100,8 @@ def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
 def make_scorer(
     args: Args,
     strategy: Strategy,
-    policy: Handle,
-    reference: Handle | None,
+    policy: TokenModel,
+    reference: TokenModel | None,
     kl: KLTerm,
     critic: Critic | None = None,
 ) -> Scorer:
@@ -108,5 +113,4 @@ def make_scorer(
         rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
         on_policy=not needs_old_logprobs(args, kl),
         with_entropy=needs_entropy(args),
-        sharing=share_prompts(args, policy.model),
     )

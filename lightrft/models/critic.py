@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import TokenClassifierOutput
 
 from lightrft.errors import Refused
 from lightrft.models.given import Given, read_given, weight_files
 from lightrft.models.load import load_backbone
-from lightrft.models.packing import Cost, lay_out
 from lightrft.models.suitable import check_model, read_config, vocabulary
 from lightrft.models.tokenizer import load_tokenizer
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lightrft.args.groups.model import ModelArgs
-    from lightrft.batch import Batch
 
 
 OF_A_POLICY = ("config.json", "generation_config.json")
@@ -53,10 +52,14 @@ class ValueModel(nn.Module):
     def backbone(self) -> PreTrainedModel:
         return getattr(self, self._backbone_name)
 
-    def forward(self, predicts: Tensor, **inputs: Tensor) -> Tensor:
-        """[N, 1] values at the flat positions `predicts` [N] of the [S, L] inputs."""
-        hidden = self.backbone(**inputs, use_cache=False).last_hidden_state
-        return getattr(self, self._head_name)(hidden.flatten(0, 1).index_select(0, predicts))
+    def get_output_embeddings(self) -> ValueHead:
+        """The head, under the name by which language models hand out theirs."""
+        return getattr(self, self._head_name)
+
+    def forward(self, **inputs: Any) -> TokenClassifierOutput:
+        """`logits` are the values, [B, T, 1]."""
+        hidden = self.backbone(**inputs).last_hidden_state
+        return TokenClassifierOutput(logits=self.get_output_embeddings()(hidden))
 
     @property
     def base_model_prefix(self) -> str:
@@ -64,20 +67,6 @@ class ValueModel(nn.Module):
 
     def save_pretrained(self, folder: Path, state_dict: dict[str, Tensor]) -> None:
         self.backbone.save_pretrained(folder, state_dict=state_dict)
-
-
-def token_values(module: Any, batch: Batch, *, sharing: Cost | None = None) -> Tensor:
-    """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked.
-
-    module: what the strategy wants called. A batch with no trained token still runs the model (sharded models need
-    every rank) and gives zeros with a graph.
-    """
-    layout, trained = lay_out(batch, sharing), batch.response_mask.bool()
-    empty = torch.zeros(trained.shape, device=trained.device)
-    if not len(layout.predicts):
-        first = layout.predicts.new_zeros(1)
-        return empty + 0.0 * module(predicts=first, input_ids=batch.input_ids[:, :1]).sum()
-    return empty.masked_scatter(trained, module(predicts=layout.predicts, **layout.inputs)[:, 0])
 
 
 def critic_args(args: ModelArgs) -> ModelArgs:

@@ -32,8 +32,9 @@ class Layout:
 
 
 def lay_out(batch: Batch, sharing: Cost | None) -> Layout:
-    """Shared prompts where they are allowed, at these costs, and pay."""
-    return shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
+    """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, one column."""
+    layout = shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
+    return layout if len(layout.predicts) else Layout({"input_ids": batch.input_ids[:, :1]}, layout.predicts)
 
 
 def padded_rows(batch: Batch) -> Layout:

@@ -18,7 +18,7 @@ from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import distance, kl_penalty, log_ratio
 from lightrft.algorithms.importance import importance_weights, row_weights
 from lightrft.batch import Batch
-from lightrft.models.forward import Scores
+from lightrft.models.token_model import Scores
 from lightrft.update.kl import KLTerm
 
 if TYPE_CHECKING:

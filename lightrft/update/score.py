@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lightrft.batch import Batch, collate
-from lightrft.models.forward import token_logprobs
-from lightrft.models.packing import Cost
-from lightrft.strategy.base import Handle, Strategy
+from lightrft.models.token_model import TokenModel
+from lightrft.strategy.base import Strategy
 from lightrft.types import Rollout
 
 if TYPE_CHECKING:
@@ -32,17 +31,16 @@ class Scorer:
     def __init__(
         self,
         strategy: Strategy,
-        policy: Handle,
-        reference: Handle | None,
+        policy: TokenModel,
+        reference: TokenModel | None,
         critic: Critic | None = None,
         *,
         rows: int,
         on_policy: bool,
         with_entropy: bool = False,
-        sharing: Cost | None = None,
     ) -> None:
         self.strategy, self.policy, self.reference, self.critic = strategy, policy, reference, critic
-        self.rows, self.on_policy, self.with_entropy, self.sharing = rows, on_policy, with_entropy, sharing
+        self.rows, self.on_policy, self.with_entropy = rows, on_policy, with_entropy
 
     def to_batch(self, rollouts: Sequence[Rollout], temperature: float) -> Batch:
         """`temperature` is the one that the rollouts were sampled at."""
@@ -56,13 +54,11 @@ class Scorer:
         return batch
 
     @torch.no_grad()
-    def _score(self, handle: Handle, batch: Batch, name: str, *, with_entropy: bool = False) -> dict[str, Tensor]:
+    def _score(self, model: TokenModel, batch: Batch, name: str, *, with_entropy: bool = False) -> dict[str, Tensor]:
         """[B, T] under `name`, and "entropy" where asked for; computed `rows` rows at a time."""
         found = {key: torch.zeros(batch.input_ids.shape, device=batch.input_ids.device) for key in (name, "entropy")}
         for place, rows in slices(batch, self.rows):
-            scores = token_logprobs(
-                handle.module, handle.model, rows, entropy="value" if with_entropy else None, sharing=self.sharing
-            )
+            scores = model.logprobs(rows, entropy="value" if with_entropy else None)
             found[name][place, : scores.logprobs.shape[1]] = scores.logprobs
             if scores.entropy is not None:
                 found["entropy"][place, : scores.logprobs.shape[1]] = scores.entropy

@@ -13,8 +13,7 @@ from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed
-from lightrft.models.forward import token_logprobs
-from lightrft.models.packing import Cost
+from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.update.critic import Critic
 from lightrft.update.health import Skips
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 class UpdateSettings:
     """The flags that the update reads, and what follows from them.
 
-    sharing: the model's costs where samples may share their prompt's computation, else None.
     frozen_steps: turns of the loop at the start in which the critic learns alone. fire: first tokens are drawn hot.
     """
 
@@ -42,7 +40,6 @@ class UpdateSettings:
     max_epochs: int
     max_new_tokens: int
     seed: int
-    sharing: Cost | None = None
     frozen_steps: int = 0
     fire: bool = False
 
@@ -53,7 +50,7 @@ class Updater:
     def __init__(
         self,
         strategy: Strategy,
-        policy: Handle,
+        policy: TokenModel,
         estimator: Estimator,
         kl: KLTerm,
         settings: UpdateSettings,
@@ -93,14 +90,14 @@ class Updater:
             self._learn(micro_batches, counts, part.step)
         if self.critic is not None:
             self.critic.backward(micro_batches, counts, self.sums)
-            self._take_step("critic", self.critic.handle, part.step)
+            self._take_step("critic", self.critic.model.handle, part.step)
 
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts, step: int) -> None:
         for number, batch in enumerate(micro_batches):
             loss = self._loss(batch, counts)
-            self.strategy.backward(self.policy, loss, last=number == len(micro_batches) - 1)
+            self.strategy.backward(self.policy.handle, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
-        self._take_step("policy", self.policy, step)
+        self._take_step("policy", self.policy.handle, step)
 
     def _take_step(self, model: str, handle: Handle, step: int) -> None:
         before, self.changed = self.changed, True
@@ -147,7 +144,7 @@ class Updater:
         """Micro-batches, equally many on all ranks: sharded models need every rank in every pass."""
         rows = self._moving(batch, real) if self.loss.policy_alone else list(range(real))
         lengths = batch.lengths.tolist()
-        groups = batch.group.tolist() if self.settings.sharing is not None else [0] * len(batch)
+        groups = batch.group.tolist() if self.policy.shares_prompts else [0] * len(batch)
         cut = micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
         most = max(self.strategy.gather([len(cut)]))
         return [*map(batch.select, cut), *[idle(batch)] * (most - len(cut))]
@@ -169,9 +166,7 @@ class Updater:
 
     def _loss(self, batch: Batch, counts: Counts) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
-        scores = token_logprobs(
-            self.policy.module, self.policy.model, batch, entropy=self.loss.entropy, sharing=self.settings.sharing
-        )
+        scores = self.policy.logprobs(batch, entropy=self.loss.entropy)
         self.sums.count("perf/train_tokens", scores.tokens)
         terms, total = self.loss(batch, scores), scores.logprobs.new_zeros(())
         mask, mode = batch.response_mask, self.settings.aggregation

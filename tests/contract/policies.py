@@ -16,7 +16,15 @@ from torch import Tensor
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
 from lightrft.batch import Batch
-from lightrft.build.update import make_advantages, make_critic, make_scorer, make_strategy, make_updater
+from lightrft.build.update import (
+    make_advantages,
+    make_critic,
+    make_scorer,
+    make_strategy,
+    make_token_model,
+    make_updater,
+)
+from lightrft.models.token_model import TokenModel
 from lightrft.plan import choose_precision
 from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
@@ -44,9 +52,18 @@ class Trained:
 
     args: Args
     strategy: Strategy
-    policy: Handle
+    model: TokenModel
     updater: Updater
-    reference: Handle | None
+    frozen: TokenModel | None
+
+    @property
+    def policy(self) -> Handle:
+        return self.model.handle
+
+    @property
+    def reference(self) -> Handle:
+        assert self.frozen is not None
+        return self.frozen.handle
 
     def batch(self, rollouts: Sequence[Rollout], **changes: Tensor) -> Batch:
         return self.shaped(rollouts, **changes)[0]
@@ -54,7 +71,7 @@ class Trained:
     def shaped(self, rollouts: Sequence[Rollout], **changes: Tensor) -> tuple[Batch, dict[str, float]]:
         """Scored by the real scorer; `changes` replace what it filled, before advantages are computed; and metrics."""
         kl = self.updater.loss.kl
-        scorer = make_scorer(self.args, self.strategy, self.policy, self.reference, kl, self.updater.critic)
+        scorer = make_scorer(self.args, self.strategy, self.model, self.frozen, kl, self.updater.critic)
         batch = scorer.to_batch(rollouts, self.args.sampling.temperature)
         return make_advantages(self.args, self.strategy, self.updater.estimator, kl)(batch.filled(**changes))
 
@@ -85,10 +102,10 @@ def prepare(
     args = arguments(flags)
     dtype = torch.float32 if strategy is None else torch.float64
     strategy = strategy or own_strategy(args, world, precision)
-    policy = strategy.prepare(small_model(seed).to(world.device, dtype), optim_args(args, 100))
+    policy = make_token_model(args, strategy, small_model(seed).to(world.device, dtype), optim_args(args, 100))
     reference = None
     if reference_seed is not None:
-        reference = strategy.prepare(small_model(reference_seed).to(world.device, dtype), None)
+        reference = make_token_model(args, strategy, small_model(reference_seed).to(world.device, dtype), None)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
     updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic)

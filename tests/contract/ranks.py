@@ -124,7 +124,7 @@ def own_batch(run: Trained, mine: list[int]) -> tuple[Batch, dict[str, float]]:
 
 
 def parameters(run: Trained) -> dict[str, torch.Tensor]:
-    handles = {"policy": run.policy} | ({"critic": run.updater.critic.handle} if run.updater.critic else {})
+    handles = {"policy": run.policy} | ({"critic": run.updater.critic.model.handle} if run.updater.critic else {})
     return {
         f"{kind}.{name}": value.detach().double().clone()
         for kind, handle in handles.items()

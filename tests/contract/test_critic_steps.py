@@ -80,7 +80,7 @@ def plain_turn(policy, critic, reference, samples, parts, *, beta, rates, frozen
 
 
 def critic_parameters(run):
-    return {name: value.detach().clone() for name, value in run.strategy.full_params(run.updater.critic.handle)}
+    return {name: value.detach().clone() for name, value in run.strategy.full_params(run.updater.critic.model.handle)}
 
 
 @each_strategy
@@ -157,7 +157,7 @@ def test_a_checkpoint_before_the_first_step_changes_nothing(trained, rollouts, s
     loaded = trained(flags, seed=9)
     for name in ("policy", "critic"):
         (tmp_path / name).mkdir()
-        handles = [run.policy if name == "policy" else run.updater.critic.handle for run in (saved, loaded)]
+        handles = [run.policy if name == "policy" else run.updater.critic.model.handle for run in (saved, loaded)]
         saved.strategy.save(handles[0], tmp_path / name)
         loaded.strategy.load(handles[1], tmp_path / name)
     for step in (2, 3):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightrft.errors import RunFailed
-from lightrft.models.forward import head_on
+from lightrft.models.token_model import head_on
 from lightrft.rollouts.engines.attention import without_cudnn
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache

@@ -8,7 +8,8 @@ import pytest
 import torch
 from golden import BOTH, cases, expect
 
-from lightrft.models.forward import token_logprobs
+from lightrft.models.token_model import TokenModel
+from lightrft.strategy.base import Handle
 
 
 class GivenLogits(torch.nn.Module):
@@ -29,8 +30,8 @@ class GivenLogits(torch.nn.Module):
 def test_extreme_logits_have_finite_gradients(batch_of, what):
     """+-300: the likeliest token, and one of probability 0."""
     logits = torch.tensor([[[300.0, -300.0, 0.0], [-300.0, 300.0, 300.0], [0.0, 0.0, 0.0]]]).requires_grad_()
-    model = GivenLogits(logits)
-    scores = token_logprobs(model, model, batch_of([((0, 1, 2), (0, 1, 1))]), entropy="gradient")
+    model = TokenModel(Handle(module := GivenLogits(logits), module))
+    scores = model.logprobs(batch_of([((0, 1, 2), (0, 1, 1))]), entropy="gradient")
     getattr(scores, what).sum().backward()
     assert bool(getattr(scores, what).isfinite().all()) and bool(logits.grad.isfinite().all())
     if what == "logprobs":
@@ -47,8 +48,8 @@ def test_logprobs_entropy_and_their_gradients(case, what, batch_of, dtype):
     last = torch.full((2, 1, given.shape[-1]), float("nan"), dtype=dtype)  # nothing is predicted from the last position
     logits = torch.cat([given, last], 1).requires_grad_()
     rows = [((0, *labels), (0, 1, 1, 1)) for labels in p["labels"]]
-    model = GivenLogits(logits)
-    scores = token_logprobs(model, model, batch_of(rows, temperature=p["temperature"]), entropy="gradient")
+    model = TokenModel(Handle(module := GivenLogits(logits), module))
+    scores = model.logprobs(batch_of(rows, temperature=p["temperature"]), entropy="gradient")
     found = {"logp": scores.logprobs, "entropy": scores.entropy}[what]
     found.sum().backward()
     expect(found[:, 1:], wanted[what], dtype)

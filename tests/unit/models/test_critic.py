@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.critic import ValueHead, ValueModel, check_critic, load_critic, saved_head, token_values
+from lightrft.models.critic import ValueHead, ValueModel, check_critic, load_critic, saved_head
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.models.packing import Cost
-from lightrft.strategy.base import named_tensors
+from lightrft.models.token_model import TokenCritic
+from lightrft.strategy.base import Handle, named_tensors
 
 FREE = Cost(per_token=1e9, per_pair=0.0)
 CPU = torch.device("cpu")
@@ -39,6 +40,10 @@ def batch(batch_of):
         ((1, 7, 8, 9, 10), (0, 0, 1, 1, 1)),
     ]
     return batch_of(rows, group=torch.tensor([0, 0, 1]))
+
+
+def token_values(critic, batch, sharing=None):
+    return TokenCritic(Handle(critic, critic), sharing).values(batch)
 
 
 def value_of(critic, tokens) -> float:
@@ -119,12 +124,7 @@ def test_a_head_is_found_in_the_weights(folder, batch):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     again = load_critic(args, torch.float32, CPU)
-    assert torch.equal(token_values(again, batch), token_values_of(critic, batch))
-
-
-def token_values_of(critic, batch):
-    critic.score = critic.v_head
-    return token_values(critic, batch)
+    assert torch.equal(token_values(again, batch), token_values(critic, batch))
 
 
 def test_a_head_that_is_none_is_refused(folder):

@@ -1,4 +1,4 @@
-"""token_logprobs and its layouts against a log_softmax over every position, straight from the model."""
+"""TokenModel and its layouts against a log_softmax over every position, straight from the model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import copy
 import pytest
 import torch
 
-from lightrft.models.forward import entropy_of, token_logprobs
+from lightrft.models.logprob import entropy_of
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.token_model import TokenModel
+from lightrft.strategy.base import Handle
 
 FREE = Cost(per_token=1e9, per_pair=0.0)  # tokens cost all, pairs nothing: sharing a prompt always pays
 KINDS = ["llama", "qwen2", "gemma2", "gpt2"]
@@ -22,6 +24,10 @@ ROWS = [
     (SECOND, (0,) * 7),
 ]
 GROUPED = {"group": torch.tensor([5, 5, 5, 2, 2]), "prompt_lengths": torch.tensor([4, 4, 4, 7, 7])}
+
+
+def scored(model, batch, *, module=None, sharing=None, entropy=None):
+    return TokenModel(Handle(module or model, model), sharing).logprobs(batch, entropy=entropy)
 
 
 def naive(model, rows, temperature):
@@ -55,7 +61,7 @@ def distance(found, wanted):
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_and_entropy_equal_a_full_log_softmax(causal_model, batch_of, kind, temperature):
     model, batch = causal_model(kind), batch_of(ROWS, temperature=temperature, **GROUPED)
-    scores, trained = token_logprobs(model, model, batch, entropy="value"), batch.response_mask.bool()
+    scores, trained = scored(model, batch, entropy="value"), batch.response_mask.bool()
     logprobs, entropy = naive(model, ROWS, temperature)
     # float32 logits of size 10 from matmuls of another shape: 1e-6 of the logit
     torch.testing.assert_close(scores.logprobs[trained], logprobs, rtol=1e-5, atol=1e-5)
@@ -69,12 +75,12 @@ def test_the_soft_cap_of_the_head_is_kept(causal_model, batch_of):
     model, batch = causal_model("gemma2"), batch_of(ROWS, **GROUPED)
     logits = model(input_ids=batch.input_ids).logits
     assert model.config.final_logit_softcapping == 2.0 and logits.abs().max() <= 2.0
-    logprobs = token_logprobs(model, model, batch).logprobs[batch.response_mask.bool()]
+    logprobs = scored(model, batch).logprobs[batch.response_mask.bool()]
     assert logprobs.min() > -4.0 - torch.tensor(61.0).log()
 
 
 def test_scores_without_entropy_have_none(causal_model, batch_of):
-    assert token_logprobs(causal_model("llama"), causal_model("llama"), batch_of(ROWS)).entropy is None
+    assert scored(causal_model("llama"), batch_of(ROWS)).entropy is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -83,7 +89,7 @@ def test_longer_padding_changes_neither_values_nor_gradients(causal_model, batch
     found = []
     for width, pad in ((9, 0), (20, 17)):
         batch = batch_of(ROWS, width=width, pad=pad, **GROUPED)
-        found.append(token_logprobs(model, model, batch).logprobs[batch.response_mask.bool()])
+        found.append(scored(model, batch).logprobs[batch.response_mask.bool()])
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)  # float32 logits of size 10
     assert distance(gradient(model, found[1]), gradient(model, found[0])) < 1e-6
 
@@ -91,18 +97,18 @@ def test_longer_padding_changes_neither_values_nor_gradients(causal_model, batch
 @pytest.mark.parametrize("kind", KINDS)
 def test_micro_batches_have_the_gradient_of_the_whole(causal_model, batch_of, kind):
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, **GROUPED)
-    whole = token_logprobs(model, model, batch).logprobs[batch.response_mask.bool()]
+    whole = scored(model, batch).logprobs[batch.response_mask.bool()]
     pieces = []
     for rows in ([0], [1, 2], [3, 4]):
         part = batch.select(rows)
-        pieces.append(token_logprobs(model, model, part).logprobs[part.response_mask.bool()])
+        pieces.append(scored(model, part).logprobs[part.response_mask.bool()])
     assert distance(gradient(model, torch.cat(pieces)), gradient(model, whole)) < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_equals_that_of_a_full_log_softmax(causal_model, batch_of, kind):
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, temperature=0.7, **GROUPED)
-    found = token_logprobs(model, model, batch).logprobs[batch.response_mask.bool()]
+    found = scored(model, batch).logprobs[batch.response_mask.bool()]
     assert distance(gradient(model, found), gradient(model, naive(model, ROWS, 0.7)[0])) < 1e-6
 
 
@@ -111,8 +117,8 @@ def test_samples_that_share_their_prompt_have_the_same_values_and_gradients(caus
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, temperature=0.7, **GROUPED)
     assert can_share_prompts(model)
     trained = batch.response_mask.bool()
-    padded = token_logprobs(model, model, batch, entropy="value")
-    shared = token_logprobs(model, model, batch, entropy="value", sharing=FREE)
+    padded = scored(model, batch, entropy="value")
+    shared = scored(model, batch, entropy="value", sharing=FREE)
     torch.testing.assert_close(shared.logprobs, padded.logprobs, rtol=1e-6, atol=1e-6)  # float32 logits of size 10
     torch.testing.assert_close(shared.entropy, padded.entropy, rtol=1e-6, atol=1e-6)
     found, wanted = (gradient(model, scores.logprobs[trained]) for scores in (shared, padded))
@@ -126,9 +132,9 @@ def test_sharing_a_prompt_calls_the_model_on_fewer_tokens(causal_model, batch_of
         seen.append(tuple(inputs["input_ids"].shape))
         return model(**inputs)
 
-    token_logprobs(module, model, batch, sharing=FREE)
-    token_logprobs(module, model, batch, sharing=Cost(per_token=0.0, per_pair=1.0))
-    token_logprobs(module, model, batch)
+    scored(model, batch, module=module, sharing=FREE)
+    scored(model, batch, module=module, sharing=Cost(per_token=0.0, per_pair=1.0))
+    scored(model, batch, module=module)
     # group 5: prompt 4 + responses 3 + 1 + 5; group 2: 7 + 2 + 0. Where only pairs cost, five rows of 9 are cheaper.
     assert seen == [(2, 13), (5, 9), (5, 9)]
 
@@ -143,7 +149,7 @@ def test_only_full_attention_with_rotary_positions_shares_prompts(causal_model, 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
 def test_a_batch_without_trained_tokens_gives_zeros_with_a_graph(causal_model, batch_of, kind, sharing):
     model, batch = causal_model(kind), batch_of([(ids, (0,) * len(ids)) for ids, _ in ROWS], **GROUPED)
-    scores = token_logprobs(model, model, batch, entropy="value", sharing=sharing)
+    scores = scored(model, batch, entropy="value", sharing=sharing)
     assert bool(scores.logprobs.eq(0).all()) and bool(scores.entropy.eq(0).all())
     found = torch.autograd.grad(scores.logprobs.sum(), list(model.parameters()), allow_unused=True)
     assert all(g is None or bool(g.eq(0).all()) for g in found) and any(g is not None for g in found)
@@ -152,9 +158,9 @@ def test_a_batch_without_trained_tokens_gives_zeros_with_a_graph(causal_model, b
 def test_the_head_is_left_as_it_was(causal_model, batch_of):
     model, ids = causal_model("llama"), torch.tensor([[1, 5, 6, 7]])
     before = model(input_ids=ids).logits
-    token_logprobs(model, model, batch_of(ROWS))
+    scored(model, batch_of(ROWS))
     with pytest.raises(RuntimeError):
-        token_logprobs(_broken, model, batch_of(ROWS))
+        scored(model, batch_of(ROWS), module=_broken)
     assert torch.equal(model(input_ids=ids).logits, before)
 
 
@@ -176,5 +182,5 @@ def test_extreme_logits_are_finite(causal_model, batch_of):
             return output
 
     model = causal_model("llama")
-    scores = token_logprobs(Steep(), model, batch_of(ROWS), entropy="value")
+    scores = scored(model, batch_of(ROWS), module=Steep(), entropy="value")
     assert bool(scores.logprobs.isfinite().all()) and bool(scores.entropy.isfinite().all())

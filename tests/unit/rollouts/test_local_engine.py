@@ -14,11 +14,12 @@ from transformers.cache_utils import DynamicLayer
 
 from lightrft.batch import collate
 from lightrft.errors import RunFailed
-from lightrft.models.forward import token_logprobs
+from lightrft.models.token_model import TokenModel
 from lightrft.rollouts.engines import local
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
 from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.strategy.base import Handle
 from lightrft.types import Request
 
 QUESTIONS = ["3+5=", "9+9=", "10+1=2+2=", "7", "2+2=4+4=8+8=1", "1+1="]
@@ -85,7 +86,7 @@ def test_sampled_logprobs_are_the_trainers(tiny_model, causal_model, make_rollou
     ]
     batch = collate(rollouts, sampling.temperature, torch.device("cpu"))
     with torch.no_grad():
-        wanted = token_logprobs(model, model, batch).logprobs
+        wanted = TokenModel(Handle(model, model)).logprobs(batch).logprobs
     # float32 through a key-value cache instead of whole rows
     torch.testing.assert_close(batch.rollout_logprobs, wanted, rtol=0, atol=1e-4)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lightrft.batch import collate
-from lightrft.models.forward import token_logprobs
 from lightrft.models.packing import Cost
+from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
 from lightrft.update.score import Scorer
 
@@ -44,13 +44,12 @@ def test_collate_by_hand(rollouts):
 @pytest.mark.parametrize("rows", [1, 3, 8])
 @pytest.mark.parametrize("sharing", [None, Cost(per_token=1e9, per_pair=0.0)])
 def test_old_and_reference_logprobs_are_the_models_own(causal_model, alone, rollouts, rows, sharing):
-    policy, reference = (Handle(model, model) for model in (causal_model("llama"), causal_model("qwen2")))
-    scorer = Scorer(alone, policy, reference, rows=rows, on_policy=False, sharing=sharing)
+    models = [Handle(model, model) for model in (causal_model("llama"), causal_model("qwen2"))]
+    scorer = Scorer(alone, *(TokenModel(model, sharing) for model in models), rows=rows, on_policy=False)
     batch = scorer.to_batch(rollouts, 0.7)
     plain = collate(rollouts, 0.7, CPU)
     with torch.no_grad():
-        old = token_logprobs(policy.model, policy.model, plain).logprobs
-        ref = token_logprobs(reference.model, reference.model, plain).logprobs
+        old, ref = (TokenModel(model).logprobs(plain).logprobs for model in models)
     # float32 logits of size 10 from matmuls of another shape: 1e-6 of the logit
     torch.testing.assert_close(batch.old_logprobs, old, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(batch.ref_logprobs, ref, rtol=1e-5, atol=1e-5)
@@ -61,15 +60,15 @@ def test_on_policy_and_without_reference_nothing_is_scored(causal_model, alone, 
     def never(**inputs):
         raise AssertionError("the model was called")
 
-    policy = Handle(never, causal_model("llama"))
+    policy = TokenModel(Handle(never, causal_model("llama")))
     batch = Scorer(alone, policy, None, rows=2, on_policy=True).to_batch(rollouts, 1.0)
     assert not batch.has("old_logprobs") and not batch.has("ref_logprobs")
 
 
 def test_the_entropy_is_scored_where_it_chooses_tokens(causal_model, alone, rollouts):
-    policy = Handle(model := causal_model("llama"), model)
+    policy = TokenModel(Handle(model := causal_model("llama"), model))
     batch = Scorer(alone, policy, None, rows=2, on_policy=False, with_entropy=True).to_batch(rollouts, 0.7)
-    wanted = token_logprobs(model, model, collate(rollouts, 0.7, CPU), entropy="value").entropy
+    wanted = policy.logprobs(collate(rollouts, 0.7, CPU), entropy="value").entropy
     torch.testing.assert_close(batch.entropy, wanted, rtol=1e-5, atol=1e-5)  # float32 matmuls of another shape
     assert not Scorer(alone, policy, None, rows=2, on_policy=False).to_batch(rollouts, 0.7).has("entropy")
 

@@ -15,6 +15,7 @@ from lightrft.algorithms.estimator import load_estimator
 from lightrft.args.groups.algorithm import AlgorithmArgs
 from lightrft.errors import RunFailed
 from lightrft.models.packing import Cost
+from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle, StepReport
 from lightrft.update.kl import KLTerm
 from lightrft.update.metrics import MetricSums
@@ -104,9 +105,9 @@ def updater(
     settings = UpdateSettings(
         algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, seed=0,
         max_epochs=1, max_new_tokens=16,
-        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), sharing=sharing, fire=fire,
+        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), fire=fire,
     )  # fmt: skip
-    return Updater(strategy, Handle(model, model), load_estimator(name), kl, settings)
+    return Updater(strategy, TokenModel(Handle(model, model), sharing), load_estimator(name), kl, settings)
 
 
 def counters(report):

@@ -1,0 +1,110 @@
+"""A prepared model that scores the tokens of a batch: the only place where the trainer calls a model's forward.
+
+The head runs on the positions that predict a trained token and on no other; over a vocabulary of 50k it is a large
+share of the work. How rows are laid out, and why no padding mask is needed, stands in models/packing.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightrft.models.logprob import token_logprobs
+from lightrft.models.packing import Cost, lay_out
+from lightrft.strategy.base import Handle
+
+if TYPE_CHECKING:
+    from lightrft.batch import Batch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """logprobs and entropy [B, T] float32 (float64 of a float64 model), both 0 where the response mask is 0.
+
+    tokens: positions that the model was run on, padding and prompts included.
+    """
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """What running a model over a batch takes, and nobody else asks for: a sequence-parallel group, adapters and media
+    have their place here too, once there are some.
+
+    sharing: the model's costs where the samples of a group may share their prompt's computation, which is done where
+    it pays; None where they may not.
+    """
+
+    handle: Handle
+    sharing: Cost | None = None
+
+    @property
+    def shares_prompts(self) -> bool:
+        return self.sharing is not None
+
+    def _outputs(self, batch: Batch) -> tuple[Tensor, int]:
+        """The head's output for each trained token, [N, V] in row-major order, and the positions that were run.
+
+        A batch with no trained token still runs the model, on its first column (sharded models need every rank), and
+        gives [0, V] with a graph.
+        """
+        layout = lay_out(batch, self.sharing)
+        with head_on(self.handle.model, layout.select):
+            outputs = self.handle.module(**layout.inputs, use_cache=False).logits
+        return _precise(outputs), layout.inputs["input_ids"].numel()
+
+
+class TokenModel(PreparedModel):
+    """The policy, and the reference: a causal language model."""
+
+    def logprobs(self, batch: Batch, *, entropy: str | None = None) -> Scores:
+        """log softmax(logits / temperature)[token] at every trained token, in float32 or better.
+
+        entropy: "value", "gradient" for one that can be trained on, or None.
+        """
+        logits, run = self._outputs(batch)
+        tokens = batch.input_ids[batch.response_mask.bool()]
+        logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy)
+        return Scores(_in_place(logprobs, batch), None if entropies is None else _in_place(entropies, batch), run)
+
+
+class TokenCritic(PreparedModel):
+    """The critic: a backbone with a value head, models/critic.py."""
+
+    def values(self, batch: Batch) -> Tensor:
+        """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked."""
+        outputs, _ = self._outputs(batch)
+        return _in_place(outputs[:, 0], batch)
+
+
+@contextmanager
+def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Lets the model's output head see only `select(hidden)` of the hidden states [B, T, H].
+
+    A hook on the head rather than a head of our own: whatever the model does after it (scaling, soft caps) stays.
+    """
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, inputs: (select(inputs[0]), *inputs[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _precise(outputs: Tensor) -> Tensor:
+    """float32 or better: bfloat16 has three digits."""
+    return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+
+
+def _in_place(values: Tensor, batch: Batch) -> Tensor:
+    """[N], one for each trained token, as [B, T], 0 elsewhere."""
+    trained = batch.response_mask.bool()
+    return values.new_zeros(trained.shape).masked_scatter(trained, values)
