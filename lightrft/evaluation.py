@@ -76,6 +76,13 @@ class Evaluator:
 
     def __init__(self, maker: RolloutMaker, prompts: Sequence[Prompt], sampling: Sampling, primary: str) -> None:
         self.maker, self.prompts, self.sampling, self.primary = maker, list(prompts), sampling, primary
+        self.counted: dict[str, float] = {}
 
     def evaluate(self) -> EvalResult:
-        return summarise(self.maker.make(self.prompts, 0, 1, self.sampling), self.primary)
+        rollouts = self.maker.make(self.prompts, 0, 1, self.sampling)
+        self.counted = self.maker.stats("perf/eval_")
+        return summarise(rollouts, self.primary)
+
+    def stats(self) -> dict[str, float]:
+        """What the engine counted in the last evaluation."""
+        return self.counted

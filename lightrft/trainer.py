@@ -1,4 +1,4 @@
-"""The loop: collect, score, learn, sync. One turn of it is a step."""
+"""The loop: generate, score, learn. One turn of it is a step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightrft.errors import RunFailed, one_line
 from lightrft.evaluation import EvalResult, Evaluator
 from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
 from lightrft.loop.due import Due
+from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress, describe, steps_in_summary
 from lightrft.loop.random_state import random_state
 from lightrft.loop.stop import StopRequest
@@ -19,8 +20,6 @@ from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
 from lightrft.rollouts.statistics import rollout_metrics
-from lightrft.strategy.base import Handle
-from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
@@ -40,8 +39,7 @@ class Trainer:
     scorer: Scorer
     advantages: AdvantageStage
     updater: Updater
-    sync: WeightSync
-    policy: Handle
+    placement: Placement
     evaluator: Evaluator | None
     eval_steps: int | None
     checkpointer: Checkpointer
@@ -73,8 +71,7 @@ class Trainer:
     def close(self) -> None:
         """Every way out of a run ends here."""
         self.loggers.close()
-        for engine in self.sync.engines:
-            engine.close()
+        self.placement.close()
 
     def _loop(self) -> None:
         self._mark_boundary()
@@ -90,18 +87,21 @@ class Trainer:
 
     def _turn(self) -> None:
         step, episode = self.progress.step + 1, self.prompts.episode
+        self.placement.generate(self.progress.step)
         with self.clock("generate"):
             rollouts = self.collector.collect(self.prompts, step)
         check_some_valid(rollouts, step)
+        self.placement.score()
         with self.clock("score"):
             batch = self.scorer.to_batch(rollouts, self.collector.temperature(step))
         batch, shaped = self.advantages(batch)
+        self.placement.learn()
         with self.clock("update"):
             for part in self.updater.partition(batch, step):
                 self.updater.step(batch, part)
         learned = self.updater.report()
         adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
-        self.sync.push(self.policy, version=self.progress.advance())
+        self.progress.advance()
         if self.collector.over(self.prompts):
             self._end_here()
         evaluated: dict[str, float] = {}
@@ -117,8 +117,7 @@ class Trainer:
     def _track(self, rollouts: Sequence[Rollout], batch: Batch, update: UpdateReport, extra: dict[str, float]) -> None:
         step = self.progress.step
         metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
-        engines = {name: value for engine in self.sync.engines for name, value in engine.stats().items()}
-        perf = {**self.clock.lap(), **update.perf, **engines, **peak_memory()}
+        perf = {**self.clock.lap(), **update.perf, **peak_memory()}
         sampled = sum(len(rollout.response_ids) for rollout in rollouts)
         perf["perf/tokens_per_s"] = sampled / max(perf["perf/generate_s"], 1e-9)
         if self.progress.reward_first is None:
@@ -144,10 +143,11 @@ class Trainer:
         result = self._evaluate()
         if self.progress.done:
             self.progress.eval_after = asdict(result)
-        return result.metrics()
+        return {**result.metrics(), **self.evaluator.stats()}
 
     def _evaluate(self) -> EvalResult:
         assert self.evaluator is not None
+        self.placement.generate(self.progress.step)
         with self.clock("evaluate"):
             result = self.evaluator.evaluate()
         if not result.n:
@@ -207,7 +207,6 @@ class Trainer:
             self.console.warn(f"{checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
         if restored.left_over:
             self.console.always(f"removed what a killed save had left: {', '.join(restored.left_over)}")
-        self.sync.push(self.policy, version=self.progress.step)
         self.console.always(f"resumed from step {self.progress.step} ({restored.path})")
         given = self.record["arguments"]["max_steps"]["value"]
         end = f"--max_steps {given}" if given is not None else f"the {planned} steps of --num_episodes"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -23,32 +22,29 @@ from lightrft.rollouts.engines.probe import needs_equal_lengths
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Training and evaluation sample with their own settings from engines of their own over one model."""
+class Rollouts:
+    """What makes rollouts for training, and for evaluation where there are prompts for it, over one engine."""
 
+    engine: LocalEngine
     collector: Collector
     evaluator: Evaluator | None
-    engines: list[Any]
 
 
-def make_samplers(
+def make_rollouts(
     args: Args,
     inputs: Inputs,
     borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
-    model: PreTrainedModel,
     schedule: TemperatureSchedule,
-) -> Sampler:
+) -> Rollouts:
     ends = end_token_ids(args.model, inputs.tokenizer)
     apart = needs_equal_lengths(
         borrow, inputs.prompts[0].token_ids, choose_precision(args)[0].compute, args.model.pretrain
     )
-    engine = partial(LocalEngine, borrow, inputs.tokenizer, ends, equal_lengths=apart)
-    train = engine(args.batch.micro_rollout_batch_size)
-    maker = RolloutMaker(train, inputs.rewards, inputs.tokenizer, args.training.seed)
-    collector = Collector(maker, sampling(args), schedule, collect_settings(args))
-    if not inputs.eval_prompts:
-        return Sampler(collector, None, [train])
-    held_out = engine(args.evaluation.eval_batch_size, label="eval_")
-    maker = RolloutMaker(held_out, inputs.rewards, inputs.tokenizer, args.training.seed)
-    evaluator = Evaluator(maker, inputs.eval_prompts, eval_sampling(args), inputs.rewards.primary)
-    return Sampler(collector, evaluator, [train, held_out])
+    engine = LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
+    maker = partial(RolloutMaker, engine, inputs.rewards, inputs.tokenizer, args.training.seed)
+    train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
+    collector = Collector(train, sampling(args), schedule, collect_settings(args))
+    evaluator = None
+    if inputs.eval_prompts:
+        evaluator = Evaluator(held_out, inputs.eval_prompts, eval_sampling(args), inputs.rewards.primary)
+    return Rollouts(engine, collector, evaluator)

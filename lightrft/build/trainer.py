@@ -10,7 +10,7 @@ import torch
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.build.rollouts import make_samplers
+from lightrft.build.rollouts import make_rollouts
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
     DTYPES,
@@ -24,6 +24,7 @@ from lightrft.build.update import (
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
 from lightrft.loop.due import Due
+from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
@@ -86,23 +87,22 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     if kl.needs_reference:
         reference = make_token_model(args, strategy, load_model(args.model, dtype, world.device), None)
     schedule = temperature_schedule(args, steps)
-    samplers = make_samplers(args, inputs, lambda: strategy.gathered(policy.handle), model, schedule)
+    rollouts = make_rollouts(args, inputs, lambda: strategy.gathered(policy.handle), schedule)
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
-    if samplers.engines[0].equal_lengths:
+    if rollouts.engine.equal_lengths:
         console.unless_quiet(
             "notice: padding changes what this model computes; only prompts of one length share a batch"
         )
     record = run_record(args, model, inputs.tokenizer)
     trainer = Trainer(
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
-        collector=samplers.collector,
+        collector=rollouts.collector,
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),
         advantages=make_advantages(args, strategy, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
-        sync=WeightSync(strategy, samplers.engines),
-        policy=policy.handle,
-        evaluator=samplers.evaluator,
+        placement=Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine)),
+        evaluator=rollouts.evaluator,
         eval_steps=args.evaluation.eval_steps,
         checkpointer=make_checkpointer(args, strategy, policy.handle, critic),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),

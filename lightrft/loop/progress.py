@@ -25,9 +25,8 @@ class Progress:
     def done(self) -> bool:
         return self.step >= self.total_steps
 
-    def advance(self) -> int:
+    def advance(self) -> None:
         self.step += 1
-        return self.step
 
     def end(self) -> None:
         """The step that is done is the last one, whatever `total_steps` said."""

@@ -23,18 +23,26 @@ if TYPE_CHECKING:
 
 
 class RolloutMaker:
-    """Prompts to rewarded rollouts; training and evaluation make theirs here."""
+    """Prompts to rewarded rollouts. Training and evaluation have one each, over one engine.
+
+    at_once: most prompts that the engine decodes together.
+    """
 
     def __init__(
-        self, engine: InferenceEngine, rewards: RewardSource, tokenizer: PreTrainedTokenizerBase, seed: int
+        self,
+        engine: InferenceEngine,
+        rewards: RewardSource,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        at_once: int,
     ) -> None:
-        self.engine, self.rewards, self.tokenizer, self.seed = engine, rewards, tokenizer, seed
+        self.engine, self.rewards, self.tokenizer, self.seed, self.at_once = engine, rewards, tokenizer, seed, at_once
 
     def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
         """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation."""
         requests = [self._request(prompt, step, n) for prompt in prompts]
         try:
-            generated = self.engine.generate(requests, sampling)
+            generated = self.engine.generate(requests, sampling, at_once=self.at_once)
         except RunFailed as failed:
             raise RunFailed(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
         rollouts = [
@@ -44,6 +52,10 @@ class RolloutMaker:
         ]
         rewards = self.rewards.score(rollouts)
         return [replace(rollout, reward=reward) for rollout, reward in zip(rollouts, rewards, strict=True)]
+
+    def stats(self, prefix: str) -> dict[str, float]:
+        """What the engine has counted since it was asked last, under `prefix` and its own names."""
+        return {f"{prefix}{name}": value for name, value in self.engine.stats().items()}
 
     def _request(self, prompt: Prompt, step: int, n: int) -> Request:
         seeds = tuple(response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n))
@@ -100,9 +112,10 @@ class Collector:
         """Rows in the order of their groups. Where no group at all varies, all of them with nothing to train on."""
         sampling = replace(self.sampling, temperature=self.temperature(step))
         self.seen = {"rollout/temperature": sampling.temperature}
-        if self.settings.most_batches is None:
-            return self._all(prompts, step, sampling)
-        return self._varied(prompts, step, sampling, self.settings.most_batches)
+        most = self.settings.most_batches
+        chosen = self._all(prompts, step, sampling) if most is None else self._varied(prompts, step, sampling, most)
+        self.seen |= self.maker.stats("perf/")
+        return chosen
 
     def over(self, prompts: PromptSampler) -> bool:
         """Whether the prompts of the run are used up, which ends it earlier than its steps do."""
@@ -112,7 +125,7 @@ class Collector:
         return self.schedule.at(step - 1)
 
     def stats(self) -> dict[str, float]:
-        """Of the last step: its temperature, and what dynamic sampling did."""
+        """Of the last step: its temperature, what dynamic sampling did, and what the engine counted."""
         return self.seen
 
     def _all(self, prompts: PromptSampler, step: int, sampling: Sampling) -> list[Rollout]:

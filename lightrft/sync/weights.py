@@ -7,15 +7,15 @@ from lightrft.strategy.base import Handle, Strategy
 
 
 class WeightSync:
-    """After every step of the loop the engines hold version `step` of the policy.
+    """Brings the policy's weights to the engine.
 
     An engine that samples from the training module itself shares its weights: it only learns the version's number.
     """
 
-    def __init__(self, strategy: Strategy, engines: list[InferenceEngine]) -> None:
-        self.strategy, self.engines = strategy, engines
+    def __init__(self, strategy: Strategy, policy: Handle, engine: InferenceEngine) -> None:
+        self.strategy, self.policy, self.engine = strategy, policy, engine
 
-    def push(self, policy: Handle, version: int) -> None:
-        for engine in self.engines:
-            params = () if engine.shares_weights else self.strategy.full_params(policy)
-            engine.update_weights(params, version)
+    def push(self, version: int) -> None:
+        """version: the steps of the loop that the policy has learned from."""
+        params = () if self.engine.shares_weights else self.strategy.full_params(self.policy)
+        self.engine.update_weights(params, version)

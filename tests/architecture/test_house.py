@@ -156,6 +156,20 @@ def test_optional_packages_are_imported_when_needed(name):
     assert not wrong
 
 
+def test_memory_changes_hands_in_one_place():
+    """Who calls an engine's sleep, wake and update_weights decides who holds which memory when."""
+    homes = ("loop/placement.py", "rollouts/engines/", "sync/")
+    wrong = [
+        f"{short(path)}:{call.lineno} calls {ast.unparse(call.func)}"
+        for path in SOURCES
+        if not short(path).startswith(homes)
+        for call in ast.walk(parsed(path))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+        if call.func.attr in ("sleep", "wake", "update_weights") and ast.unparse(call.func) != "time.sleep"
+    ]
+    assert not wrong
+
+
 def test_arguments_rewards_and_types_import_no_torch():
     """Nor do the command line's own answers; so `--help` takes a moment, and rewards can be tested without torch."""
     light = [path for path in SOURCES if place(path) in ("args", "rewards", "types", "errors", "algorithms", "cli")]

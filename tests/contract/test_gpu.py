@@ -55,10 +55,11 @@ def test_one_step(trained, rollouts, strategy, precision):
 def test_the_engine_agrees_with_the_trainer(trained, strategy, precision, largest):
     """Sampled log-probabilities against the scorer's, token by token."""
     run = trained(f"{strategy} {precision} --max_epochs 2")
-    engine = LocalEngine(lambda: run.strategy.gathered(run.policy), _Tokenizer(), [2], prompts_per_batch=3)
+    engine = LocalEngine(lambda: run.strategy.gathered(run.policy), _Tokenizer(), [2])
     samples = make_samples()
     requests = [Request(prompt, seeds=(1, 2, 3, 4)) for prompt in dict.fromkeys(s.prompt for s in samples)]
-    found = [g for generations in engine.generate(requests, Sampling(8, temperature=0.8)) for g in generations]
+    made = engine.generate(requests, Sampling(8, temperature=0.8), at_once=3)
+    found = [g for generations in made for g in generations]
     rollouts = [
         as_rollout(replace(sample, response=generation.response_ids, logprobs=generation.logprobs))
         for sample, generation in zip(samples, found, strict=True)

@@ -46,7 +46,7 @@ class _Tokenizer:
 
 
 def engine(run) -> LocalEngine:
-    return LocalEngine(lambda: run.strategy.gathered(run.policy), _Tokenizer(), [2], prompts_per_batch=2)
+    return LocalEngine(lambda: run.strategy.gathered(run.policy), _Tokenizer(), [2])
 
 
 def greedy(model, prompts) -> list[list[int]]:
@@ -68,7 +68,8 @@ def test_generation_between_steps(trained, rollouts, samples, strategy):
     sampler, seen = engine(run), []
     for step in (1, 2, 3):
         for _ in range(2):
-            found = [list(generations[0].response_ids) for generations in sampler.generate(requests, sampling)]
+            made = sampler.generate(requests, sampling, at_once=2)
+            found = [list(generations[0].response_ids) for generations in made]
             assert found == greedy(model, prompts)
         seen.append(found)
         batch = run.batch(rollouts)

@@ -47,5 +47,5 @@ def test_engines_and_process_group_end_with_the_run(here, closed, monkeypatch):
         ended = train(f"{FLAGS} {flags}")
         assert (ended.code, dist.is_initialized()) == (code, False), (flags, ended.err)
         assert "RANK" not in os.environ, "what the run set for itself would be taken for torchrun's"
-        assert len(closed) == (0 if code == 2 else 2), f"one for training and one for evaluation: {flags}"
+        assert len(closed) == (0 if code == 2 else 1), f"one for training and evaluation: {flags}"
     assert "NCCL_DEBUG" not in os.environ, "NCCL would print its version"

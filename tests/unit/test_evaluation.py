@@ -85,7 +85,11 @@ def test_every_evaluation_asks_for_the_same(make_rollout):
             calls.append(arguments)
             return [make_rollout([1], [5], total=1.0, parts={"exact": 1.0})]
 
+        def stats(self, prefix):
+            return {f"{prefix}batches": float(len(calls))}
+
     prompts, sampling = [Prompt(id="a", messages=())], Sampling(4, temperature=0.0)
     evaluator = Evaluator(Maker(), prompts, sampling, "exact")
     assert evaluator.evaluate() == evaluator.evaluate()
+    assert evaluator.stats() == {"perf/eval_batches": 2.0}
     assert calls == [(prompts, 0, 1, sampling)] * 2  # one sample each, and seeds that do not know the step

@@ -40,18 +40,25 @@ class InferenceEngine(Protocol):
     shares_weights: bool  # True: it samples from the training module itself, nothing has to be pushed
     version: int  # of the weights it holds
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
-        """One list per request, one generation per seed; a generation depends on its seed and prompt only."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+        """One list per request, one generation per seed; a generation depends on its seed and prompt only.
+
+        at_once: most requests (with all their samples) that are decoded together.
+        """
         ...
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None: ...
 
-    def sleep(self) -> None: ...
+    def sleep(self) -> None:
+        """Gives its memory back. Weights need not survive: who wakes them pushes new ones."""
+        ...
 
-    def wake(self, what: Literal["weights", "kv_cache", "all"] = "all") -> None: ...
+    def wake(self, what: Literal["weights", "kv_cache"]) -> None:
+        """Takes memory for it again. Like `sleep` it does nothing where that is so already."""
+        ...
 
     def stats(self) -> dict[str, float]:
-        """Counters for perf/ since the last call."""
+        """Counters since the last call. Who generated asks, and names what it was for."""
         ...
 
     def close(self) -> None: ...

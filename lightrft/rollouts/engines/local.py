@@ -36,8 +36,8 @@ DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: droppin
 class LocalEngine:
     """borrow: a context manager that yields the training model with whole, current weights.
 
-    prompts_per_batch: prompts (with all their samples) that are decoded together; equal_lengths: only such prompts, for
-    models that padding before a prompt would change (engines/probe.py); label: prefix of its counters.
+    equal_lengths: only prompts of one length are decoded together, for models that padding before a prompt would change
+    (engines/probe.py).
     """
 
     shares_weights = True
@@ -47,35 +47,29 @@ class LocalEngine:
         borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
         tokenizer: PreTrainedTokenizerBase,
         end_ids: Iterable[int],
-        prompts_per_batch: int,
-        label: str = "",
         equal_lengths: bool = False,
     ) -> None:
         self.borrow, self.tokenizer, self.end_ids = borrow, tokenizer, sorted(end_ids)
-        self.prompts_per_batch, self.equal_lengths = prompts_per_batch, equal_lengths
-        self.label, self.batches = label, 0
-        self.version = 0
+        self.equal_lengths, self.batches, self.version = equal_lengths, 0, 0
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Generation]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
         """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
         found: dict[int, list[Generation]] = {}
         with torch.no_grad(), without_cudnn(), self.borrow() as model:
-            for batch in self._batches(requests):
+            for batch in self._batches(requests, at_once):
                 self.batches += 1
                 chosen = [requests[index] for index in batch]
                 made = _Decoding(model, self.tokenizer, self.end_ids, chosen, sampling).run()
                 found.update(zip(batch, made, strict=True))
         return [found[index] for index in range(len(requests))]
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[Sequence[int]]:
+    def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[Sequence[int]]:
         """The requests' indices, those of a batch together."""
         together: dict[int, list[int]] = {}
         for index, request in enumerate(requests):
             together.setdefault(len(request.prompt_ids) if self.equal_lengths else 0, []).append(index)
         for group in together.values():
-            yield from (
-                group[start : start + self.prompts_per_batch] for start in range(0, len(group), self.prompts_per_batch)
-            )
+            yield from (group[start : start + at_once] for start in range(0, len(group), at_once))
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.version = version  # the weights are the trainer's own
@@ -83,10 +77,10 @@ class LocalEngine:
     def sleep(self) -> None:
         """Nothing to give back: between generations the engine holds no memory."""
 
-    def wake(self, what: Literal["weights", "kv_cache", "all"] = "all") -> None: ...
+    def wake(self, what: Literal["weights", "kv_cache"]) -> None: ...
 
     def stats(self) -> dict[str, float]:
-        found, self.batches = {f"perf/{self.label}decode_batches": float(self.batches)}, 0
+        found, self.batches = {"decode_batches": float(self.batches)}, 0
         return found
 
     def close(self) -> None: ...

@@ -71,10 +71,11 @@ def difference(model: Any, token_ids: Sequence[int], lengths: Sequence[int]) -> 
         return float("nan")
     requests = [Request(ids, tuple(range(SAMPLES * i, SAMPLES * (i + 1)))) for i, ids in enumerate(prompts)]
     no_tokenizer: Any = None  # it is for stop texts alone
-    engine = LocalEngine(lambda: nullcontext(model), no_tokenizer, vocabulary[::END_EVERY], len(requests))
-    made = [generation for group in engine.generate(requests, Sampling(NEW_TOKENS)) for generation in group]
-    logits = _logits(model, [(*each.prompt_ids, *each.response_ids) for each in made])
-    off = [_off(each, row.log_softmax(-1)) for each, row in zip(made, logits, strict=True)]
+    engine = LocalEngine(lambda: nullcontext(model), no_tokenizer, vocabulary[::END_EVERY])
+    made = engine.generate(requests, Sampling(NEW_TOKENS), at_once=len(requests))
+    rows = [generation for group in made for generation in group]
+    logits = _logits(model, [(*each.prompt_ids, *each.response_ids) for each in rows])
+    off = [_off(each, row.log_softmax(-1)) for each, row in zip(rows, logits, strict=True)]
     return float(torch.cat(off).mean())
 
 

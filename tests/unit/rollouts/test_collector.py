@@ -24,8 +24,11 @@ class Engine:
     def __init__(self):
         self.calls = []
 
-    def generate(self, requests, sampling):
-        self.calls.append((requests, sampling))
+    def stats(self):
+        return {"batches": float(len(self.calls))}
+
+    def generate(self, requests, sampling, *, at_once):
+        self.calls.append((requests, sampling, at_once))
         return [
             [Generation(r.prompt_ids, (4 + k, 2), (-0.5, -0.25), "stop") for k in range(len(r.seeds))] for r in requests
         ]
@@ -42,7 +45,7 @@ class Rewards:
 def parts(tiny_tokenizer):
     engine = Engine()
     prompts = [Prompt(id=f"p{i}", messages=(), token_ids=(7, i)) for i in range(5)]
-    return engine, RolloutMaker(engine, Rewards(), tiny_tokenizer, seed=42), prompts
+    return engine, RolloutMaker(engine, Rewards(), tiny_tokenizer, seed=42, at_once=2), prompts
 
 
 def test_rollouts_carry_their_prompt_group_text_reward_and_version(parts):
@@ -71,7 +74,7 @@ def test_the_stop_text_that_ended_a_response_is_known(parts, stop, ends):
 
 def test_of_two_stop_texts_that_end_a_response_the_longer_one_did(parts):
     class Twelve(Engine):
-        def generate(self, requests, sampling):
+        def generate(self, requests, sampling, *, at_once):
             return [[Generation(r.prompt_ids, (4 + 1, 4 + 2, 2), (-0.5,) * 3, "stop")] for r in requests]
 
     _, maker, prompts = parts
@@ -84,9 +87,10 @@ def test_seeds_name_run_step_position_prompt_and_sample(parts):
     engine, maker, prompts = parts
     [placed] = PromptSampler(prompts, seed=0).take(1)
     maker.make([placed], step=6, n=3, sampling=SAMPLING)
-    [(requests, sampling)] = engine.calls
+    [(requests, sampling, at_once)] = engine.calls
     assert requests[0].seeds == tuple(response_seed(42, 6, 0, placed.id, k) for k in range(3))
     assert requests[0].n == 3 and requests[0].prompt_ids == placed.token_ids and sampling is SAMPLING
+    assert at_once == 2
 
 
 def test_a_step_goes_to_the_engine_in_batches_of_prompts_and_loses_none(parts):
@@ -94,7 +98,7 @@ def test_a_step_goes_to_the_engine_in_batches_of_prompts_and_loses_none(parts):
     collector = Collector(maker, SAMPLING, CONSTANT, CollectSettings(2, 3, 8))
     sampler = PromptSampler(prompts, seed=0)
     found = collector.collect(sampler, step=1)
-    assert [len(requests) for requests, _ in engine.calls] == [3, 3, 2]
+    assert [len(requests) for requests, *_ in engine.calls] == [3, 3, 2]
     assert [r.group for r in found] == [position for position in range(8) for _ in range(2)]
     assert [r.group for r in collector.collect(sampler, step=2)][0] == 8  # the stream goes on
 
@@ -157,8 +161,9 @@ def test_groups_without_a_difference_are_replaced(parts):
     collector, sampler = collector_of(parts, CollectSettings(2, 4, 3, most_batches=9))
     found = collector.collect(sampler, 1)
     assert [r.group for r in found] == [3, 3, 7, 7, 11, 11]
-    assert [len(requests) for requests, _ in parts[0].calls] == [4, 4, 4]
+    assert [len(requests) for requests, *_ in parts[0].calls] == [4, 4, 4]
     stats = collector.stats()
+    assert stats["perf/batches"] == 3  # the engine's own count, under the name for training
     assert stats["rollout/batches"] == 3 and stats["rollout/varied_groups_frac"] == 0.25
     # each four prompts: two of reward 1 twice, one with 1.0 valid of two, one of 0 and 1
     assert stats["reward/sampled_mean"] == pytest.approx((4 + 1 + 1) / 7)
@@ -210,5 +215,5 @@ def test_the_schedule_gives_each_step_its_temperature(parts):
     collector, sampler = Collector(maker, SAMPLING, schedule, CollectSettings(2, 2, 2)), PromptSampler(prompts, seed=0)
     for step in (1, 2, 3, 4):
         collector.collect(sampler, step)
-    assert [sampling.temperature for _, sampling in engine.calls] == [1.0, 0.75, 0.5, 0.5]
+    assert [sampling.temperature for _, sampling, _ in engine.calls] == [1.0, 0.75, 0.5, 0.5]
     assert collector.temperature(2) == 0.75

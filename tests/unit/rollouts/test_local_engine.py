@@ -26,8 +26,12 @@ QUESTIONS = ["3+5=", "9+9=", "10+1=2+2=", "7", "2+2=4+4=8+8=1", "1+1="]
 GREEDY, SAMPLED = Sampling(12, temperature=0.0), Sampling(12, temperature=0.8)
 
 
-def engine_of(model, tokenizer=None, prompts_per_batch=4, end_ids=(2,), **extra):
-    return LocalEngine(lambda: nullcontext(model), tokenizer, end_ids, prompts_per_batch, **extra)
+def engine_of(model, tokenizer=None, end_ids=(2,)):
+    return LocalEngine(lambda: nullcontext(model), tokenizer, end_ids)
+
+
+def generate(model, requests, sampling, at_once=4, **engine):
+    return engine_of(model, **engine).generate(requests, sampling, at_once=at_once)
 
 
 def requests_of(prompts, n=1):
@@ -52,9 +56,9 @@ def prompts_of_lengths(lengths):
     return [tuple(torch.randint(3, 61, (n,), generator=generator).tolist()) for n in lengths]
 
 
-@pytest.mark.parametrize("per_batch", [1, 4, 6])
-def test_greedy_equals_the_library_token_for_token(tiny_model, tiny_tokenizer, prompts, per_batch):
-    found = engine_of(tiny_model, tiny_tokenizer, per_batch).generate(requests_of(prompts), GREEDY)
+@pytest.mark.parametrize("at_once", [1, 4, 6])
+def test_greedy_equals_the_library_token_for_token(tiny_model, tiny_tokenizer, prompts, at_once):
+    found = generate(tiny_model, requests_of(prompts), GREEDY, at_once)
     wanted = [hugging_face(tiny_model, ids, 12) for ids in prompts]
     assert [g.response_ids for [g] in found] == wanted
     assert any(len(ids) < 12 for ids in wanted)  # some end early, else nothing is shown about ends
@@ -64,12 +68,12 @@ def test_greedy_equals_the_library_token_for_token(tiny_model, tiny_tokenizer, p
     assert [g.prompt_ids for [g] in found] == prompts
 
 
-@pytest.mark.parametrize("per_batch", [1, 5])
+@pytest.mark.parametrize("at_once", [1, 5])
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "mistral", "gpt2"])
-def test_greedy_equals_the_library_for_other_models_also_with_sliding_windows(causal_model, kind, per_batch):
+def test_greedy_equals_the_library_for_other_models_also_with_sliding_windows(causal_model, kind, at_once):
     model = causal_model(kind)
     prompts = prompts_of_lengths([3, 11, 1, 6, 4])  # windows are 4: shorter, equal, longer
-    found = engine_of(model, None, per_batch).generate(requests_of(prompts), Sampling(14, temperature=0.0))
+    found = generate(model, requests_of(prompts), Sampling(14, temperature=0.0), at_once)
     assert [g.response_ids for [g] in found] == [hugging_face(model, ids, 14) for ids in prompts]
 
 
@@ -78,7 +82,7 @@ def test_sampled_logprobs_are_the_trainers(tiny_model, causal_model, make_rollou
     model = tiny_model if kind == "tiny" else causal_model(kind)
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     sampling = replace(SAMPLED, top_p=0.9)
-    found = engine_of(model).generate(requests_of(prompts, n=3), sampling)
+    found = generate(model, requests_of(prompts, n=3), sampling)
     rollouts = [
         make_rollout(g.prompt_ids, g.response_ids, logprobs=g.logprobs, position=i)
         for i, group in enumerate(found)
@@ -96,9 +100,9 @@ def test_a_response_does_not_depend_on_its_batch(tiny_model, causal_model, kind)
     model = tiny_model if kind == "tiny" else causal_model(kind)
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     requests, sampling = requests_of(prompts, n=4), Sampling(12, temperature=3.0 if kind == "tiny" else 0.8)
-    together = engine_of(model, prompts_per_batch=4).generate(requests, sampling)
-    alone = engine_of(model, prompts_per_batch=1).generate(requests, sampling)
-    turned = engine_of(model, prompts_per_batch=3).generate(requests[::-1], sampling)[::-1]
+    together = generate(model, requests, sampling, at_once=4)
+    alone = generate(model, requests, sampling, at_once=1)
+    turned = generate(model, requests[::-1], sampling, at_once=3)[::-1]
     assert [[g.response_ids for g in group] for group in together] == [
         [g.response_ids for g in group] for group in alone
     ]
@@ -108,8 +112,9 @@ def test_a_response_does_not_depend_on_its_batch(tiny_model, causal_model, kind)
 
 def test_a_sample_depends_on_its_own_seed_only(tiny_model, prompts):
     engine = engine_of(tiny_model)
-    [[a, b, c]] = engine.generate([Request(prompts[0], (1, 2, 3))], SAMPLED)
-    [[c_again], [a_again]] = engine.generate([Request(prompts[0], (3,)), Request(prompts[0], (1,))], SAMPLED)
+    [[a, b, c]] = engine.generate([Request(prompts[0], (1, 2, 3))], SAMPLED, at_once=1)
+    turned = [Request(prompts[0], (3,)), Request(prompts[0], (1,))]
+    [[c_again], [a_again]] = engine.generate(turned, SAMPLED, at_once=2)
     assert (a.response_ids, c.response_ids) == (a_again.response_ids, c_again.response_ids)
 
 
@@ -120,9 +125,9 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
     ends = (2,) if kind == "tiny" else range(2, 12)  # many early ends
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     requests, sampling = requests_of(prompts, n=5), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
-    plain = engine_of(model, end_ids=ends).generate(requests, sampling)
+    plain = generate(model, requests, sampling, end_ids=ends)
     monkeypatch.setattr(local, "DROP_BELOW", share)  # never, and at every step
-    changed = engine_of(model, end_ids=ends).generate(requests, sampling)
+    changed = generate(model, requests, sampling, end_ids=ends)
     lengths = [len(g.response_ids) for group in plain for g in group]
     assert min(lengths) < 6 and len(set(lengths)) > 3
     for one, other in zip(sum(plain, []), sum(changed, []), strict=True):
@@ -134,8 +139,8 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
 def test_a_stop_string_ends_a_response_after_the_token_that_completes_it(tiny_model, tiny_tokenizer, prompts, stop):
     sampling = Sampling(20, temperature=3.0, ignore_eos=True)
     engine, requests = engine_of(tiny_model, tiny_tokenizer), requests_of(prompts, n=24)
-    free = sum(engine.generate(requests, sampling), [])
-    found = sum(engine.generate(requests, replace(sampling, stop=stop)), [])
+    free = sum(engine.generate(requests, sampling, at_once=4), [])
+    found = sum(engine.generate(requests, replace(sampling, stop=stop), at_once=4), [])
     hits = 0
     for one, other in zip(free, found, strict=True):
         texts = [tiny_tokenizer.decode(one.response_ids[: t + 1]) for t in range(20)]
@@ -147,33 +152,34 @@ def test_a_stop_string_ends_a_response_after_the_token_that_completes_it(tiny_mo
 
 
 def test_ignore_eos_fills_the_budget(tiny_model, prompts):
-    found = engine_of(tiny_model).generate(requests_of(prompts, n=4), replace(SAMPLED, ignore_eos=True))
+    found = generate(tiny_model, requests_of(prompts, n=4), replace(SAMPLED, ignore_eos=True))
     flat = sum(found, [])
     assert {len(g.response_ids) for g in flat} == {12} and {g.finish_reason for g in flat} == {"length"}
     assert any(2 in g.response_ids[:-1] for g in flat)
 
 
 def test_a_budget_of_one_token(tiny_model, prompts):
-    found = engine_of(tiny_model).generate(requests_of(prompts, n=2), Sampling(1, temperature=0.0))
+    found = generate(tiny_model, requests_of(prompts, n=2), Sampling(1, temperature=0.0))
     assert [g.response_ids for g, _ in found] == [hugging_face(tiny_model, ids, 1) for ids in prompts]
     assert [len(g.logprobs) for g, _ in found] == [1] * len(prompts)
 
 
 def test_a_response_that_ends_with_its_last_token_stopped(tiny_model, prompts):
-    [[whole]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), GREEDY)
+    [[whole]] = generate(tiny_model, requests_of(prompts[:1]), GREEDY)
     n = len(whole.response_ids)
-    [[exact]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), Sampling(n, temperature=0.0))
+    [[exact]] = generate(tiny_model, requests_of(prompts[:1]), Sampling(n, temperature=0.0))
     assert (exact.response_ids, exact.finish_reason) == (whole.response_ids, whole.finish_reason)
     if n > 1:
-        [[short]] = engine_of(tiny_model).generate(requests_of(prompts[:1]), Sampling(n - 1, temperature=0.0))
+        [[short]] = generate(tiny_model, requests_of(prompts[:1]), Sampling(n - 1, temperature=0.0))
         assert (short.response_ids, short.finish_reason) == (whole.response_ids[:-1], "length")
 
 
-def test_batches_are_counted_under_the_engines_label_and_versions_kept(tiny_model, prompts):
-    engine = engine_of(tiny_model, prompts_per_batch=4, label="eval_")
-    engine.generate(requests_of(prompts), Sampling(1))
-    assert engine.stats() == {"perf/eval_decode_batches": 2.0}
-    assert engine.stats() == {"perf/eval_decode_batches": 0.0}
+def test_batches_are_counted_and_versions_kept(tiny_model, prompts):
+    engine, requests = engine_of(tiny_model), requests_of(prompts)
+    engine.generate(requests, Sampling(1), at_once=4)
+    engine.generate(requests, Sampling(1), at_once=2)
+    assert engine.stats() == {"decode_batches": 2.0 + 3.0}
+    assert engine.stats() == {"decode_batches": 0.0}
     engine.update_weights((), version=7)
     assert engine.version == 7 and engine.shares_weights
 
@@ -217,7 +223,7 @@ def test_logits_that_are_not_finite_end_the_generation_in_one_line(causal_model)
         calls.clear()
         handle = model.lm_head.register_forward_hook(spoil(row, call))
         with pytest.raises(RunFailed, match="^the policy's logits are not finite; "):
-            engine_of(model, end_ids=()).generate(requests_of(prompts), replace(SAMPLED, max_new_tokens=6))
+            generate(model, requests_of(prompts), replace(SAMPLED, max_new_tokens=6), end_ids=())
         handle.remove()
         assert len(calls) == 6
 
@@ -240,8 +246,8 @@ def test_cudnn_s_attention_is_off_while_tokens_are_decoded(tiny_model, prompts, 
         finally:
             hook.remove()
 
-    engine = LocalEngine(watched, None, (2,), 4)
+    engine = LocalEngine(watched, None, (2,))
     assert torch.backends.cuda.cudnn_sdp_enabled()
     with pytest.raises(ValueError, match="on purpose") if fails else nullcontext():
-        engine.generate(requests_of(prompts), GREEDY)
+        engine.generate(requests_of(prompts), GREEDY, at_once=4)
     assert seen and not any(seen) and torch.backends.cuda.cudnn_sdp_enabled()

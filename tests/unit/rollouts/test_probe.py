@@ -34,12 +34,9 @@ def worst_gap(model: Any, *, equal_lengths: bool, lively: bool = True) -> float:
     generator = torch.Generator().manual_seed(3)
     lengths, worst = (9, 4, 9, 2, 4, 9), 0.0
     prompts = [tuple(torch.randint(3, VOCABULARY, (n,), generator=generator).tolist()) for n in lengths]
-    engine = LocalEngine(
-        lambda: nullcontext(model), None, range(5, 13), prompts_per_batch=4, equal_lengths=equal_lengths
-    )
-    found = engine.generate(
-        [Request(ids, (3 * i, 3 * i + 1, 3 * i + 2)) for i, ids in enumerate(prompts)], Sampling(10)
-    )
+    engine = LocalEngine(lambda: nullcontext(model), None, range(5, 13), equal_lengths=equal_lengths)
+    requests = [Request(ids, (3 * i, 3 * i + 1, 3 * i + 2)) for i, ids in enumerate(prompts)]
+    found = engine.generate(requests, Sampling(10), at_once=4)
     assert [group[0].prompt_ids for group in found] == prompts and all(len(group) == 3 for group in found)
     assert not lively or len({len(each.response_ids) for group in found for each in group}) > 4
     for each in (each for group in found for each in group):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from lightrft.strategy.base import Handle
 from lightrft.sync.weights import WeightSync
 
@@ -17,10 +19,10 @@ class Strategy:
         yield "weight", handle.module
 
 
-def test_every_engine_learns_the_version_and_only_those_apart_get_weights():
-    sharing, first, second = Engine(True), Engine(False), Engine(False)
-    sync = WeightSync(Strategy(), [sharing, first, second])
-    sync.push(Handle("one", None), version=1)
-    sync.push(Handle("two", None), version=2)
-    assert sharing.calls == [([], 1), ([], 2)]
-    assert first.calls == second.calls == [([("weight", "one")], 1), ([("weight", "two")], 2)]
+@pytest.mark.parametrize(("shares", "params"), [(True, []), (False, [("weight", "policy")])])
+def test_an_engine_learns_the_version_and_gets_weights_where_it_has_its_own(shares, params):
+    engine = Engine(shares)
+    sync = WeightSync(Strategy(), Handle("policy", None), engine)
+    sync.push(version=1)
+    sync.push(version=2)
+    assert engine.calls == [(params, 1), (params, 2)]

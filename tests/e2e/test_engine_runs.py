@@ -1,0 +1,69 @@
+"""What the engine of a run is told, from its start to its end, and again when the run goes on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from runs import train
+from safetensors.torch import load_file
+
+from lightrft.rollouts.engines.local import LocalEngine
+
+FLAGS = "--fsdp --save_path run --eval_steps 2 --save_interval 0 --quiet"
+HELD_OUT, PROMPTS = 23, 4
+
+
+class Recording(LocalEngine):
+    """The real engine, which writes down what it is told; `own` is what it was given as weights of its own."""
+
+    told: list = []
+    own: dict = {}
+
+    def generate(self, requests, sampling, *, at_once):
+        self.told.append((len(requests), self.version))
+        return super().generate(requests, sampling, at_once=at_once)
+
+    def update_weights(self, params, version):
+        super().update_weights(params, version)
+        self.told.append(f"version {version}")
+        Recording.own = {name: value.detach().clone() for name, value in params}
+
+    def sleep(self):
+        self.told.append("sleep")
+
+    def wake(self, what):
+        self.told.append(f"wake {what}")
+
+    def close(self):
+        self.told.append("close")
+
+
+class Apart(Recording):
+    shares_weights = False
+
+
+@pytest.fixture(params=(Recording, Apart))
+def engine(monkeypatch, request):
+    monkeypatch.setattr("lightrft.build.rollouts.LocalEngine", request.param)
+    Recording.told.clear()
+    return request.param
+
+
+def woken(version):
+    return ["wake weights", f"version {version}", "wake kv_cache"]
+
+
+def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine):
+    """Rollouts are of the policy of their step, evaluations of the newest one; what sleeps is not asked."""
+    assert train(f"{FLAGS} --max_steps 3 --save_steps 2").code == 0
+    evaluated, turn = (HELD_OUT, 0), [(PROMPTS, 0), "sleep"]
+    first = [*woken(0), evaluated, *turn, *woken(1), (PROMPTS, 1), "sleep", *woken(2), (HELD_OUT, 2)]
+    last = [(PROMPTS, 2), "sleep", *woken(3), (HELD_OUT, 3), "close"]
+    assert engine.told == [*first, *last]
+    final = load_file(here / "run/model.safetensors")
+    assert engine.own.keys() == (final.keys() if engine is Apart else set())
+    assert all(torch.equal(value, final[name]) for name, value in engine.own.items())
+
+    engine.told.clear()
+    assert train(f"{FLAGS} --max_steps 4 --load_checkpoint").code == 0  # from the checkpoint of step 2
+    assert engine.told == [*woken(2), *last[:-2], (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4), "close"]

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+
+from lightrft.loop.placement import Placement
+
+
+class Engine:
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def sleep(self):
+        self.told.append("sleep")
+
+    def wake(self, what):
+        self.told.append(f"wake {what}")
+
+    def close(self):
+        self.told.append("close")
+
+    def push(self, version):
+        """In the place of a WeightSync."""
+        self.told.append(f"push {version}")
+
+
+@pytest.fixture
+def parts():
+    engine = Engine()
+    return Placement(engine, engine), engine.told
+
+
+def woken(version):
+    return ["wake weights", f"push {version}", "wake kv_cache"]
+
+
+def test_memory_changes_hands_in_order_and_weights_are_pushed_once_a_version(parts):
+    """Two turns: an evaluation before, one after each step, and all of a state's callers may enter it again."""
+    placement, told = parts
+    for version in (0, 1):
+        placement.generate(version)  # an evaluation
+        placement.generate(version)  # the turn's rollouts
+        placement.score()
+        placement.learn()
+    placement.generate(2)
+    placement.close()
+    assert told == [*woken(0), "sleep", *woken(1), "sleep", *woken(2), "close"]
+
+
+def test_a_resumed_run_generates_with_what_it_has_learned(parts):
+    placement, told = parts
+    placement.generate(7)
+    assert told == woken(7)
+
+
+def test_a_run_that_ends_before_it_generates_wakes_nothing(parts):
+    placement, told = parts
+    placement.close()
+    assert told == ["close"]
+
+
+@pytest.mark.parametrize(
+    ("states", "wrong"),
+    [
+        ([], "score comes after generate, not after learn"),
+        (["generate"], "learn comes after score, not after generate"),
+        (["generate", "score"], "generate comes after learn or generate, not after score"),
+        (["generate", "score"], "score comes after generate, not after score"),
+        (["generate", "score", "learn"], "learn comes after score, not after learn"),
+    ],
+)
+def test_a_state_out_of_order_is_noticed(parts, states, wrong):
+    placement, told = parts
+    enter = {"generate": lambda: placement.generate(0), "score": placement.score, "learn": placement.learn}
+    for state in states:
+        enter[state]()
+    before = list(told)
+    with pytest.raises(AssertionError, match=wrong):
+        enter[wrong.split()[0]]()
+    assert told == before, "nothing is done by halves"
+
+
+def test_a_version_that_was_never_learned_is_noticed(parts):
+    placement, _ = parts
+    placement.generate(0)
+    with pytest.raises(AssertionError, match="version 1 of a policy that has not learned since 0"):
+        placement.generate(1)
