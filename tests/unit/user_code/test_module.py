@@ -19,6 +19,7 @@ def _path(monkeypatch: pytest.MonkeyPatch):
 def test_executed_once_per_process_and_anew_when_it_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "mine.py").write_text("with open('seen', 'a') as file: file.write('x')\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     first = own_module("mine.py", "--reward_fn mine.py:f")
     assert (
         own_module(str(tmp_path / "mine.py"), "--eval") is first
@@ -30,11 +31,14 @@ def test_executed_once_per_process_and_anew_when_it_is_another(tmp_path: Path, m
     assert not (tmp_path / "__pycache__").exists()
 
 
-def test_files_beside_it_can_be_imported_and_hide_no_package(tmp_path: Path):
+def test_files_beside_it_can_be_imported_and_hide_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     (tmp_path / "beside_it.py").write_text("value = 7\n")
-    (tmp_path / "json.py").write_text("raise RuntimeError('hidden')\n")
-    (tmp_path / "a_file_of_ones_own.py").write_text("import json\nfrom beside_it import value\n")
+    (tmp_path / "colorsys.py").write_text("raise RuntimeError('hidden')\n")
+    (tmp_path / "a_file_of_ones_own.py").write_text("import colorsys\nfrom beside_it import value\n")
     assert own_module(str(tmp_path / "a_file_of_ones_own.py"), "").value == 7
+    assert not (tmp_path / "__pycache__").exists()
 
 
 def test_its_functions_may_import_them_late_too(tmp_path: Path):
