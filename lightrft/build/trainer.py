@@ -99,7 +99,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
         collector=rollouts.collector,
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),
-        advantages=make_advantages(args, strategy, estimator, kl),
+        advantages=make_advantages(args, strategy.ranks, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
         placement=Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine)),
         evaluator=rollouts.evaluator,

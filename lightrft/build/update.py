@@ -14,7 +14,7 @@ from lightrft.errors import Refused
 from lightrft.models.critic import load_critic
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.models.token_model import TokenCritic, TokenModel
-from lightrft.ranks.base import World
+from lightrft.ranks.base import Ranks, World
 from lightrft.recipe import (
     advantage_settings,
     aggregation,
@@ -50,8 +50,8 @@ def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, opt
     return TokenModel(strategy.prepare(model, optim), sharing)
 
 
-def make_advantages(args: Args, strategy: Strategy, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
-    return AdvantageStage(strategy, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
+def make_advantages(args: Args, ranks: Ranks, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
+    return AdvantageStage(ranks, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
 
 
 def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: torch.dtype, steps: int) -> Critic | None:

@@ -7,11 +7,9 @@ import socket
 import warnings
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from lightrft.ranks.base import World
 
@@ -83,21 +81,3 @@ def leave_world() -> None:
 def when_leaving(forget: Callable[[], None]) -> None:
     """`forget` is called by the next `leave_world`."""
     _forget.append(forget)
-
-
-class Collectives:
-    """What strategies share: sums and gathers over the data-parallel ranks."""
-
-    world: World
-
-    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]:
-        kind = {"sum": dist.ReduceOp.SUM, "max": dist.ReduceOp.MAX}[op]
-        found = {name: value.detach().clone() for name, value in values.items()}
-        for value in found.values():
-            dist.all_reduce(value, op=kind)
-        return found
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        parts: list[list[Any]] = [[] for _ in range(self.world.size)]
-        dist.all_gather_object(parts, items)
-        return [item for part in parts for item in part]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from lightrft.ranks.base import World
+from lightrft.ranks.base import Ranks, World
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +76,9 @@ def shapes(model: PreTrainedModel) -> dict[str, list[int]]:
 class Strategy(Protocol):
     world: World
 
+    @property
+    def ranks(self) -> Ranks: ...
+
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
         """Takes the model over; `optim` None means that it is frozen."""
         ...
@@ -86,12 +89,6 @@ class Strategy(Protocol):
 
     def step(self, handle: Handle) -> StepReport:
         """Clips, updates, clears; a non-finite norm skips the update, on all ranks together."""
-        ...
-
-    def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]: ...
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        """The items of all ranks, in rank order, on every rank."""
         ...
 
     def gathered(self, handle: Handle) -> AbstractContextManager[PreTrainedModel]:

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
 from lightrft.ranks.base import World
-from lightrft.ranks.launch import Collectives, when_leaving
+from lightrft.ranks.collectives import Collectives
+from lightrft.ranks.launch import when_leaving
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
@@ -53,7 +54,7 @@ def effective_stage(zero_stage: int, dp_size: int) -> int:
     return 1 if zero_stage == 2 and dp_size == 1 else zero_stage
 
 
-class DeepSpeedStrategy(Collectives):
+class DeepSpeedStrategy:
     """ZeRO stage 1, 2 or 3; accumulation boundaries are set by hand, so DeepSpeed never divides the loss.
 
     On one process stage 2 has no gradients to partition, but would still copy those of every micro-batch through its
@@ -61,7 +62,7 @@ class DeepSpeedStrategy(Collectives):
     """
 
     def __init__(self, world: World, precision: Precision, zero_stage: int) -> None:
-        self.world, self.precision = world, precision.compute
+        self.world, self.ranks, self.precision = world, Collectives(world), precision.compute
         self.stage = effective_stage(zero_stage, world.dp_size)
         self.deepspeed = _deepspeed()
         when_leaving(self._forget_groups)

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from lightrft.errors import warn
 from lightrft.ranks.base import World
-from lightrft.ranks.launch import Collectives
+from lightrft.ranks.collectives import Collectives
+from lightrft.ranks.meshes import data_parallel_mesh
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
@@ -57,12 +57,12 @@ def _own_errors() -> Iterator[None]:
         raise next(iter(error.failures.values()))[0] from error
 
 
-class FSDP2Strategy(Collectives):
+class FSDP2Strategy:
     """Parameters are float32 shards; with bf16 they are cast for compute and gradients are reduced in float32."""
 
     def __init__(self, world: World, precision: Precision, *, cpu_offload: bool = False) -> None:
-        self.world = world
-        self.mesh = init_device_mesh(world.device.type, (world.dp_size,))
+        self.world, self.ranks = world, Collectives(world)
+        self.mesh = data_parallel_mesh(world)
         self.compute = COMPUTE[precision.compute]
         self.offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy()
 

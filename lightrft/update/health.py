@@ -11,7 +11,7 @@ from lightrft.algorithms.shaping import varied_groups
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed
 from lightrft.ranks.base import Ranks
-from lightrft.strategy.base import StepReport, Strategy
+from lightrft.strategy.base import StepReport
 from lightrft.update.metrics import MetricSums
 
 MOST_SKIPPED = 10  # optimizer steps of one model in a row
@@ -61,7 +61,7 @@ class Skips:
     count: int = 0
     first: int = 0
 
-    def note(self, report: StepReport, step: int, sums: MetricSums, strategy: Strategy) -> None:
+    def note(self, report: StepReport, step: int, sums: MetricSums, ranks: Ranks) -> None:
         """Raises `RunFailed` at the tenth; all ranks skip together, so all of them do."""
         if not report.skipped:
             self.count = 0
@@ -71,7 +71,7 @@ class Skips:
         if self.count == MOST_SKIPPED:
             raise RunFailed(
                 f"step {step}: {self.count} optimizer steps of the {self.model} in a row were skipped, from step "
-                f"{self.first} on: {self._cause(sums.not_finite(strategy))}; lower {self.flag}, look for extreme "
+                f"{self.first} on: {self._cause(sums.not_finite(ranks))}; lower {self.flag}, look for extreme "
                 "rewards, or go on from an older checkpoint"
             )
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightrft.algorithms.functional import masked
-from lightrft.strategy.base import StepReport, Strategy
+from lightrft.ranks.base import Ranks
+from lightrft.strategy.base import StepReport
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,16 @@ class MetricSums:
         if not report.skipped:
             self.average(f"{model}/grad_norm", report.grad_norm)
 
-    def not_finite(self, strategy: Strategy) -> set[str]:
+    def not_finite(self, ranks: Ranks) -> set[str]:
         """Names of the sums that are NaN or infinite so far, on any rank."""
-        return set(strategy.gather([name for name, value in self.numerator.items() if not value.isfinite()]))
+        return set(ranks.gather([name for name, value in self.numerator.items() if not value.isfinite()]))
 
-    def finish(self, strategy: Strategy) -> UpdateReport:
+    def finish(self, ranks: Ranks) -> UpdateReport:
         steps = max(self.counters.get("update/optimizer_steps", 0.0), 1.0)
-        sums, counts = strategy.reduce(self.numerator), strategy.reduce(self.denominator)
+        sums, counts = ranks.reduce(self.numerator), ranks.reduce(self.denominator)
         over = {name: float(counts.get(name, steps)) for name in sums}
         metrics = {name: float(value) / over[name] for name, value in sums.items() if over[name] > 0}
-        metrics |= {name: float(value) for name, value in strategy.reduce(self.maximum, "max").items()}
+        metrics |= {name: float(value) for name, value in ranks.reduce(self.maximum, "max").items()}
         metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
         perf = {name: value for name, value in self.counters.items() if name.startswith("perf/")}
         metrics |= {name: value for name, value in self.counters.items() if name not in perf}

@@ -85,7 +85,7 @@ class Updater:
             self.sums.count(f"update/{kind}_steps", number)
         if counts.tokens == 0:
             return
-        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.gather), real=len(part.rows))
+        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.ranks.gather), real=len(part.rows))
         if not part.critic_alone:
             self._learn(micro_batches, counts, part.step)
         if self.critic is not None:
@@ -105,7 +105,7 @@ class Updater:
         self.changed = before or not report.skipped
         self.sums.stepped(model, report)
         try:
-            self.skips[model].note(report, step, self.sums, self.strategy)
+            self.skips[model].note(report, step, self.sums, self.strategy.ranks)
         except RunFailed as failure:
             self.failure = self.failure or failure
 
@@ -117,7 +117,7 @@ class Updater:
     def report(self) -> UpdateReport:
         """The metrics since the last call."""
         sums, self.sums = self.sums, MetricSums()
-        found = sums.finish(self.strategy)
+        found = sums.finish(self.strategy.ranks)
         square = found.metrics.pop("mismatch/weight_square", 0.0)
         if square:
             found.metrics["mismatch/ess"] = found.metrics["mismatch/weight_mean"] ** 2 / square
@@ -126,7 +126,7 @@ class Updater:
     def _count(self, batch: Batch, real: int) -> tuple[Counts, Batch]:
         """Denominators over all ranks, and the batch with its group_tokens. real: its rows that are not idle."""
         tokens = batch.response_mask.sum(-1).double()
-        everyone = self.strategy.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True))[:real])
+        everyone = self.strategy.ranks.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True))[:real])
         per_group: dict[int, float] = {}
         for group, count in everyone:
             per_group[group] = per_group.get(group, 0.0) + count
@@ -146,7 +146,7 @@ class Updater:
         lengths = batch.lengths.tolist()
         groups = batch.group.tolist() if self.policy.shares_prompts else [0] * len(batch)
         cut = micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
-        most = max(self.strategy.gather([len(cut)]))
+        most = max(self.strategy.ranks.gather([len(cut)]))
         return [*map(batch.select, cut), *[idle(batch)] * (most - len(cut))]
 
     def _moving(self, batch: Batch, real: int) -> list[int]:
@@ -157,7 +157,7 @@ class Updater:
         """
         moving = (batch.advantages[:real] != 0).any(-1).nonzero()[:, 0].tolist()
         trained = batch.response_mask.any(-1).nonzero()[:, 0].tolist()
-        everyone = self.strategy.gather([(len(moving), real, bool(trained))])
+        everyone = self.strategy.ranks.gather([(len(moving), real, bool(trained))])
         self.sums.count("update/idle_rows", float(sum(rows - moves for moves, rows, _ in everyone)))
         if any(moves for moves, *_ in everyone):
             return moving

@@ -73,7 +73,7 @@ class Trained:
         kl = self.updater.loss.kl
         scorer = make_scorer(self.args, self.strategy, self.model, self.frozen, kl, self.updater.critic)
         batch = scorer.to_batch(rollouts, self.args.sampling.temperature)
-        return make_advantages(self.args, self.strategy, self.updater.estimator, kl)(batch.filled(**changes))
+        return make_advantages(self.args, self.strategy.ranks, self.updater.estimator, kl)(batch.filled(**changes))
 
     def learn(self, batch: Batch, step: int = 1) -> dict[str, float]:
         """All optimizer steps of one turn of the loop; metrics and counters."""

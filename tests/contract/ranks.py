@@ -17,7 +17,8 @@ from policies import Trained, as_rollout, make_samples, off_policy, padded_rows,
 from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
 from lightrft.ranks.base import World
-from lightrft.ranks.launch import Collectives, join_world, leave_world
+from lightrft.ranks.collectives import Collectives
+from lightrft.ranks.launch import join_world, leave_world
 from lightrft.strategy.base import Handle, OptimArgs, StepReport
 from lightrft.update.partition import Part, draw_parts
 
@@ -70,11 +71,11 @@ FROZEN = [Case("gae", kind, more="--freezing_actor_steps 1") for kind in ("--fsd
 CASES = [*EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN]
 
 
-class Float64(Collectives):
+class Float64:
     """Plain PyTorch, for numbers without strategies' roundings: the step sums gradients over ranks; SGD."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
+        self.world, self.ranks = world, Collectives(world)
 
     def prepare(self, model, optim: OptimArgs | None) -> Handle:
         return Handle(model.double().requires_grad_(optim is not None), model, optim=optim)
@@ -85,7 +86,8 @@ class Float64(Collectives):
     @torch.no_grad()
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None
-        grads, rate = self.reduce({n: p.grad for n, p in handle.model.named_parameters()}), handle.optim.learning_rate
+        rate, grads = handle.optim.learning_rate, {n: p.grad for n, p in handle.model.named_parameters()}
+        grads = self.ranks.reduce(grads)
         for name, parameter in handle.model.named_parameters():
             parameter -= rate * grads[name]
             parameter.grad = None

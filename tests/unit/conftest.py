@@ -116,7 +116,10 @@ class AloneStrategy:
     def __init__(self):
         import torch
 
+        from lightrft.ranks.base import ONE_RANK
+
         self.world = SimpleNamespace(device=torch.device("cpu"), rank=0, size=1, dp_size=1)
+        self.ranks = ONE_RANK
         self.losses = []
 
     def backward(self, handle, loss, *, last):
@@ -127,12 +130,6 @@ class AloneStrategy:
         from lightrft.strategy.base import StepReport
 
         return StepReport(grad_norm=2.0, lr=0.5, skipped=False)
-
-    def reduce(self, values, op="sum"):
-        return dict(values)
-
-    def gather(self, items):
-        return list(items)
 
     def gathered(self, handle):
         return nullcontext(handle.model)

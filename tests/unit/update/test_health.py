@@ -17,21 +17,21 @@ NAN = float("nan")
 TAKEN, SKIPPED, SCALED = (StepReport(1.0, 1e-3, skipped, scaling) for skipped, scaling in ((0, 0), (1, 0), (1, 1)))
 
 
-def note(skips, reports, alone, first=1, **sums):
+def note(skips, reports, first=1, **sums):
     made = MetricSums()
     for name, value in sums.items():
         made.add(name.replace("_", "/", 1), torch.tensor(value))
     for step, report in enumerate(reports, first):
-        skips.note(report, step, made, alone)
+        skips.note(report, step, made, ONE_RANK)
 
 
 @pytest.mark.parametrize("model, flag", [("policy", "--actor_learning_rate"), ("critic", "--critic_learning_rate")])
-def test_ten_skips_in_a_row_end_the_run(alone, model, flag):
+def test_ten_skips_in_a_row_end_the_run(model, flag):
     """Nine do not, nor nine and nine with a step between them; nor what a scale of 2^16 needs to come down to 1."""
     skips = Skips(model, flag)
-    note(skips, [*[SKIPPED] * 9, TAKEN, *[SCALED] * 17, *[SKIPPED] * 9, TAKEN, *[SKIPPED] * 9], alone)
+    note(skips, [*[SKIPPED] * 9, TAKEN, *[SCALED] * 17, *[SKIPPED] * 9, TAKEN, *[SKIPPED] * 9])
     with pytest.raises(RunFailed) as failed:
-        note(skips, [SKIPPED], alone, first=47)
+        note(skips, [SKIPPED], first=47)
     assert str(failed.value).startswith(
         f"step 47: 10 optimizer steps of the {model} in a row were skipped, from step 38"
     )
@@ -48,9 +48,9 @@ def test_ten_skips_in_a_row_end_the_run(alone, model, flag):
         ("critic", {"critic_loss": float("inf"), "policy_entropy": NAN}, "critic/loss is not finite"),
     ],
 )
-def test_the_cause_is_named(alone, model, sums, cause):
+def test_the_cause_is_named(model, sums, cause):
     with pytest.raises(RunFailed, match=f"from step 1 on: {cause}; "):
-        note(Skips(model, "--x"), [SKIPPED] * 10, alone, **sums)
+        note(Skips(model, "--x"), [SKIPPED] * 10, **sums)
 
 
 def seen(*steps, by_prompt=True):

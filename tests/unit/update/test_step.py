@@ -16,6 +16,7 @@ from lightrft.args.groups.algorithm import AlgorithmArgs
 from lightrft.errors import RunFailed
 from lightrft.models.packing import Cost
 from lightrft.models.token_model import TokenModel
+from lightrft.ranks.base import ONE_RANK
 from lightrft.strategy.base import Handle, StepReport
 from lightrft.update.kl import KLTerm
 from lightrft.update.metrics import MetricSums
@@ -208,11 +209,11 @@ def test_a_step_over_nothing_is_not_taken(model, batch, alone):
     assert (counters(report), report.taken) == ({"optimizer": 2.0, "idle": 1.0, "skipped": 0.0}, 1.0)
 
 
-def test_a_mean_over_nothing_is_left_out(alone):
+def test_a_mean_over_nothing_is_left_out():
     sums = MetricSums()
     for name, mask in (("some", [1, 0]), ("none", [0, 0])):
         sums.mean(name, torch.tensor([2.0, 4.0]), torch.tensor(mask))
-    assert sums.finish(alone).metrics == {"some": 2.0}
+    assert sums.finish(ONE_RANK).metrics == {"some": 2.0}
 
 
 def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denominators(model, batch, alone):
@@ -243,7 +244,7 @@ def test_a_part_without_tokens_is_skipped(model, batch, alone):
 
 
 class Together:
-    """Ranks that are threads of this process: what one gathers or reduces waits for the others."""
+    """Threads of this process as ranks: what one gathers or reduces waits for the others."""
 
     def __init__(self, size):
         self.barrier, self.slots = Barrier(size, timeout=60), [None] * size
@@ -256,19 +257,26 @@ class Together:
         return found
 
 
+class OneOf:
+    """`Ranks` of one of them."""
+
+    def __init__(self, together, rank):
+        self.together, self.rank = together, rank
+
+    def gather(self, items):
+        return [item for share in self.together.exchange(self.rank, list(items)) for item in share]
+
+    def reduce(self, values, op="sum"):
+        shares, fold = self.together.exchange(self.rank, dict(values)), sum if op == "sum" else max
+        names = sorted({name for share in shares for name in share})
+        return {name: fold(share[name] for share in shares if name in share) for name in names}
+
+
 def of_rank(alone, rank, together):
     """A strategy like `alone`, of one rank of several."""
     made = copy.copy(alone)
     made.world, made.losses = SimpleNamespace(**{**vars(alone.world), "rank": rank}), []
-    made.gather = lambda items: [item for share in together.exchange(rank, list(items)) for item in share]
-
-    def reduce(values, op="sum"):
-        shares = together.exchange(rank, dict(values))
-        names = sorted({name for share in shares for name in share})
-        fold = sum if op == "sum" else max
-        return {name: fold(share[name] for share in shares if name in share) for name in names}
-
-    made.reduce = reduce
+    made.ranks = OneOf(together, rank)
     return made
 
 
@@ -331,7 +339,7 @@ def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
     assert [part.rows for part in updater(alone, model).partition(batch, step=3)] == [tuple(range(8))]
 
 
-def test_metric_sums_by_hand(alone):
+def test_metric_sums_by_hand():
     sums, t = MetricSums(), torch.tensor
     sums.count("update/optimizer_steps", 1.0)
     sums.mean("kl", t([[1.0, 2.0, 50.0]]), t([[1, 1, 0]]))
@@ -346,7 +354,7 @@ def test_metric_sums_by_hand(alone):
     sums.average("lr", 4.0)
     sums.count("perf/rows", 2.0)
     sums.count("perf/rows", 3.0)
-    report = sums.finish(alone)
+    report = sums.finish(ONE_RANK)
     assert report.metrics == {"kl": 3.0, "loss": 2.0, "gap": 3.0, "lr": 2.5, "update/optimizer_steps": 2.0}
     assert report.perf == {"perf/rows": 5.0}
 
