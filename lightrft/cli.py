@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from lightrft.args import Args, check, parse
-from lightrft.args.presets import presets_named
+from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
 from lightrft.errors import Refused, RunFailed, one_line, out_of_memory
 from lightrft.streams import steady_streams

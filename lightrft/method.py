@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
-from lightrft.args import Args, optimizer_steps
+from lightrft.args import Args
+from lightrft.args.conditions import is_off_policy
 from lightrft.recipe import advantage_settings, aggregation, frozen_steps, kl_term, optim_args
 
 COURSES = {
@@ -56,7 +57,7 @@ def _kl(args: Args) -> str:
 
 def _clips(args: Args, estimator: Estimator) -> str:
     a = args.algorithm
-    if optimizer_steps(args) == 1:
+    if not is_off_policy(args):
         return "ratio exactly 1, so no clip acts"
     whose = "response's" if estimator.per_row else "token's"
     sides = {"clip_range": "below", "clip_range_higher": "above", "dual_clip": "where the advantage is negative"}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from lightrft.args import Args, optimizer_steps, prompts_per_step
-from lightrft.args.estimators import kl_place, no_critic
+from lightrft.args.batching import samples_of
+from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place
 from lightrft.args.hardware import assumed_gpus
-from lightrft.args.idle import no_target
 from lightrft.errors import Refused
 from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighed
@@ -121,10 +121,10 @@ def noticed(args: Args, inputs: Inputs) -> list[str]:
 
 def _few(args: Args, prompts: int) -> list[str]:
     """A step that needs more prompts than there are takes some of them again."""
-    each, n = prompts_per_step(args), args.algorithm.n_samples_per_prompt
+    each = prompts_per_step(args)
     if prompts >= each:
         return []
-    fitting = f"--train_batch_size {prompts * n}" if args.batch.rollout_batch_size <= prompts else ""
+    fitting = f"--train_batch_size {samples_of(args, prompts)}" if args.batch.rollout_batch_size <= prompts else ""
     return [
         f"{prompts} prompt{'s' * (prompts != 1)} for steps of {each}: a step draws the same prompts about "
         f"{each / prompts:.2g} times; use {fitting or f'--rollout_batch_size {prompts}'} at most, or give more prompts"
@@ -153,7 +153,7 @@ def _counted(count: int, what: str) -> str:
 
 def _critic(args: Args, steps: int) -> Iterator[str]:
     """Whether its value head was found matters, and is easily missed: a wrong name makes a new one."""
-    if no_critic(args) is None:
+    if has_critic(args):
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
         frozen = frozen if n < steps else "; the policy never learns in this run"
@@ -162,10 +162,10 @@ def _critic(args: Args, steps: int) -> Iterator[str]:
 
 def _adapted(args: Args) -> Iterator[str]:
     """Nothing adapts the coefficient of a drift that is 0 by construction (algorithms S3.4, S6.4)."""
-    a, samples = args.algorithm, prompts_per_step(args) * args.algorithm.n_samples_per_prompt
-    if kl_place(args) == "drift" and optimizer_steps(args) == 1 and a.init_kl_coef > 0:
+    a, samples = args.algorithm, samples_of(args, prompts_per_step(args))
+    if kl_place(args) == "drift" and not is_off_policy(args) and has_kl(args):
         yield "one optimizer step per rollout step: the drift is exactly 0, and its coefficient stays as it is"
-    elif no_target(args) is None and samples > a.kl_horizon:
+    elif kl_adapts(args) and samples > a.kl_horizon:
         yield f"the KL coefficient adapts to {samples} samples a step as to --kl_horizon {a.kl_horizon}"
 
 
@@ -199,7 +199,7 @@ def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference,
         on_cpu=on_cpu,
-        critic=count_parameters(critic_args(args.model)) if no_critic(args) is None else 0,
+        critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
     )
 
 

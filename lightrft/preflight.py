@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.args.estimators import no_critic
+from lightrft.args.conditions import has_critic
 from lightrft.args.groups.data import have_splits
 from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
@@ -54,7 +54,7 @@ def check_inputs(args: Args) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
-    if no_critic(args) is None:
+    if has_critic(args):
         check_critic(args.model, tokenizer)
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
     prompts = _training(args, rows)

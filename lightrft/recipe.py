@@ -7,7 +7,7 @@ import math
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
-from lightrft.args.estimators import kl_place
+from lightrft.args.conditions import is_off_policy, kl_place, needs_entropy
 from lightrft.rollouts.collector import CollectSettings
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.strategy.base import OptimArgs
@@ -26,12 +26,7 @@ def kl_term(args: Args) -> KLTerm:
 
 def needs_old_logprobs(args: Args, kl: KLTerm) -> bool:
     """Whether the policy has to be scored before it learns; else its current log-probabilities are the old ones."""
-    off_policy = optimizer_steps(args) > 1
-    return off_policy or kl.at("reward") > 0 or needs_entropy(args)
-
-
-def needs_entropy(args: Args) -> bool:
-    return 0 < args.algorithm.high_entropy_token_ratio < 1
+    return is_off_policy(args) or kl.at("reward") > 0 or needs_entropy(args)
 
 
 def frozen_steps(args: Args, estimator: Estimator) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lightrft.args.estimators import estimator_defaults
+from lightrft.args.estimators import declared
 from lightrft.args.settings import Problem, Setting
 from lightrft.args.surface import FLAGS
 
@@ -42,7 +42,7 @@ def _lower_clip(known: Sequence[Setting]) -> float:
     """--clip_range as it is going to be: set, the estimator's, or the default."""
     last = {entry.flag: entry.value for entry in known}
     name = last.get("advantage_estimator", FLAGS["advantage_estimator"].record.default)
-    return last.get("clip_range", estimator_defaults(name).get("clip_range", FLAGS["clip_range"].record.default))
+    return last.get("clip_range", declared(name).defaults.get("clip_range", FLAGS["clip_range"].record.default))
 
 
 def _meaning(entry: Setting, known: Sequence[Setting]) -> Iterator[Setting]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
+from lightrft.args.surface import Args
 
 SEARCHED = 10**6  # divisors up to here are tried: a mistyped size must not hang the refusal
+
+
+def samples_of(args: Args, prompts: int) -> int:
+    """Samples that so many prompts make. No other code multiplies by --n_samples_per_prompt."""
+    return prompts * args.algorithm.n_samples_per_prompt
+
+
+def rollout_samples(args: Args) -> int:
+    """Samples of one rollout batch."""
+    return samples_of(args, args.batch.rollout_batch_size)
 
 
 def prompts_per_step(args: Args) -> int:
@@ -16,10 +24,14 @@ def prompts_per_step(args: Args) -> int:
     return max(args.batch.rollout_batch_size, args.batch.train_batch_size // args.algorithm.n_samples_per_prompt)
 
 
+def rows_per_pass(args: Args) -> int:
+    """Samples that one forward pass without gradients scores."""
+    return samples_of(args, args.batch.micro_rollout_batch_size)
+
+
 def batches_per_rollout(args: Args) -> int:
     """k: how many train batches one rollout step is split into. 1 is exactly on-policy."""
-    samples = args.batch.rollout_batch_size * args.algorithm.n_samples_per_prompt
-    return max(1, samples // args.batch.train_batch_size)
+    return max(1, rollout_samples(args) // args.batch.train_batch_size)
 
 
 def optimizer_steps(args: Args) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.estimators import estimator_defaults, estimator_names
+from lightrft.args.estimators import declared, estimator_names
 from lightrft.args.field import as_text
 from lightrft.args.presets import FOLDER, preset_names
 from lightrft.args.surface import FLAGS, GROUPS, Flag
@@ -74,7 +74,7 @@ def _facts(flag: Flag) -> Iterator[str]:
 def _estimators() -> Iterator[str]:
     yield "## Defaults of the estimators\n\n| estimator | its own defaults |\n|---|---|"
     for name in estimator_names():
-        own = " ".join(f"`--{flag} {as_text(value)}`" for flag, value in estimator_defaults(name).items())
+        own = " ".join(f"`--{flag} {as_text(value)}`" for flag, value in declared(name).defaults.items())
         yield f"| `{name}` | {own or 'none'} |"
     yield ""
 

@@ -6,13 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightrft.args.estimators import (
-    estimator_aggregation,
-    estimator_kl,
-    estimator_whitening,
-    kl_place,
-    no_critic,
-)
+from lightrft.args.conditions import estimator, has_critic, has_kl, kl_place
 from lightrft.args.surface import FLAGS, Args
 
 AUTO = "auto"  # decided by the hardware, the model or its tokenizer
@@ -32,22 +26,22 @@ def effective(args: Args, flag: str) -> Effect:
 
 
 def _aggregation(args: Args) -> Effect:
-    return estimator_aggregation(args.algorithm.advantage_estimator), _of_estimator(args)
+    return estimator(args).aggregation, _of_estimator(args)
 
 
 def _kl_loss(args: Args) -> Effect:
-    if args.algorithm.init_kl_coef == 0:
+    if not has_kl(args):
         return False, "follows --init_kl_coef"
     return kl_place(args) == "loss", _of_estimator(args)
 
 
 def _kl_estimator(args: Args) -> Effect | None:
-    own = estimator_kl(args.algorithm.advantage_estimator) == "reward" and kl_place(args) == "reward"
+    own = estimator(args).kl == "reward" and kl_place(args) == "reward"
     return (args.algorithm.kl_estimator, _of_estimator(args)) if own else None
 
 
 def _whitening(args: Args) -> Effect:
-    return estimator_whitening(args.algorithm.advantage_estimator) == "part", _of_estimator(args)
+    return estimator(args).whitening == "part", _of_estimator(args)
 
 
 def _of_estimator(args: Args) -> str:
@@ -59,7 +53,7 @@ def _bf16(args: Args) -> Effect:
 
 
 def _critic(args: Args) -> Effect:
-    return (None, "default (no critic)") if no_critic(args) else (args.model.pretrain, "follows --pretrain")
+    return (args.model.pretrain, "follows --pretrain") if has_critic(args) else (None, "default (no critic)")
 
 
 def _temperature(args: Args) -> Effect | None:

@@ -12,12 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightrft.errors import Refused
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
 
 FOLDER = Path(__file__).parent.parent / "algorithms" / "estimators"
 AGGREGATIONS = (
@@ -52,6 +49,14 @@ class Declared:
     needs: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ignores: frozenset[str] = frozenset()
+
+    def kl_place(self, use_kl_loss: bool | None) -> str:
+        """Where the KL term of `--init_kl_coef` stands: "drift", "loss", "reward" or "off" (algorithms S6.3)."""
+        if self.drifts:
+            return "drift"
+        if use_kl_loss is None:
+            return self.kl
+        return "loss" if use_kl_loss else ("reward" if self.kl == "reward" else "off")
 
 
 def estimator_names(folder: Path | None = None) -> tuple[str, ...]:
@@ -143,54 +148,3 @@ def _declaration(path: Path) -> ast.Call:
 def _nearest(word: Any, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; nearest: {close[0]}" if close else ""
-
-
-def estimator_defaults(name: str, folder: Path | None = None) -> dict[str, Any]:
-    return dict(declared(name, folder).defaults)
-
-
-def estimator_needs(name: str, folder: Path | None = None) -> frozenset[str]:
-    return declared(name, folder).needs
-
-
-def no_critic(args: Args) -> str | None:
-    """Why a flag of the critic cannot matter."""
-    name = args.algorithm.advantage_estimator
-    return None if "critic" in estimator_needs(name) else f"--advantage_estimator {name} has no critic"
-
-
-def estimator_kl(name: str, folder: Path | None = None) -> str:
-    """Where the estimator puts the KL to the reference: "loss", "reward" or "off"."""
-    return declared(name, folder).kl
-
-
-def kl_place(args: Args) -> str:
-    """Where the KL term of `--init_kl_coef` stands: "drift", "loss", "reward" or "off" (algorithms S6.3)."""
-    name, asked = args.algorithm.advantage_estimator, args.algorithm.use_kl_loss
-    if estimator_drifts(name):
-        return "drift"
-    own = estimator_kl(name)
-    if asked is None:
-        return own
-    return "loss" if asked else ("reward" if own == "reward" else "off")
-
-
-def estimator_ignores(name: str, folder: Path | None = None) -> frozenset[str]:
-    return declared(name, folder).ignores
-
-
-def estimator_whitening(name: str, folder: Path | None = None) -> str:
-    """Whether advantages are whitened: "part" of it, "optional", or "never"."""
-    return declared(name, folder).whitening
-
-
-def estimator_per_row(name: str, folder: Path | None = None) -> bool:
-    return declared(name, folder).per_row
-
-
-def estimator_drifts(name: str, folder: Path | None = None) -> bool:
-    return declared(name, folder).drifts
-
-
-def estimator_aggregation(name: str, folder: Path | None = None) -> str:
-    return declared(name, folder).aggregation

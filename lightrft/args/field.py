@@ -5,13 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
+from typing import Any
 
 RECORD = "flag"
 Choices = tuple[str | int, ...] | Callable[[], tuple[str, ...]] | None
+Derive = Callable[[Mapping[str, Any]], Any]  # from the values of all flags, by name
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,8 @@ class Record:
     aliases: tuple[str, ...]
     opposites: tuple[str, ...]
     nargs: int | str | None
-    matters: Callable[[Args], str | None] | None
     witness: Witness | None
-    derive: Callable[[Args], Any] | None
+    derive: Derive | None
     unset: str | None
     unbuilt: str | None
     path: bool
@@ -99,24 +96,22 @@ def arg(
     opposites: tuple[str, ...] = (),
     required: bool = False,
     nargs: int | str | None = None,
-    matters: Callable[[Args], str | None] | None = None,
     witness: Witness | None = None,
-    derive: Callable[[Args], Any] | None = None,
+    derive: Derive | None = None,
     unset: str | None = None,
     part: str | None = None,
     path: bool = False,
 ) -> Any:
     """A dataclass field that carries its flag's record.
 
-    `opposites` are further names of a switch that turn it off. `matters(args)` is the reason why the flag, once typed,
-    can have no effect in this configuration, or None. `derive(args)` fills a default that follows from other flags;
-    `unset` says in words what a default of None means. `part` names the part of the project that is to build the flag.
+    `opposites` are further names of a switch that turn it off. `derive(values)` fills a default that follows from other
+    flags; `unset` says in words what a default of None means. `part` names the part of the project that is to build it.
     `path`: a file or folder, or the name of a model or data set in its place; args/paths.py expands it.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     record = Record(
         help=help, default=default, required=required, **limits, choices=choices, recommended=recommended,
-        aliases=aliases, opposites=opposites, nargs=nargs, matters=matters, witness=witness, derive=derive,
+        aliases=aliases, opposites=opposites, nargs=nargs, witness=witness, derive=derive,
         unset=unset, unbuilt=part, path=path,
     )  # fmt: skip
     metadata = {RECORD: record}

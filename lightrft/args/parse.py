@@ -9,7 +9,7 @@ from typing import Any
 
 from lightrft.args.aliases import without_aliases
 from lightrft.args.command_line import read_command_line
-from lightrft.args.estimators import estimator_defaults
+from lightrft.args.estimators import declared
 from lightrft.args.presets import preset_file
 from lightrft.args.rules import findings
 from lightrft.args.rules.finding import Finding
@@ -90,7 +90,7 @@ def _settings(found: Sequence[Setting | Problem]) -> list[Setting]:
 
 def _of_estimator(settings: Sequence[Setting]) -> list[Setting]:
     name = _chosen("advantage_estimator", settings)
-    own = estimator_defaults(name)
+    own = declared(name).defaults
     return [Setting(flag, value, f"default:{name}", typed=False) for flag, value in own.items()]
 
 

@@ -115,19 +115,15 @@ NAMES: dict[str, str] = {alias: flag.name for flag in FLAGS.values() for alias i
 
 
 def resolve(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Args:
-    """Group the values and fill the defaults that follow from other flags."""
-    args = _grouped(values, sources)
+    """Fill the defaults that follow from other flags, and group the values."""
     derived = {
-        flag.name: flag.record.derive(args)
+        flag.name: flag.record.derive(values)
         for flag in FLAGS.values()
         if flag.record.derive is not None and sources[flag.name].where == "default"
     }
-    return _grouped({**values, **derived}, sources)
-
-
-def _grouped(values: Mapping[str, Any], sources: Mapping[str, Source]) -> Args:
+    whole = {**values, **derived}
     groups = {
-        group: cls(**{name: values[name] for name, flag in FLAGS.items() if flag.group == group})
+        group: cls(**{name: whole[name] for name, flag in FLAGS.items() if flag.group == group})
         for group, cls in GROUPS.items()
     }
     return Args(**groups, sources=sources)

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
+from lightrft.args.batching import rows_per_pass
+from lightrft.args.conditions import needs_entropy
 from lightrft.errors import Refused
 from lightrft.models.critic import load_critic
 from lightrft.models.packing import Cost, can_share_prompts
@@ -19,7 +21,6 @@ from lightrft.recipe import (
     advantage_settings,
     aggregation,
     frozen_steps,
-    needs_entropy,
     needs_old_logprobs,
     optim_args,
     shaping_settings,
@@ -66,7 +67,7 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
         TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing),
         aggregation=aggregation(args, estimator),
         clip=args.algorithm.value_clip,
-        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        rows=rows_per_pass(args),
     )
 
 
@@ -110,7 +111,7 @@ def make_scorer(
         policy,
         reference,
         critic,
-        rows=args.batch.micro_rollout_batch_size * args.algorithm.n_samples_per_prompt,
+        rows=rows_per_pass(args),
         on_policy=not needs_old_logprobs(args, kl),
         with_entropy=needs_entropy(args),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightrft.args import Args
-from lightrft.args.estimators import no_critic
+from lightrft.args.conditions import has_critic
 from lightrft.models.critic import critic_args
 from lightrft.models.given import weight_files
 from lightrft.models.load import count_parameters
@@ -55,7 +55,7 @@ def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
     """
     c, adam = args.checkpoint, 8 * (args.training.optimizer == "adamw")
     policy = count_parameters(args.model)
-    trained = policy + (count_parameters(critic_args(args.model)) if no_critic(args) is None else 0)
+    trained = policy + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
     each = (4 if args.distributed.fsdp else (2 if half else 4) + 4) + adam
     model = sum(path.stat().st_size for path in weight_files(args.model))
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from policies import largest_difference, make_samples, off_policy
 
-from lightrft.args.estimators import estimator_names, estimator_needs
+from lightrft.args.estimators import declared, estimator_names
 
 # SGD without clipping, two epochs of three optimizer steps, every term of the loss in play.
 FLAGS = """--zero_stage 1 --train_batch_size 4 --max_epochs 2 --actor_learning_rate 0.05 --init_kl_coef 0.05
  --is_correction token_truncate --entropy_coef 0.01"""
-WITHOUT_CRITIC = [name for name in estimator_names() if "critic" not in estimator_needs(name)]  # test_critic_steps.py
+WITHOUT_CRITIC = [name for name in estimator_names() if "critic" not in declared(name).needs]  # test_critic_steps.py
 
 
 @pytest.mark.parametrize("name", WITHOUT_CRITIC)

@@ -1,31 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lightrft.args.estimators import AGGREGATIONS, estimator_names, kl_place, no_critic
+from lightrft.args.estimators import AGGREGATIONS, declared, estimator_names
 from lightrft.args.field import Witness, arg, older
-from lightrft.args.idle import (
-    exactly_on_policy,
-    no_coefficient,
-    no_correction,
-    no_drift,
-    no_dynamic_sampling,
-    no_kl_to_place,
-    no_later_step,
-    no_overlong_buffer,
-    no_reference,
-    no_returns,
-    no_target,
-    not_adapted,
-)
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
 
 
-def _kl_estimator(args: Args) -> str:
-    return "k1" if kl_place(args) == "reward" else "k3"
+def _kl_estimator(values: Mapping[str, Any]) -> str:
+    place = declared(values["advantage_estimator"]).kl_place(values["use_kl_loss"])
+    return "k1" if place == "reward" else "k3"
 
 
 FROM_STEP_ONE = "--actor_learning_rate 1e-2 --lr_warmup_steps 0"  # with a warm-up the first step has rate 0
@@ -55,7 +40,6 @@ class AlgorithmArgs:
         "Estimator of the KL to the reference model; where it stands in the reward the default is k1.",
         choices=("k1", "k2", "k3"),
         derive=_kl_estimator,
-        matters=no_reference,
         witness=Witness("--kl_estimator k2", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5"),
     )
     init_kl_coef: float = arg(
@@ -63,14 +47,12 @@ class AlgorithmArgs:
         "KL coefficient; 0 = no KL and no reference model.",
         ge=0,
         recommended=(0.0001, 0.1),
-        matters=no_coefficient,
         witness=Witness("--init_kl_coef 0.5", "model", given=FROM_STEP_ONE),
     )
     use_kl_loss: bool | None = arg(
         None,
         "KL in the loss (and then not in the reward).",
         unset="the estimator's own placement",
-        matters=no_kl_to_place,
         witness=Witness("--use_kl_loss", "metrics", given="--advantage_estimator reinforce"),
     )
     clip_range: float = arg(
@@ -80,14 +62,12 @@ class AlgorithmArgs:
         lt=1,
         recommended=(0.1, 0.3),
         aliases=("clip_range_lower",),
-        matters=exactly_on_policy,
         witness=Witness("--clip_range 0.01", "metrics", given=OFF_POLICY),
     )
     clip_range_higher: float = arg(
         0.3,
         "Upper clip: the ratio counts up to 1 + clip_range_higher.",
         gt=0,
-        matters=exactly_on_policy,
         witness=Witness("--clip_range_higher 0.01", "metrics", given=OFF_POLICY),
     )
     loss_agg_mode: str | None = arg(
@@ -103,14 +83,12 @@ class AlgorithmArgs:
         ge=0,
         recommended=(0.001, 0.1),
         unset="0.01 for cpgd, else 0",
-        matters=not_adapted,
         witness=Witness("--kl_target 1.0", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_horizon 16"),
     )
     kl_horizon: int = arg(
         10000,
         "Samples over which the KL coefficient adapts.",
         ge=1,
-        matters=no_target,
         witness=Witness("--kl_horizon 16", "metrics", given=f"{FROM_STEP_ONE} --init_kl_coef 0.5 --kl_target 1.0"),
     )
     dual_clip: float | None = arg(
@@ -118,7 +96,6 @@ class AlgorithmArgs:
         "Bound of the ratio where the advantage is negative; 3 is usual.",
         gt=1,
         unset="no dual clip",
-        matters=exactly_on_policy,
         witness=Witness("--dual_clip 1.01", "metrics", given=OFF_POLICY),
     )
     entropy_coef: float = arg(
@@ -132,7 +109,6 @@ class AlgorithmArgs:
         "Discount of later rewards.",
         ge=0,
         le=1,
-        matters=no_returns,
         witness=Witness("--gamma 0.5", "model", given=f"{FROM_STEP_ONE} --advantage_estimator reinforce"),
     )
     lambd: float = arg(
@@ -140,14 +116,12 @@ class AlgorithmArgs:
         "Lambda of GAE: 1 = whole returns, 0 = one step and the critic's value of the next token.",
         ge=0,
         le=1,
-        matters=no_critic,
         witness=Witness("--lambd 0.5", "model", given=f"{FROM_STEP_ONE} --advantage_estimator gae"),
     )
     value_clip: float = arg(
         0.2,
         "Clip of the critic's change within one rollout step.",
         gt=0,
-        matters=no_later_step,
         witness=Witness(
             "--value_clip 0.001",
             "metrics",
@@ -158,7 +132,6 @@ class AlgorithmArgs:
         2.0,
         "Largest excess of the ratio over 1 that CPGD's drift counts.",
         gt=0,
-        matters=no_drift,
         witness=Witness(
             "--cpgd_drift_cap 1.001",
             "metrics",
@@ -181,7 +154,6 @@ class AlgorithmArgs:
         10,
         "Rollout batches that dynamic sampling may take for one step.",
         ge=1,
-        matters=no_dynamic_sampling,
         witness=Witness("--max_gen_batches 1", "metrics", given="--dynamic_sampling"),
     )
     overlong_buffer: bool = arg(
@@ -193,14 +165,12 @@ class AlgorithmArgs:
         1024,
         "Tokens before the budget in which the punishment grows.",
         ge=1,
-        matters=no_overlong_buffer,
         witness=Witness("--overlong_buffer_len 2", "metrics", given="--overlong_buffer --overlong_buffer_len 8"),
     )
     overlong_buffer_penalty_factor: float = arg(
         1.0,
         "Punishment of a response that fills the budget.",
         gt=0,
-        matters=no_overlong_buffer,
         witness=Witness(
             "--overlong_buffer_penalty_factor 3", "metrics", given="--overlong_buffer --overlong_buffer_len 8"
         ),
@@ -220,7 +190,6 @@ class AlgorithmArgs:
         2.0,
         "Upper bound of these weights.",
         gt=0,
-        matters=no_correction,
         witness=Witness("--is_cap 0.5", "model", given=SCALED),
     )
     is_low: float | None = arg(
@@ -228,7 +197,6 @@ class AlgorithmArgs:
         "Lower bound of these weights.",
         gt=0,
         unset="none",
-        matters=no_correction,
         witness=Witness("--is_low 1.5", "model", given=SCALED),
     )
     eps_clip: float | None = older(
@@ -237,14 +205,12 @@ class AlgorithmArgs:
         gt=0,
         lt=1,
         unset="--clip_range and --clip_range_higher",
-        matters=exactly_on_policy,
         witness=Witness("--eps_clip 0.01", "metrics", given=OFF_POLICY),
     )
     use_clip_higher: bool | None = older(
         None,
         "Older switch: off makes the upper clip equal to --clip_range.",
         unset="--clip_range_higher decides",
-        matters=exactly_on_policy,
         witness=Witness("--no-use_clip_higher", "metrics", given=f"{OFF_POLICY} --clip_range 0.01"),
     )
     use_gspo: bool = older(

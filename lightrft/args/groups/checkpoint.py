@@ -2,23 +2,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg
 
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
 OFTEN = "--save_steps 1"
-
-
-def _checkpoints_folder(args: Args) -> str:
-    return str(PurePath(args.checkpoint.save_path) / "checkpoints")
-
-
-def _never(args: Args) -> str | None:
-    last, every = args.training.max_steps, args.checkpoint.save_steps
-    return f"--max_steps {last} ends the run before" if last and every and every > last else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +22,7 @@ class CheckpointArgs:
     ckpt_path: str = arg(
         None,
         "Folder that checkpoints are written to and read from.",
-        derive=_checkpoints_folder,
+        derive=lambda values: str(PurePath(values["save_path"]) / "checkpoints"),
         unset="<save_path>/checkpoints",
         witness=Witness("--ckpt_path {save_path}/elsewhere", "files", given=OFTEN),
         path=True,
@@ -56,7 +43,6 @@ class CheckpointArgs:
         "Save a checkpoint every so many steps as well.",
         ge=1,
         unset="by episodes only",
-        matters=_never,
         witness=Witness("--save_steps 1", "files"),
     )
     max_ckpt_num: int = arg(3, "Checkpoints to keep.", ge=1, witness=Witness("--max_ckpt_num 1", "files", given=OFTEN))

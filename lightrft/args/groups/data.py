@@ -3,12 +3,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg, unbuilt
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
 
 GENERATED = "reasoning_gym:"
 LABEL = "label"
@@ -26,23 +22,6 @@ def have_splits(sources: Sequence[str]) -> bool:
     return any(PurePath(source).suffix not in FILES for source in sources)
 
 
-def _no_rows(args: Args) -> str | None:
-    sources = (*args.data.prompt_data, *args.evaluation.eval_data)
-    return f"{GENERATED} has no rows" if all(source.startswith(GENERATED) for source in sources) else None
-
-
-def _reference_key_decides(args: Args) -> str | None:
-    if args.data.reference_key is not None:
-        return "--reference_key names the reference's column"
-    return _no_rows(args)
-
-
-def _files_only(args: Args) -> str | None:
-    if have_splits(args.data.prompt_data):
-        return None
-    return f"every source of --prompt_data is a file, and a file is one split ({GENERATED} and datasets have several)"
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataArgs:
     """Data"""
@@ -57,7 +36,6 @@ class DataArgs:
     prompt_split: str = arg(
         "train",
         "Split of the training prompts, where a source has several.",
-        matters=_files_only,
         witness=Witness(
             "--prompt_split test",
             "metrics",
@@ -81,13 +59,11 @@ class DataArgs:
     input_key: str = arg(
         "prompt",
         "Column of the prompt.",
-        matters=_no_rows,
         witness=Witness("--input_key question", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
     label_key: str = arg(
         LABEL,
         "Column of the reference answer; verl's reward_model.ground_truth comes before the default one.",
-        matters=_reference_key_decides,
         witness=Witness("--label_key other", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
     apply_chat_template: bool | None = arg(
@@ -106,14 +82,12 @@ class DataArgs:
         None,
         "Column of the reference answer where --label_key's is something else; needed in every row.",
         unset="the column of --label_key",
-        matters=_no_rows,
         witness=Witness("--reference_key other", "metrics", given="--prompt_data both.jsonl", without="--eval_data"),
     )
     source_key: str | None = arg(
         None,
         "Column that names where a row comes from; needed in every row.",
         unset="data_source, else source, else the file's name without its ending",
-        matters=_no_rows,
         witness=Witness(
             "--source_key where",
             "trajectories",
@@ -131,7 +105,6 @@ class DataArgs:
         "error",
         "What a bad row does: error refuses the run, skip leaves the row out and counts it.",
         choices=("error", "skip"),
-        matters=_no_rows,
         witness=Witness("--on_bad_row error", "refused", given="--on_bad_row skip --prompt_data mixed.jsonl"),
     )
     images_key: str = unbuilt("vision", "images", "Column of the images.", "--images_key image")

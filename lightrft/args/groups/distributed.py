@@ -1,16 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg, unbuilt
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
-
-def _fsdp_instead(args: Args) -> str | None:
-    return "--fsdp replaces DeepSpeed ZeRO" if args.distributed.fsdp else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +14,6 @@ class DistributedArgs:
         "DeepSpeed ZeRO stage: 1, 2 or 3; on one process 2 has nothing to partition and runs as 1.",
         ge=1,
         le=3,
-        matters=_fsdp_instead,
         witness=Witness("--zero_stage 3", "run", given="--no-fsdp"),
     )
     fsdp: bool = arg(False, "FSDP2 in place of DeepSpeed.", witness=Witness("--no-fsdp", "run"))

@@ -2,34 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
-
-def _logs_folder(args: Args) -> str:
-    return str(PurePath(args.checkpoint.save_path) / "logs")
-
-
-def _no_wandb(args: Args) -> str | None:
-    return None if args.logging.use_wandb else "there is no --use_wandb"
-
-
-def _no_trajectories(args: Args) -> str | None:
-    return None if args.logging.save_trajectories else "there is no --save_trajectories"
-
-
-def _ends_before(args: Args) -> str | None:
-    last = args.training.max_steps
-    beyond = [step for step in args.logging.profile_steps if last is not None and step > last]
-    return f"--max_steps {last} ends the run before step {beyond[0]}" if beyond else None
-
-
-def _is_quiet(args: Args) -> str | None:
-    return "--quiet prints no line per step" if args.logging.quiet else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +13,7 @@ class LoggingArgs:
     log_dir: str = arg(
         None,
         "Folder of metrics.jsonl, run.json and plots.",
-        derive=_logs_folder,
+        derive=lambda values: str(PurePath(values["save_path"]) / "logs"),
         unset="<save_path>/logs",
         witness=Witness("--log_dir {save_path}/elsewhere", "files"),
         path=True,
@@ -64,14 +38,12 @@ class LoggingArgs:
         None,
         "W&B organisation or user.",
         unset="the key's own",
-        matters=_no_wandb,
         witness=Witness("--wandb_org team", "wandb", given="--use_wandb project"),
     )
     wandb_run_name: str | None = arg(
         None,
         "Name of the W&B run.",
         unset="the name of the --save_path folder",
-        matters=_no_wandb,
         witness=Witness("--wandb_run_name first", "wandb", given="--use_wandb project"),
     )
     save_trajectories: bool = arg(
@@ -83,7 +55,6 @@ class LoggingArgs:
         10,
         "Samples of a step to write.",
         ge=1,
-        matters=_no_trajectories,
         witness=Witness("--num_trajectories_to_save 1", "trajectories", given="--save_trajectories"),
     )
     profile_steps: tuple[int, ...] = arg(
@@ -91,14 +62,12 @@ class LoggingArgs:
         "Steps to run under torch's profiler; traces and tables go below --log_dir.",
         ge=1,
         unset="none",
-        matters=_ends_before,
         witness=Witness("--profile_steps 2", "files"),
     )
     logging_steps: int = arg(
         1,
         "Print a line every so many steps.",
         ge=1,
-        matters=_is_quiet,
         witness=Witness("--logging_steps 2", "output", given="--no-quiet"),
     )
     quiet: bool = arg(

@@ -1,19 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lightrft.args.estimators import no_critic
 from lightrft.args.field import Witness, arg, unbuilt
 
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
 WITH_CRITIC = "--advantage_estimator gae"
-
-
-def _rest_of_length(args: Args) -> int:
-    return args.model.max_len - args.model.prompt_max_len
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +37,6 @@ class ModelArgs:
         None,
         "Model that the critic starts from, with its value head where it has one.",
         unset="--pretrain",
-        matters=no_critic,
         witness=Witness("--critic_pretrain tiny_critic", "metrics", given=WITH_CRITIC),
         path=True,
     )
@@ -54,13 +44,11 @@ class ModelArgs:
         0,
         "Steps at the start in which only the critic learns.",
         ge=0,
-        matters=no_critic,
         witness=Witness("--freezing_actor_steps 1", "model", given=f"{WITH_CRITIC} --lr_warmup_steps 0"),
     )
     value_head_prefix: str = arg(
         "score",
         "Name of the value head in the critic's weights; one that is not there is new and starts at 0.",
-        matters=no_critic,
         witness=Witness(
             "--value_head_prefix value_head", "metrics", given=f"{WITH_CRITIC} --critic_pretrain tiny_critic"
         ),
@@ -79,7 +67,7 @@ class ModelArgs:
         "Response budget in tokens.",
         ge=1,
         aliases=("generate_max_len",),
-        derive=_rest_of_length,
+        derive=lambda values: values["max_len"] - values["prompt_max_len"],
         unset="max_len - prompt_max_len",
         witness=Witness("--max_new_tokens 2", "metrics"),
     )

@@ -2,28 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lightrft.args.estimators import estimator_needs
 from lightrft.args.field import Witness, arg, unbuilt
 
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
-
 LONG = "--reward_fn shaped.py:length"  # a reward that varies, of a few hundred
-
-
-def _no_running_norm(args: Args) -> str | None:
-    return None if args.rewards.reward_running_norm else "there is no --reward_running_norm"
-
-
-def _mean_cancels(args: Args) -> str | None:
-    name = args.algorithm.advantage_estimator
-    if "group" not in estimator_needs(name) or args.rewards.reward_clip > 0:
-        return _no_running_norm(args)
-    cancels = f"--advantage_estimator {name} takes each prompt's mean off, and there is no --reward_clip"
-    return _no_running_norm(args) or cancels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +31,6 @@ class RewardArgs:
     reward_running_norm_minus_mean: bool = arg(
         False,
         "Subtract their running mean as well.",
-        matters=_mean_cancels,
         witness=Witness(
             "--reward_running_norm_minus_mean", "metrics", given=f"--reward_running_norm --reward_clip 0.5 {LONG}"
         ),

@@ -1,20 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lightrft.args.field import Witness, arg
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
-
-def _no_schedule(args: Args) -> str | None:
-    return "--temperature_schedule is constant" if args.sampling.temperature_schedule == "constant" else None
-
-
-def _no_fire(args: Args) -> str | None:
-    return None if args.sampling.use_fire else "there is no --use_fire"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +53,6 @@ class SamplingArgs:
         "Temperature at the end of the schedule.",
         gt=0,
         unset="--temperature",
-        matters=_no_schedule,
         witness=Witness(
             "--temperature_final 0.2", "metrics", given="--temperature_schedule linear --temperature_final 0.9"
         ),
@@ -75,7 +62,6 @@ class SamplingArgs:
         "Steps of the schedule.",
         ge=0,
         unset="all steps",
-        matters=_no_schedule,
         witness=Witness(
             "--temperature_schedule_steps 50", "metrics", given="--temperature_schedule linear --temperature_final 0.2"
         ),
@@ -89,12 +75,10 @@ class SamplingArgs:
         10.0,
         "Temperature of that first token.",
         gt=0,
-        matters=_no_fire,
         witness=Witness("--first_token_temperature 1.5", "metrics", given="--use_fire"),
     )
     fire_mask_first_token: bool = arg(
         False,
         "Do not train on that first token.",
-        matters=_no_fire,
         witness=Witness("--fire_mask_first_token", "metrics", given="--use_fire"),
     )

@@ -1,28 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from lightrft.args.estimators import no_critic
 from lightrft.args.field import Witness, arg, unbuilt
-
-if TYPE_CHECKING:
-    from lightrft.args.surface import Args
-
-
-def _steps_decide(args: Args) -> str | None:
-    steps = args.training.max_steps
-    return f"--max_steps {steps} decides when training ends" if steps is not None else None
-
-
-def _warmup_steps_decide(args: Args) -> str | None:
-    steps = args.training.lr_warmup_steps
-    return f"--lr_warmup_steps {steps} decides the warm-up" if steps is not None else None
-
-
-def _only_adam(args: Args) -> str | None:
-    name = args.training.optimizer
-    return f"--optimizer {name} has no such setting" if name != "adamw" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +14,6 @@ class TrainingArgs:
         "Passes over the prompts.",
         ge=1,
         recommended=(1, 100),
-        matters=_steps_decide,
         witness=Witness("--num_episodes 2", "metrics", without="--max_steps"),
     )
     max_epochs: int = arg(
@@ -63,7 +42,6 @@ class TrainingArgs:
         "Peak learning rate of the critic.",
         gt=0,
         recommended=(1e-6, 1e-5),
-        matters=no_critic,
         witness=Witness("--critic_learning_rate 1e-3", "metrics", given="--advantage_estimator gae"),
     )
     lr_warmup_ratio: float = arg(
@@ -72,7 +50,6 @@ class TrainingArgs:
         ge=0,
         le=1,
         recommended=(0, 0.1),
-        matters=_warmup_steps_decide,
         witness=Witness("--lr_warmup_ratio 0.5", "metrics", given="--max_steps 8"),
     )
     lr_warmup_steps: int | None = arg(
@@ -104,14 +81,12 @@ class TrainingArgs:
         ge=0,
         lt=1,
         nargs=2,
-        matters=_only_adam,
         witness=Witness("--adam_betas 0.5 0.6", "model"),
     )
     adam_epsilon: float = arg(
         1e-8,
         "Adam's epsilon.",
         gt=0,
-        matters=_only_adam,
         witness=Witness("--adam_epsilon 0.01", "model"),
     )
     seed: int = arg(42, "Seed of sampling, shuffling and initialisation.", ge=0, witness=Witness("--seed 7", "metrics"))

@@ -5,15 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lightrft.args.hardware import assumed_gpus
-from lightrft.args.presets import with_presets
-from lightrft.args.rules import algorithm, batch, hardware, inputs, typed
+from lightrft.args.preset_values import with_presets
+from lightrft.args.rules import (
+    batch,
+    clipping,
+    critic,
+    hardware,
+    ignored_flags,
+    inputs,
+    kl,
+    lengths,
+    samples,
+    sampling,
+    typed,
+)
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 from lightrft.args.unbuilt import MOST_PROCESSES, unbuilt_abilities
 from lightrft.errors import Refused
 
-RULES = (*hardware.RULES, *batch.RULES, *algorithm.RULES, *inputs.RULES, *typed.RULES)
+SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, typed, ignored_flags)
+RULES = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
 
 def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str = "text") -> list[Notice]:

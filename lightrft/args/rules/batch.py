@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.batching import batches_per_rollout, fits, legal_micro_batches, legal_train_batches
+from lightrft.args.batching import batches_per_rollout, fits, legal_micro_batches, legal_train_batches, rollout_samples
 from lightrft.args.rules.finding import Finding, Rule, either, processes
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 
 
-def train_batch_fits_rollout(args: Args, world_size: int) -> Iterator[Finding]:
+def train_batch_and_rollout_batch(args: Args, world_size: int) -> Iterator[Finding]:
     prompts, n, size = args.batch.rollout_batch_size, args.algorithm.n_samples_per_prompt, args.batch.train_batch_size
-    flags = ("train_batch_size", "rollout_batch_size", "n_samples_per_prompt")
-    if not fits(prompts * n, size):
+    flags, samples = ("train_batch_size", "rollout_batch_size", "n_samples_per_prompt"), rollout_samples(args)
+    if not fits(samples, size):
         yield Problem(
             flags,
             f"--train_batch_size {size} neither divides nor is a multiple of --rollout_batch_size {prompts} x "
-            f"--n_samples_per_prompt {n} = {prompts * n}; nearest: {_train_batches(args, world_size)}",
+            f"--n_samples_per_prompt {n} = {samples}; nearest: {_train_batches(args, world_size)}",
         )
     elif (k := batches_per_rollout(args)) > 1:
         yield Notice(
             flags,
-            f"--train_batch_size {size}: each rollout of {prompts} x {n} = {prompts * n} samples is "
-            f"trained on in {k} optimizer steps; --train_batch_size {prompts * n} is exactly on-policy",
+            f"--train_batch_size {size}: each rollout of {prompts} x {n} = {samples} samples is "
+            f"trained on in {k} optimizer steps; --train_batch_size {samples} is exactly on-policy",
         )
 
 
-def train_batch_fits_micro(args: Args, world_size: int) -> Iterator[Finding]:
+def train_batch_and_micro_batch(args: Args, world_size: int) -> Iterator[Finding]:
     size, micro, ranks = args.batch.train_batch_size, args.batch.micro_train_batch_size, _ranks(args, world_size)
     if size % (micro * ranks) == 0:
         return
@@ -40,7 +40,7 @@ def train_batch_fits_micro(args: Args, world_size: int) -> Iterator[Finding]:
     )
 
 
-def rollout_batch_fits_world(args: Args, world_size: int) -> Iterator[Finding]:
+def rollout_batch_and_engines(args: Args, world_size: int) -> Iterator[Finding]:
     """An engine spans --engine_tp_size processes, and every engine gets equally many prompts."""
     prompts, span = args.batch.rollout_batch_size, args.engine.engine_tp_size
     engines = max(1, world_size // span)
@@ -61,9 +61,8 @@ def _ranks(args: Args, world_size: int) -> int:
 
 
 def _train_batches(args: Args, world_size: int) -> str:
-    samples = args.batch.rollout_batch_size * args.algorithm.n_samples_per_prompt
     unit = args.batch.micro_train_batch_size * _ranks(args, world_size)
-    return f"--train_batch_size {either(legal_train_batches(samples, args.batch.train_batch_size, unit))}"
+    return f"--train_batch_size {either(legal_train_batches(rollout_samples(args), args.batch.train_batch_size, unit))}"
 
 
-RULES: tuple[Rule, ...] = (train_batch_fits_rollout, train_batch_fits_micro, rollout_batch_fits_world)
+RULES: tuple[Rule, ...] = (train_batch_and_rollout_batch, train_batch_and_micro_batch, rollout_batch_and_engines)

@@ -10,17 +10,17 @@ from lightrft.args.settings import Problem
 from lightrft.args.surface import Args
 
 
-def assumption_is_readable(args: Args, world_size: int) -> Iterator[Finding]:
+def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
     text = args.run.assume_gpus
     if text is not None and assumed_gpus(args) is None:
         yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
 
 
-def engines_divide_the_processes(args: Args, world_size: int) -> Iterator[Finding]:
+def size_of_engines(args: Args, world_size: int) -> Iterator[Finding]:
     yield from _divides(args, world_size, "engine_tp_size")
 
 
-def sequences_divide_the_processes(args: Args, world_size: int) -> Iterator[Finding]:
+def size_of_sequence_groups(args: Args, world_size: int) -> Iterator[Finding]:
     yield from _divides(args, world_size, "sp_size")
 
 
@@ -32,7 +32,7 @@ def _divides(args: Args, world_size: int, flag: str) -> Iterator[Finding]:
         yield Problem((flag,), f"--{flag} {size} does not divide {processes(world_size)}; use --{flag} {either(near)}")
 
 
-def precision_is_one(args: Args, world_size: int) -> Iterator[Finding]:
+def precision(args: Args, world_size: int) -> Iterator[Finding]:
     if args.distributed.fp16 and args.distributed.bf16:
         yield Problem(("fp16", "bf16"), "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16")
     if args.distributed.fp16 and args.distributed.fsdp:
@@ -41,15 +41,15 @@ def precision_is_one(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-def offload_needs_fsdp(args: Args, world_size: int) -> Iterator[Finding]:
+def offload(args: Args, world_size: int) -> Iterator[Finding]:
     if args.distributed.fsdp_cpu_offload and not args.distributed.fsdp:
         yield Problem(("fsdp_cpu_offload", "fsdp"), "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it")
 
 
 RULES: tuple[Rule, ...] = (
-    assumption_is_readable,
-    engines_divide_the_processes,
-    sequences_divide_the_processes,
-    precision_is_one,
-    offload_needs_fsdp,
+    assumed_hardware,
+    size_of_engines,
+    size_of_sequence_groups,
+    precision,
+    offload,
 )

@@ -1,4 +1,4 @@
-"""What the lengths, the data and the rewards need of each other."""
+"""What data and rewards need of each other."""
 
 from __future__ import annotations
 
@@ -10,23 +10,7 @@ from lightrft.args.settings import Problem
 from lightrft.args.surface import Args
 
 
-def prompt_leaves_room(args: Args, world_size: int) -> Iterator[Finding]:
-    prompt, total, budget = args.model.prompt_max_len, args.model.max_len, args.model.max_new_tokens
-    if prompt >= total:
-        yield Problem(
-            ("prompt_max_len", "max_len"),
-            f"--prompt_max_len {prompt} leaves no room for a response in --max_len {total}; "
-            f"use --prompt_max_len {total // 2} or --max_len {2 * prompt}",
-        )
-    elif budget > total - prompt:
-        yield Problem(
-            ("max_new_tokens", "max_len", "prompt_max_len"),
-            f"--max_new_tokens {budget} does not fit into --max_len {total} - --prompt_max_len {prompt} = "
-            f"{total - prompt}; use --max_new_tokens {total - prompt} or --max_len {prompt + budget}",
-        )
-
-
-def some_reward(args: Args, world_size: int) -> Iterator[Finding]:
+def sources_of_reward(args: Args, world_size: int) -> Iterator[Finding]:
     given = args.rewards.reward_fn or args.model.reward_pretrain or args.model.remote_rm_url
     if not given and not any_generated(args.data.prompt_data):
         yield Problem(
@@ -37,7 +21,7 @@ def some_reward(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-def every_source_has_a_share(args: Args, world_size: int) -> Iterator[Finding]:
+def shares_of_sources(args: Args, world_size: int) -> Iterator[Finding]:
     shares, sources = len(args.data.prompt_data_probs), len(args.data.prompt_data)
     if shares and (shares != sources or sources == 1):
         needed = "has nothing to mix in one source; remove it" if sources == 1 else f"takes {sources}, one for each"
@@ -48,4 +32,4 @@ def every_source_has_a_share(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (prompt_leaves_room, some_reward, every_source_has_a_share)
+RULES: tuple[Rule, ...] = (sources_of_reward, shares_of_sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.estimators import estimator_defaults
+from lightrft.args.conditions import estimator
 from lightrft.args.field import as_text, items_of
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
@@ -12,7 +12,7 @@ from lightrft.args.surface import FLAGS, Args, Flag
 from lightrft.args.unbuilt import UNBUILT
 
 
-def typed_flags_are_built(args: Args, world_size: int) -> Iterator[Finding]:
+def unbuilt_flags(args: Args, world_size: int) -> Iterator[Finding]:
     for flag, part in UNBUILT.items():
         if args.typed(flag):
             yield Problem((flag,), f"{_as_typed(args, flag)} is not built yet ({part}); remove it")
@@ -24,17 +24,9 @@ def _as_typed(args: Args, flag: str) -> str:
     return f"{where}: {flag}" if ":" in where else f"--{flag}"
 
 
-def typed_flags_matter(args: Args, world_size: int) -> Iterator[Finding]:
-    for flag in FLAGS.values():
-        reason = flag.record.matters(args) if flag.record.matters and args.typed(flag.name) else None
-        if reason:
-            shown = f"--{flag.name} {as_text(args.value(flag.name))}" if not flag.is_switch else f"--{flag.name}"
-            yield Notice((flag.name,), f"{shown} cannot matter: {reason}")
-
-
-def typed_values_are_usual(args: Args, world_size: int) -> Iterator[Finding]:
+def unusual_values(args: Args, world_size: int) -> Iterator[Finding]:
     """An estimator with a default of its own has another scale, and 0 switches something off: no notice for these."""
-    own = estimator_defaults(args.algorithm.advantage_estimator)
+    own = estimator(args).defaults
     for flag in FLAGS.values():
         if flag.record.recommended and args.typed(flag.name) and flag.name not in own:
             yield from _unusual(flag, args)
@@ -49,4 +41,4 @@ def _unusual(flag: Flag, args: Args) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (typed_flags_are_built, typed_flags_matter, typed_values_are_usual)
+RULES: tuple[Rule, ...] = (unbuilt_flags, unusual_values)

@@ -14,7 +14,7 @@ from command_lines import parsed, refusal
 from lightrft.args import check, parse
 from lightrft.args.command_line import build_parser
 from lightrft.args.docs import page
-from lightrft.args.estimators import estimator_aggregation, estimator_defaults, estimator_kl, estimator_names
+from lightrft.args.estimators import declared, estimator_names
 from lightrft.args.surface import FLAGS
 from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
 
@@ -200,15 +200,13 @@ def test_the_page_of_algorithms_has_the_estimators_defaults():
     for name in estimator_names(REAL):
         section = re.search(rf"^## {name}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
         assert section, name
-        own = estimator_defaults(name, REAL)
+        own = declared(name, REAL).defaults
         found = re.search(r"`--clip_range`, `--clip_range_higher` \| ([\d.e-]+), ([\d.e-]+)", section[1])
         if found:
             clips = [own.get(flag, FLAGS[flag].record.default) for flag in ("clip_range", "clip_range_higher")]
             assert [float(found[1]), float(found[2])] == clips, name
         reduced = re.search(r"`--loss_agg_mode` \| `([\w-]+)`", section[1])
-        assert reduced is None or reduced[1] == estimator_aggregation(name, REAL), name
+        assert reduced is None or reduced[1] == declared(name, REAL).aggregation, name
         place = re.search(r"`--kl_estimator`, `--init_kl_coef` \| (k\d) in the (\w+)", section[1])
         if place:
-            assert place.groups() == {"loss": ("k3", "loss"), "reward": ("k1", "reward")}[estimator_kl(name, REAL)], (
-                name
-            )
+            assert place.groups() == {"loss": ("k3", "loss"), "reward": ("k1", "reward")}[declared(name, REAL).kl], name

@@ -7,15 +7,15 @@ import pytest
 from command_lines import parsed, refused
 
 from lightrft.args import estimators
-from lightrft.args.estimators import estimator_defaults, estimator_kl, estimator_names, estimator_needs
+from lightrft.args.estimators import declared, estimator_names
 
 
 def test_read_without_importing(estimator_folder: Path):
     assert estimator_names() == ("cpgd", "gae", "group_norm", "gspo", "reinforce")
-    assert estimator_defaults("gspo", estimator_folder) == {"clip_range": 3e-4, "clip_range_higher": 4e-4}
-    assert (estimator_needs("gspo"), estimator_needs("reinforce")) == (frozenset({"group"}), frozenset())
-    assert (estimator_kl("group_norm"), estimator_kl("reinforce")) == ("loss", "reward")
-    assert estimator_defaults("group_norm") == {}
+    assert declared("gspo", estimator_folder).defaults == {"clip_range": 3e-4, "clip_range_higher": 4e-4}
+    assert (declared("gspo").needs, declared("reinforce").needs) == (frozenset({"group"}), frozenset())
+    assert (declared("group_norm").kl, declared("reinforce").kl) == ("loss", "reward")
+    assert declared("group_norm").defaults == {}
 
 
 def test_the_choices_are_the_files():
@@ -120,7 +120,7 @@ def test_a_file_of_ones_own_brings_its_defaults(tmp_path: Path, monkeypatch: pyt
         args = parsed(f"--advantage_estimator {written}")
         assert (args.algorithm.clip_range, args.algorithm.clip_range_higher) == (0.11, 0.3)
         assert str(args.sources["clip_range"]) == f"default:{file}" and args.algorithm.kl_estimator == "k1"
-        assert estimator_needs(str(file)) == {"critic"}
+        assert declared(str(file)).needs == {"critic"}
     file.write_text(own("defaults={'clip_range': 0.125}"))
     assert parsed(f"--advantage_estimator {file}").algorithm.clip_range == 0.125
 
@@ -129,7 +129,5 @@ def test_the_projects_own_estimators_can_be_read():
     real = Path(estimators.__file__).parent.parent / "algorithms" / "estimators"
     assert "group_norm" in estimator_names(real)
     for name in estimator_names(real):
-        assert estimator_kl(name, real) in ("loss", "reward", "off") and isinstance(
-            estimator_defaults(name, real), dict
-        )
-    assert "group" in estimator_needs("group_norm", real)
+        assert declared(name, real).kl in ("loss", "reward", "off") and isinstance(declared(name, real).defaults, dict)
+    assert "group" in declared("group_norm", real).needs

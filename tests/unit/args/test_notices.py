@@ -6,6 +6,7 @@ import pytest
 from command_lines import BASE, broken_rules, notices, parsed
 
 from lightrft.args import check, parse
+from lightrft.args.rules.ignored_flags import NEEDS
 from lightrft.args.surface import FLAGS
 
 
@@ -123,3 +124,9 @@ def test_no_default_is_outside_its_own_recommended_range():
             assert not [line for line in said if "outside" in line], flag.name
     for usual in ("actor_learning_rate 1e-5", "actor_learning_rate 1.5e-4", "init_kl_coef 0.04", "num_episodes 1"):
         assert notices(f"--{usual}") == []
+
+
+def test_needs_are_of_flags_and_their_reasons_can_be_told():
+    values = dict.fromkeys((*FLAGS, "late_step"), "x")
+    assert not NEEDS.keys() - FLAGS.keys()
+    assert all("{" not in need.otherwise.format(**values) for needs in NEEDS.values() for need in needs)

@@ -8,7 +8,8 @@ import pytest
 from command_lines import refusal
 
 from lightrft.args import check, parse
-from lightrft.args.presets import preset_file, preset_names, presets_named
+from lightrft.args.preset_values import presets_named
+from lightrft.args.presets import preset_file, preset_names
 from lightrft.args.unbuilt import UNBUILT
 from lightrft.errors import Refused
 

@@ -1,0 +1,61 @@
+"""What holds of a configuration, asked for by a positive name."""
+
+from __future__ import annotations
+
+from lightrft.args.batching import optimizer_steps
+from lightrft.args.estimators import Declared, declared
+from lightrft.args.surface import Args
+
+
+def estimator(args: Args) -> Declared:
+    """What the file of `--advantage_estimator` declares."""
+    return declared(args.algorithm.advantage_estimator)
+
+
+def has_critic(args: Args) -> bool:
+    return "critic" in estimator(args).needs
+
+
+def compares_samples(args: Args) -> bool:
+    """Whether an advantage is a sample's reward beside those of the same prompt's other samples."""
+    return "group" in estimator(args).needs
+
+
+def is_off_policy(args: Args) -> bool:
+    """Whether the ratio of the current to the old policy leaves 1: there is a second optimizer step."""
+    return optimizer_steps(args) > 1
+
+
+def has_kl(args: Args) -> bool:
+    """Whether there is a KL term, or a drift in its place."""
+    return args.algorithm.init_kl_coef > 0
+
+
+def kl_place(args: Args) -> str:
+    """Where the KL term stands: "drift", "loss", "reward" or "off"."""
+    return estimator(args).kl_place(args.algorithm.use_kl_loss)
+
+
+def kl_is_to_reference(args: Args) -> bool:
+    """Also beside a drift, with --use_kl_loss."""
+    return not estimator(args).drifts or bool(args.algorithm.use_kl_loss)
+
+
+def kl_moves(args: Args) -> bool:
+    """Whether it can be other than 0: a drift is exactly 0 where the ratio is 1 (algorithms S3.4)."""
+    return is_off_policy(args) or not estimator(args).drifts
+
+
+def kl_adapts(args: Args) -> bool:
+    """Whether its coefficient follows --kl_target (algorithms S6.4)."""
+    return has_kl(args) and kl_moves(args) and bool(args.algorithm.kl_target)
+
+
+def needs_entropy(args: Args) -> bool:
+    """Whether tokens are chosen by their entropy."""
+    return 0 < args.algorithm.high_entropy_token_ratio < 1
+
+
+def scores_before_learning(args: Args) -> bool:
+    """Whether any model has to score the samples of a rollout step, other than those that the update scores itself."""
+    return (has_kl(args) and kl_is_to_reference(args)) or is_off_policy(args) or needs_entropy(args)
