@@ -12,8 +12,8 @@ from lightrft.rewards.answers.extraction import answer_of, has_tags
 from lightrft.rewards.answers.references import (
     BadReference,
     mathematics_of,
+    number_in,
     number_of,
-    number_read,
     objection,
     spellings,
     text_of,
@@ -31,7 +31,7 @@ def last_number(response: str, reference: Any, rollout: Rollout | None = None) -
 
     Of an answer with a box, it is the last number in the box.
     """
-    return float(number_read(answer_of(response, rollout)) == number_of(reference))
+    return float(number_in(answer_of(response, rollout)) == number_of(reference))
 
 
 def exact(response: str, reference: Any, rollout: Rollout | None = None) -> float:

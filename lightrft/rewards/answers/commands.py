@@ -1,8 +1,9 @@
-r"""Commands of LaTeX, and names of functions, by what they mean to a reader of answers: the insides of patterns."""
+r"""Commands of LaTeX, and names of functions, by what they mean to a reader of answers: alternatives for patterns."""
 
 FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp"
-# Between two things of which each stands for itself; and beside what has nothing to do with them.
+# What stands between two things, each of which is complete by itself.
 RELATIONS = "approx|sim|equiv|implies|Rightarrow|rightarrow|Longrightarrow|to|therefore|because"
+# What has nothing to do with the numbers beside it.
 PLACEMENT = "q?quad|item|boxed|fbox|newline|par|hspace|begin|end"
 STYLES = (  # they change how all that follows looks
     "(?:display|text|script|scriptscript)style|tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge"

@@ -21,14 +21,14 @@ from lightrft.types import Rollout
 
 THINK = re.compile(r"<\s?(/?)\s?think\s?>", re.IGNORECASE)
 ANSWER = re.compile(r"<\s?(/?)\s?answer\s?>", re.IGNORECASE)
-BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
 CLOSING = re.compile(r"[\s)\]}$>]*")  # with it as the --stop text, \boxed{5} has no other end
-OBJECT = re.compile(r"(?:```(?:json)?\s*)?\\?\{([^`]{1,2000}?)\\?\}(?:\s*```)?")
-BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def answer_of(response: str, rollout: Rollout | None = None) -> str:
-    """The answer's text without white space around it; empty where there is none. `rollout`: what is known of it."""
+    """The answer's text without white space around it; empty where there is none.
+
+    rollout: names the prompt's opening tag and the stop text.
+    """
     if rollout is not None:
         stop = "" if CLOSING.fullmatch(rollout.stop_text) else rollout.stop_text
         response = rollout.prompt.opening + response.removesuffix(stop)
@@ -55,10 +55,16 @@ def _in_answer_tags(text: str) -> str:
     return text[start:end]
 
 
+BOX = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{")
+
+
 def last_box(text: str) -> str | None:
     r"""What stands in the last `\boxed{}` or `\fbox{}`; empty if it is not closed, None if there is none."""
-    found = list(BOX.finditer(text))
-    return None if not found else inside(text, found[-1].end()) or ""
+    boxes = list(BOX.finditer(text))
+    return None if not boxes else inside(text, boxes[-1].end()) or ""
+
+
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def inside(text: str, start: int) -> str | None:
@@ -71,11 +77,14 @@ def inside(text: str, start: int) -> str | None:
     return None
 
 
+OBJECT = re.compile(r"(?:```(?:json)?\s*)?\\?\{([^`]{1,2000}?)\\?\}(?:\s*```)?")
+
+
 def in_object(text: str) -> str | None:
     """The answer of a JSON object, its `answer` or its only value; None for a text that is no such object."""
-    found = OBJECT.fullmatch(text.strip())
-    read: dict[str, Any] = {}
+    match = OBJECT.fullmatch(text.strip())
+    content: dict[str, Any] = {}
     with suppress(ValueError, RecursionError):
-        read = json.loads(f"{{{found[1]}}}", parse_int=str, parse_float=str) if found else {}
-    value = read.get("answer", next(iter(read.values())) if len(read) == 1 else None)
+        content = json.loads(f"{{{match[1]}}}", parse_int=str, parse_float=str) if match else {}
+    value = content.get("answer", next(iter(content.values())) if len(content) == 1 else None)
     return value if isinstance(value, str) else None

@@ -7,38 +7,41 @@ from typing import NamedTuple
 
 from lightrft.rewards.answers.commands import WRAPPERS
 
-LETTER = re.compile(
-    rf"(?:\\(?:{WRAPPERS}) ?\{{)? ?"
-    r"(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-J])[).:]|([A-J])(?=\}|\Z)) ?\}?(?=\s|\\[ ,;:]|~|\}|\Z)"
-)
-STATED = re.compile(
-    r"(?i:\banswer|\boption|\bchoice)(?i:\s(?:is|letter))?\s?:?\s?(?i:option|choice|is)?\s?[:*$({\[]{0,4}"
-    r"(?:\\(?:text|textbf|mathbf|mathrm|boxed) ?\{\(?)?([A-J])"
-    r"(?:(?=\)\s[^(])|(?:\)|\]|\})*(?=[*$.,;:!\s]*(?:\Z|\n|[.,;:!*$]\s|because\b|since\b|as\b)))"
-)
-ANOTHER = re.compile(r"[*$)\]}]*\s?(?:,|/|or\b|and\b)\s?(?:or |and |option )?[*$(\[{]*[A-J](?![A-Za-z])")
-
 
 class Option(NamedTuple):
     letter: str
     content: str
 
 
+LETTER = re.compile(
+    rf"(?:\\(?:{WRAPPERS}) ?\{{)? ?"
+    r"(?:\(([A-Ja-j])\)|\[([A-Ja-j])\]|([A-J])[).:]|([A-J])(?=\}|\Z)) ?\}?(?=\s|\\[ ,;:]|~|\}|\Z)"
+)
+
+
 def option(text: str) -> Option | None:
-    """The letter that a text begins with and what follows it; `text` has no wrappers around it any more."""
-    found = LETTER.match(text)
-    if not found:
+    """The letter that a text begins with and what follows it. `text` is `peeled`."""
+    match = LETTER.match(text)
+    if not match:
         return None
-    letter = next(filter(None, found.groups())).upper()
-    return Option(letter, text[found.end() :].strip(" .:\\,;~}"))
+    letter = next(filter(None, match.groups())).upper()
+    return Option(letter, text[match.end() :].strip(" .:\\,;~}"))
+
+
+STATED = re.compile(
+    r"(?i:\banswer|\boption|\bchoice)(?i:\s(?:is|letter))?\s?:?\s?(?i:option|choice|is)?\s?[:*$({\[]{0,4}"
+    r"(?:\\(?:text|textbf|mathbf|mathrm|boxed) ?\{\(?)?([A-J])"
+    r"(?:(?=\)\s[^(])|(?:\)|\]|\})*(?=[*$.,;:!\s]*(?:\Z|\n|[.,;:!*$]\s|because\b|since\b|as\b)))"
+)
+ANOTHER = re.compile(r"[*$)\]}]*\s?(?:,|/|or\b|and\b)\s?(?:or |and |option )?[*$(\[{]*[A-J](?![A-Za-z])")  # B or C
 
 
 def stated_letter(text: str) -> str | None:
     """The letter that a sentence calls the answer; None where it names none, or two that differ."""
-    found = list(STATED.finditer(text))
-    answers = [each for each in found if each.group().lower().startswith("answer")] or found
-    if not answers or ANOTHER.match(text, answers[-1].end(1)):
+    matches = list(STATED.finditer(text))
+    answers = [match for match in matches if match.group().lower().startswith("answer")]
+    named = answers or matches
+    if not named or ANOTHER.match(text, named[-1].end(1)):
         return None
-    letters = {each.group(1) for each in answers}
-    certain = answers[-1].group().lower().startswith("answer") or len(letters) == 1
-    return answers[-1].group(1) if certain else None
+    letters = {match[1] for match in named}
+    return named[-1][1] if answers or len(letters) == 1 else None

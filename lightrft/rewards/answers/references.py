@@ -39,13 +39,13 @@ def text_of(reference: Any) -> str:
 def number_of(reference: Any) -> Number:
     """The last number of the reference. Raises `BadReference`."""
     text = text_of(reference)
-    number = number_read(text)
+    number = number_in(text)
     if number is None:
         raise BadReference(f"the reference {_shown(text)} holds no number that is an answer")
     return number
 
 
-def number_read(text: str) -> Number | None:
+def number_in(text: str) -> Number | None:
     """The last number of the last box, or of the whole text where there is none; of a JSON object its answer's."""
     box = last_box(text)
     shown = text if box is None else box

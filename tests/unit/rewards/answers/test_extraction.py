@@ -5,7 +5,8 @@ import pytest
 
 from lightrft.rewards.answers.extraction import answer_of, last_box
 from lightrft.rewards.answers.last_number import last_number_in
-from lightrft.rewards.answers.quantities import moment, quantity
+from lightrft.rewards.answers.moments import moment
+from lightrft.rewards.answers.quantities import quantity
 from lightrft.rewards.rules import RULES
 
 
