@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
 from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place
-from lightrft.args.hardware import assumed_gpus
 from lightrft.errors import Refused
+from lightrft.hardware import Hardware, choose_precision, hardware
 from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighed
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
-from lightrft.recipe import kl_term
-from lightrft.strategy.base import Precision
+from lightrft.recipe import kl_term, total_steps
 from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.memory import ModelStates, model_states
 
@@ -29,36 +25,6 @@ WAYS = {  # fsdp, zero_stage, fsdp_cpu_offload
     "--fsdp": (True, 3, False),
     "--fsdp --fsdp_cpu_offload": (True, 3, True),
 }
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """This machine, or what `--assume_gpus` says; `gigabytes` per GPU are known for the latter only."""
-
-    processes: int
-    device: str
-    bf16: bool
-    gigabytes: float | None = None
-
-
-def hardware(args: Args) -> Hardware:
-    gpus, on_gpu = assumed_gpus(args), torch.cuda.is_available()
-    if gpus:
-        return Hardware(gpus.count, f"{gpus.count} x {gpus.gigabytes:g} GB GPU (assumed)", True, gpus.gigabytes)
-    return Hardware(1, "cuda" if on_gpu else "cpu", on_gpu and torch.cuda.is_bf16_supported())
-
-
-def choose_precision(args: Args) -> tuple[Precision, str]:
-    """The compute precision and why it was chosen."""
-    found = hardware(args)
-    if args.distributed.fp16:
-        if found.device == "cpu":
-            raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
-        return Precision("fp16"), "--fp16"
-    if args.distributed.bf16 is None:
-        return Precision("bf16" if found.bf16 else "fp32"), "the GPU has bf16" if found.bf16 else "no GPU with bf16"
-    asked = "bf16" if args.distributed.bf16 else "fp32"
-    return Precision(asked), "--bf16" if args.distributed.bf16 else "--no-bf16"
 
 
 def runtime(args: Args) -> dict[str, Any]:
@@ -73,18 +39,6 @@ def runtime(args: Args) -> dict[str, Any]:
         "precision": f"{precision.compute} ({why})",
         "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
     }
-
-
-def total_steps(args: Args, n_prompts: int) -> int:
-    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take.
-
-    With `--dynamic_sampling` the passes take at most so many: prompts that it replaces are drawn as well.
-    """
-    if args.training.max_steps is not None:
-        return args.training.max_steps
-    each, a = prompts_per_step(args), args.algorithm
-    drawn = min(each, a.max_gen_batches * args.batch.rollout_batch_size) if a.dynamic_sampling else each
-    return math.ceil(args.training.num_episodes * n_prompts / drawn)
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:

@@ -19,7 +19,8 @@ from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_t
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
-from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
+from lightrft.prompts.encoder import Encoder
+from lightrft.prompts.encoding import encode_prompts
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.track.wandb import check as check_wandb
@@ -41,7 +42,7 @@ class Inputs:
     def first_prompt(self) -> str:
         """What the model gets to read, in one line that shows white space."""
         first = self.prompts[0]
-        text = as_the_model_sees(self.tokenizer, first)
+        text = Encoder(self.tokenizer).as_the_model_sees(first)
         return f"first prompt {first.where}, {len(first.token_ids)} tokens, reference {first.reference!r}: {text!r}"
 
 

@@ -17,6 +17,18 @@ from lightrft.update.kl import KLTerm
 LEAST_DRIFT = 0.1  # of its first coefficient: the controller must not let the drift term die out
 
 
+def total_steps(args: Args, n_prompts: int) -> int:
+    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take.
+
+    With `--dynamic_sampling` the passes take at most so many: prompts that it replaces are drawn as well.
+    """
+    if args.training.max_steps is not None:
+        return args.training.max_steps
+    each, a = prompts_per_step(args), args.algorithm
+    drawn = min(each, a.max_gen_batches * args.batch.rollout_batch_size) if a.dynamic_sampling else each
+    return math.ceil(args.training.num_episodes * n_prompts / drawn)
+
+
 def kl_term(args: Args) -> KLTerm:
     a, place = args.algorithm, kl_place(args)
     floor = LEAST_DRIFT * a.init_kl_coef if place == "drift" else 0.0

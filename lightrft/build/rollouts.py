@@ -1,21 +1,26 @@
-"""What makes rollouts: engines, rewards and the collectors over them."""
+"""What makes rollouts: prompts to an engine, its responses to rewards. Commands that only sample build this alone."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+import torch
 from transformers import PreTrainedModel
 
-from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.args import Args
 from lightrft.evaluation import Evaluator
+from lightrft.hardware import DTYPES, choose_precision
+from lightrft.models.load import load_model
 from lightrft.models.suitable import end_token_ids
-from lightrft.plan import choose_precision
 from lightrft.preflight import Inputs
-from lightrft.recipe import collect_settings, eval_sampling, sampling
+from lightrft.prompts.encoder import Encoder
+from lightrft.prompts.sampler import PromptSampler
+from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
 from lightrft.rollouts.collector import Collector, RolloutMaker
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.rollouts.engines.probe import needs_equal_lengths
@@ -23,28 +28,53 @@ from lightrft.rollouts.engines.probe import needs_equal_lengths
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What makes rollouts for training, and for evaluation where there are prompts for it, over one engine."""
+    """One engine; the stream of prompts and the collector for training; an evaluator where there are prompts for it."""
 
+    prompts: PromptSampler
     engine: LocalEngine
     collector: Collector
     evaluator: Evaluator | None
 
 
+def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
+    """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer."""
+    seed_everything(args.training.seed)
+    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device)
+    return make_rollouts(args, inputs, lambda: nullcontext(model))
+
+
 def make_rollouts(
-    args: Args,
-    inputs: Inputs,
-    borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
-    schedule: TemperatureSchedule,
+    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]]
 ) -> Rollouts:
+    """borrow: a context manager that yields the model to sample from, whole."""
+    seed, rewards = args.training.seed, inputs.rewards
+    engine = _make_engine(args, inputs, borrow)
+    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed)
+    train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
+    schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
+    evaluator = None
+    if inputs.eval_prompts:
+        evaluator = Evaluator(held_out, inputs.eval_prompts, eval_sampling(args), rewards.primary)
+    return Rollouts(
+        PromptSampler(inputs.prompts, seed, args.data.prompt_data_probs),
+        engine,
+        Collector(train, sampling(args), schedule, collect_settings(args)),
+        evaluator,
+    )
+
+
+def _make_engine(
+    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]]
+) -> LocalEngine:
     ends = end_token_ids(args.model, inputs.tokenizer)
     apart = needs_equal_lengths(
         borrow, inputs.prompts[0].token_ids, choose_precision(args)[0].compute, args.model.pretrain
     )
-    engine = LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
-    maker = partial(RolloutMaker, engine, inputs.rewards, inputs.tokenizer, args.training.seed)
-    train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
-    collector = Collector(train, sampling(args), schedule, collect_settings(args))
-    evaluator = None
-    if inputs.eval_prompts:
-        evaluator = Evaluator(held_out, inputs.eval_prompts, eval_sampling(args), inputs.rewards.primary)
-    return Rollouts(engine, collector, evaluator)
+    return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
+
+
+def seed_everything(seed: int) -> None:
+    """For users' reward functions; our own randomness is counter-based."""
+    random.seed(seed)
+    np.random.seed(seed % (1 << 32))
+    torch.manual_seed(seed)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.build.rollouts import make_rollouts
+from lightrft.build.rollouts import make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
-    DTYPES,
     make_advantages,
     make_critic,
     make_scorer,
@@ -21,6 +18,7 @@ from lightrft.build.update import (
     make_token_model,
     make_updater,
 )
+from lightrft.hardware import DTYPES, choose_precision
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
 from lightrft.loop.due import Due
@@ -29,11 +27,9 @@ from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
-from lightrft.plan import choose_precision, total_steps
 from lightrft.preflight import Inputs
-from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.launch import join_world
-from lightrft.recipe import frozen_steps, kl_term, optim_args, temperature_schedule
+from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
@@ -63,13 +59,6 @@ def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Cr
     )
 
 
-def seed_everything(seed: int) -> None:
-    """For users' reward functions; our own randomness is counter-based."""
-    random.seed(seed)
-    np.random.seed(seed % (1 << 32))
-    torch.manual_seed(seed)
-
-
 def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     """Loads the model, prepares it, and joins all parts; on `--load_checkpoint` goes on from the newest checkpoint."""
     seed_everything(args.training.seed)
@@ -86,8 +75,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     kl = kl_term(args)
     if kl.needs_reference:
         reference = make_token_model(args, strategy, load_model(args.model, dtype, world.device), None)
-    schedule = temperature_schedule(args, steps)
-    rollouts = make_rollouts(args, inputs, lambda: strategy.gathered(policy.handle), schedule)
+    rollouts = make_rollouts(args, inputs, lambda: strategy.gathered(policy.handle))
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     if rollouts.engine.equal_lengths:
@@ -96,7 +84,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         )
     record = run_record(args, model, inputs.tokenizer)
     trainer = Trainer(
-        prompts=PromptSampler(inputs.prompts, args.training.seed, args.data.prompt_data_probs),
+        prompts=rollouts.prompts,
         collector=rollouts.collector,
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),

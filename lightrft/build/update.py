@@ -32,8 +32,6 @@ from lightrft.update.kl import KLTerm
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
     if args.distributed.fsdp:

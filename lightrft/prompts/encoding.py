@@ -1,4 +1,4 @@
-"""From messages to token ids, once; and from a response's ids back to text."""
+"""From messages to token ids, once, at the start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
 from lightrft.prompts.endings import closing_ids, finished, left_open
 from lightrft.prompts.remarks import lines, remarks
-from lightrft.prompts.tags import opening_of, special_tags
+from lightrft.prompts.tags import opening_of
 from lightrft.prompts.template import Template, is_whole, look_at, options_of
 from lightrft.types import Prompt
 
@@ -53,27 +53,6 @@ def encode_prompts(
             bad.add(prompt.origin, _place(prompt), _too_long(prompt, prompt_max_len))
     bad.settle(origins(prompts) - origins(kept))
     return kept
-
-
-def decode_response(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """A response as rewards see it: no special tokens but the tags of thoughts, and spaces as they were sampled."""
-    tags, text, start = special_tags(tokenizer), "", 0
-    for end in [index for index, id in enumerate(ids) if id in tags]:
-        text, start = text + _decoded(tokenizer, ids[start:end]) + tags[ids[end]], end + 1
-    return text + _decoded(tokenizer, ids[start:])
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str), "one sequence of ids is one text"
-    return text
-
-
-def as_the_model_sees(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
-    """The encoded prompt as text: template, special tokens and all."""
-    text = tokenizer.decode(list(prompt.token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str), "one sequence of ids is one text"
-    return text
 
 
 def _use_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None) -> bool:

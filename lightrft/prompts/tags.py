@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ def opening_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], begun: st
     return "" if found is None else found.group()
 
 
-@lru_cache(maxsize=4)
 def special_tags(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Tags that are special tokens, by id: leaving special tokens out of a text must not take these away."""
     ids = {tag: tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}

@@ -6,20 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.algorithms.shaping import varied_groups
 from lightrft.errors import RunFailed
-from lightrft.prompts.encoding import decode_response
+from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import RewardSource
 from lightrft.rollouts.engines.base import InferenceEngine, Sampling
 from lightrft.rollouts.engines.noise import response_seed
 from lightrft.types import Generation, Prompt, Request, Rollout
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class RolloutMaker:
@@ -29,14 +25,9 @@ class RolloutMaker:
     """
 
     def __init__(
-        self,
-        engine: InferenceEngine,
-        rewards: RewardSource,
-        tokenizer: PreTrainedTokenizerBase,
-        seed: int,
-        at_once: int,
+        self, encoder: Encoder, engine: InferenceEngine, rewards: RewardSource, seed: int, at_once: int
     ) -> None:
-        self.engine, self.rewards, self.tokenizer, self.seed, self.at_once = engine, rewards, tokenizer, seed, at_once
+        self.encoder, self.engine, self.rewards, self.seed, self.at_once = encoder, engine, rewards, seed, at_once
 
     def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
         """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation."""
@@ -58,11 +49,11 @@ class RolloutMaker:
         return {f"{prefix}{name}": value for name, value in self.engine.stats().items()}
 
     def _request(self, prompt: Prompt, step: int, n: int) -> Request:
-        seeds = tuple(response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n))
-        return Request(prompt.token_ids, seeds)
+        seeds = [response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n)]
+        return self.encoder.request(prompt, seeds)
 
     def _rollout(self, prompt: Prompt, generation: Generation, stop: Sequence[str]) -> Rollout:
-        response = decode_response(self.tokenizer, generation.response_ids)
+        response = self.encoder.response(generation.response_ids)
         return Rollout(
             prompt=prompt,
             group=prompt.position,

@@ -24,7 +24,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"trainer"},
     {"plan"},
     {"method"},
-    {"recipe"},
+    {"recipe", "hardware"},
     {"evaluation", "preflight"},
     {"loop"},
     {"rollouts", "rewards", "update", "sync", "track"},

@@ -24,8 +24,8 @@ from lightrft.build.update import (
     make_token_model,
     make_updater,
 )
+from lightrft.hardware import choose_precision
 from lightrft.models.token_model import TokenModel
-from lightrft.plan import choose_precision
 from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
 from lightrft.strategy.base import Handle, Precision, Strategy

@@ -14,7 +14,7 @@ import torch
 from policies import arguments, as_rollout, make_samples, own_strategy, small_model
 from test_precision import COLUMNS, SGD, Layer, gradient_error, step
 
-from lightrft.plan import choose_precision
+from lightrft.hardware import choose_precision
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Request

@@ -9,8 +9,10 @@ import torch
 
 from lightrft.args import Args, parse
 from lightrft.errors import Refused
+from lightrft.hardware import Hardware, choose_precision, hardware
 from lightrft.models.load import count_parameters
-from lightrft.plan import Hardware, choose_precision, hardware, runtime, total_steps
+from lightrft.plan import runtime
+from lightrft.recipe import total_steps
 
 BASE = "--pretrain tiny --prompt_data a.jsonl --reward_fn exact --save_path out "
 BASE += "--rollout_batch_size 4 --train_batch_size 16"

@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRows
-from lightrft.prompts.encoding import as_the_model_sees, decode_response, encode_prompts
+from lightrft.prompts.encoder import Encoder
+from lightrft.prompts.encoding import encode_prompts
 from lightrft.types import Prompt
 
 WORDS = ["<unk>", "<s>", "</s>", "user", "system", "assistant", ":", "one", "two", "three", "."]
@@ -82,7 +83,7 @@ def test_a_prompt_without_tokens_is_refused_by_its_id_where_no_place_is_known():
 
 
 def test_a_response_is_decoded_without_special_tokens_and_without_moving_spaces():
-    assert decode_response(tokenizer(), (ONE, DOT, EOS)) == "one ."
+    assert Encoder(tokenizer()).response((ONE, DOT, EOS)) == "one ."
 
 
 def test_bad_prompts_are_skipped_where_they_may_be():
@@ -127,7 +128,7 @@ def test_many_prompts_are_encoded_as_each_by_itself(monkeypatch):
 
 def test_a_prompt_is_shown_as_the_model_gets_it():
     [encoded] = encode(prompt("one two"))
-    assert as_the_model_sees(tokenizer(), encoded) == "<s> user : one two assistant :"
+    assert Encoder(tokenizer()).as_the_model_sees(encoded) == "<s> user : one two assistant :"
 
 
 def with_row(messages, conversational=True, **columns):
@@ -136,7 +137,7 @@ def with_row(messages, conversational=True, **columns):
 
 def text_of(row, **flags):
     [encoded], lines = encoded_with_notices(row, **flags)
-    return as_the_model_sees(tokenizer(), encoded), lines
+    return Encoder(tokenizer()).as_the_model_sees(encoded), lines
 
 
 def encoded_with_notices(*rows, template=TEMPLATE, apply=None):
@@ -173,7 +174,7 @@ TOOLS = [{"name": "one"}, {"name": "two"}]
 def test_tools_and_options_of_a_row_reach_the_template_with_a_text_as_with_messages(conversational, columns, expected):
     plain, row = prompt("one"), with_row(({"role": "user", "content": "one"},), conversational, **columns)
     found, lines = encoded_with_notices(plain, row, template=OPTIONS)
-    texts = [as_the_model_sees(tokenizer(), each) for each in found]
+    texts = [Encoder(tokenizer()).as_the_model_sees(each) for each in found]
     assert texts == ["<s> user : one assistant :", f"{expected}<s> user : one assistant :"] and not lines
 
 
@@ -235,7 +236,7 @@ def chatty(template=TURNS):
 def test_a_whole_prompt_gets_no_second_bos_and_no_second_template(text, template, apply, told):
     row, bad = with_row(({"role": "user", "content": text},), False), BadRows()
     [encoded] = encode_prompts([row], chatty(template), apply_chat_template=apply, prompt_max_len=40, bad=bad)
-    assert as_the_model_sees(chatty(), encoded) == f"<s> {WHOLE}"
+    assert Encoder(chatty()).as_the_model_sees(encoded) == f"<s> {WHOLE}"
     expected = [told] if told.startswith("are whole") or text.startswith("<s>") else []
     assert [line.split(") ", 1)[1][: len(told)] for line in bad.notices] == expected
 
@@ -252,7 +253,7 @@ def test_a_whole_prompt_gets_no_second_bos_and_no_second_template(text, template
 def test_the_templates_own_tokens_in_a_turn_are_told(row, apply):
     bad = BadRows()
     [encoded] = encode_prompts([row], chatty(), apply_chat_template=apply, prompt_max_len=40, bad=bad)
-    shown = as_the_model_sees(chatty(), encoded)
+    shown = Encoder(chatty()).as_the_model_sees(encoded)
     assert row.messages[-1]["content"] in shown and shown.endswith("<|im_end|> <|im_start|> assistant")
     hold = "hold tokens that the chat template writes itself around each turn"
     assert bad.notices == [f"1 of 1 prompts (first: a:1) {hold}"]

@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from lightrft.prompts.bad_rows import BadRows
-from lightrft.prompts.encoding import as_the_model_sees, encode_prompts
+from lightrft.prompts.encoder import Encoder
+from lightrft.prompts.encoding import encode_prompts
 from lightrft.prompts.endings import left_open
 from lightrft.types import Prompt
 
@@ -40,7 +41,7 @@ def made_of(tokenizer, *texts, ends=(), answer=False):
     ]
     bad = BadRows()
     found = encode_prompts(prompts, tokenizer, apply_chat_template=None, prompt_max_len=20, bad=bad, ends=ends)
-    return [as_the_model_sees(tokenizer, prompt) for prompt in found], bad.notices
+    return [Encoder(tokenizer).as_the_model_sees(prompt) for prompt in found], bad.notices
 
 
 def test_an_end_token_that_the_tokenizer_adds_is_taken_off_and_bos_stays():

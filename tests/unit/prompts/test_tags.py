@@ -4,7 +4,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lightrft.prompts.encoding import decode_response, encode_prompts
+from lightrft.prompts.encoder import Encoder
+from lightrft.prompts.encoding import encode_prompts
 from lightrft.rewards.rules import RuleReward
 from lightrft.types import Prompt, Rollout
 
@@ -78,5 +79,5 @@ def test_tags_that_are_special_tokens_are_seen_by_rewards():
     made = tokenizer(special=("<think>", "</think>"))
     ids = made(GOOD + "<end>", add_special_tokens=False)["input_ids"]
     assert made.decode(ids, skip_special_tokens=True) == "a<answer>5</answer>"
-    assert decode_response(made, ids) == GOOD
-    assert decode_response(tokenizer(), tokenizer()(GOOD + "<end>")["input_ids"]) == GOOD
+    assert Encoder(made).response(ids) == GOOD
+    assert Encoder(tokenizer()).response(tokenizer()(GOOD + "<end>")["input_ids"]) == GOOD

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lightrft.algorithms.control import TemperatureSchedule
+from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rollouts.collector import Collector, CollectSettings, RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
@@ -45,7 +46,7 @@ class Rewards:
 def parts(tiny_tokenizer):
     engine = Engine()
     prompts = [Prompt(id=f"p{i}", messages=(), token_ids=(7, i)) for i in range(5)]
-    return engine, RolloutMaker(engine, Rewards(), tiny_tokenizer, seed=42, at_once=2), prompts
+    return engine, RolloutMaker(Encoder(tiny_tokenizer), engine, Rewards(), seed=42, at_once=2), prompts
 
 
 def test_rollouts_carry_their_prompt_group_text_reward_and_version(parts):

@@ -1,0 +1,42 @@
+"""What stands between prompts and an engine: a prompt becomes a request, and a response's ids become text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightrft.prompts.tags import special_tags
+from lightrft.types import Prompt, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Encoder:
+    """Asked when a prompt is taken, so that images need not be held for a whole run.
+
+    Texts are tokenised before, all at the start (encoding.py): their lengths are checked there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.tags = tokenizer, special_tags(tokenizer)
+
+    def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
+        """For one sample of each seed."""
+        return Request(prompt.token_ids, tuple(seeds))
+
+    def response(self, ids: Sequence[int]) -> str:
+        """As rewards see it: no special tokens but the tags of thoughts, and spaces as they were sampled."""
+        text, start = "", 0
+        for end in [index for index, id in enumerate(ids) if id in self.tags]:
+            text, start = text + self._text(ids[start:end]) + self.tags[ids[end]], end + 1
+        return text + self._text(ids[start:])
+
+    def as_the_model_sees(self, prompt: Prompt) -> str:
+        """The encoded prompt as text: template, special tokens and all."""
+        return self._text(prompt.token_ids, special=True)
+
+    def _text(self, ids: Sequence[int], *, special: bool = False) -> str:
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str), "one sequence of ids is one text"
+        return text
