@@ -1,11 +1,11 @@
-"""The folder of checkpoints: each is written beside and renamed when whole; the oldest go after that.
+"""The folder of checkpoints: each is written under another name and renamed when whole; then the oldest are removed.
 
     .step_000012.tmp   being written, or being removed: rubbish, once its process is dead
     .step_000012.old   whole: a checkpoint that is being replaced, until the new one stands
     step_000012        whole
     latest             names the newest, for people and scripts; what counts is the highest step
 
-So whatever kills the process, and when, the newest whole checkpoint is found.
+So there is a whole checkpoint, whatever kills the process, and whenever.
 """
 
 from __future__ import annotations
@@ -58,32 +58,35 @@ class CheckpointFolder:
             sync_entry(self.path.parent)
         self._point_latest_at(final)
         self.clean()
-        self._drop_what_was_gone_back_on(keep=final)
+        self._remove_beyond_the_step_gone_back_to(keep=final)
         self._prune(keep=final)
         return final
 
     def newest_first(self) -> list[tuple[int, Path]]:
-        """Steps and checkpoints. Only whole ones have such names; one that was damaged later, loading finds out."""
-        found = {}
+        """Steps and checkpoints. Only whole ones have such names; loading shows whether one was damaged later."""
+        checkpoints = {}
         for pattern in (REPLACED, NAME):
             matches = ((pattern.fullmatch(path.name), path) for path in self._entries())
-            found |= {int(match[1]): path for match, path in matches if match}
-        return sorted(found.items(), reverse=True)
+            checkpoints |= {int(match[1]): path for match, path in matches if match}
+        return sorted(checkpoints.items(), reverse=True)
 
     def newest(self) -> tuple[int, Path] | None:
-        """Of this run: none of those that it went back on."""
+        """The newest of this run: none beyond the step to which it went back."""
         last = self._gone_back_to
         return next(((step, path) for step, path in self.newest_first() if last is None or step <= last), None)
 
     def go_back(self, step: int) -> list[Path]:
-        """The run goes on from `step`: checkpoints beyond it, which are returned, go when the next one is whole."""
+        """The run goes on from `step`. Checkpoints beyond it are returned; they are removed when the next is whole."""
         self._gone_back_to = step
         return [path for number, path in self.newest_first() if number > step]
 
     def clean(self) -> list[str]:
-        """Ends what a killed save or removal began; a disk that refuses keeps its left-overs. Names the rubbish."""
-        found, rubbish = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)], []
-        for path in sorted(found, key=lambda path: path.suffix, reverse=True):  # .tmp before .old
+        """Ends what a killed save or removal began, and returns the names of what was rubbish.
+
+        A disk that refuses keeps its left-overs.
+        """
+        left_over, rubbish = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)], []
+        for path in sorted(left_over, key=lambda path: path.suffix, reverse=True):  # .tmp before .old
             with suppress(OSError):
                 final = self.path / path.stem.removeprefix(".")
                 if path.suffix == ".old" and not os.path.lexists(final):
@@ -104,7 +107,7 @@ class CheckpointFolder:
         finally:
             pointer.unlink(missing_ok=True)
 
-    def _drop_what_was_gone_back_on(self, keep: Path) -> None:
+    def _remove_beyond_the_step_gone_back_to(self, keep: Path) -> None:
         if self._gone_back_to is not None:
             for path in self.go_back(self._gone_back_to):
                 if path != keep:

@@ -1,4 +1,4 @@
-"""Why a checkpoint cannot be loaded: it is damaged, or the machine fails us and the checkpoint may well be whole."""
+"""Why a checkpoint cannot be loaded: it is damaged, or the machine fails and the checkpoint may well be whole."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Damaged(Exception):
 
 
 def check_damage(error: Exception, path: Path) -> None:
-    """Raises where the checkpoint may well be whole: memory that was too little, a disk or permissions that refuse.
+    """Raises where the checkpoint may well be whole: too little memory, a disk or permissions that refuse.
 
-    It would be left for an older one otherwise, and removed by the next save.
+    A damaged one is passed over for an older one, and the next save removes it.
     """
     if out_of_memory(error):
         raise error

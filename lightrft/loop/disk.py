@@ -17,8 +17,8 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one checkpoint and of the final model; `most` checkpoints stand at once, the one being written among
-    them. They stand in the folder `ckpt_path`, with `free` bytes there."""
+    """Bytes of one checkpoint and of the final model. At most `most` checkpoints are on the disk at once, with the one
+    that is being written. folder: `--ckpt_path`. free: bytes on its disk."""
 
     checkpoint: float
     model: float
@@ -31,15 +31,15 @@ class Need:
         return self.most * self.checkpoint + self.model
 
     def line(self) -> str:
-        there = f"{self.free / GB:.3g} GB are free there"
+        free = f"{self.free / GB:.3g} GB are free there"
         if not self.most:
-            return f"no checkpoints; the model takes about {self.model / GB:.3g} GB, {there}"
-        kept = f"at most {max(1, self.most - 1)} of about {self.checkpoint / GB:.3g} GB"
-        more = " and one that is being written" if self.most > 1 else ""
-        return f"checkpoints in {self.folder}: {kept}{more}, the model {self.model / GB:.3g} GB; {there}"
+            return f"no checkpoints; the model takes about {self.model / GB:.3g} GB, {free}"
+        whole = f"at most {max(1, self.most - 1)} of about {self.checkpoint / GB:.3g} GB"
+        unfinished = " and one that is being written" if self.most > 1 else ""
+        return f"checkpoints in {self.folder}: {whole}{unfinished}, the model {self.model / GB:.3g} GB; {free}"
 
     def shortage(self) -> str | None:
-        """What to say where it does not fit."""
+        """A notice where it does not fit, else None."""
         if self.total <= self.free:
             return None
         what = f"{self.most} checkpoint{'s' * (self.most != 1)} of about {self.checkpoint / GB:.3g} GB and the model"
@@ -48,7 +48,7 @@ class Need:
 
 
 def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
-    """Of a run of `steps` turns, an episode being `episode` of them; half: computed in 16 bits.
+    """What a run of `steps` steps needs. episode: steps of one pass over the prompts. half: it computes in 16 bits.
 
     A checkpoint holds weights, a float32 master copy of them (DeepSpeed), and Adam's two moments, of policy and critic.
     The final model is as large as the given one, whose dtypes it has.

@@ -1,4 +1,4 @@
-"""How far a run is, in numbers: for checkpoints, for summary.json and for the reader."""
+"""How far a run is: for checkpoints, for summary.json and for the reader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class Progress:
-    """How far the run is; goes into every checkpoint."""
+    """Every checkpoint holds it. eval_before and eval_after: evaluations before and after training."""
 
     total_steps: int
     step: int = 0
@@ -29,11 +29,14 @@ class Progress:
         self.step += 1
 
     def end(self) -> None:
-        """The step that is done is the last one, whatever `total_steps` said."""
+        """Makes the step that is done the last one, where the data end before `total_steps`."""
         self.total_steps = self.step
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Everything but total_steps, which the flags of the resumed run decide; ValueError where it is damaged."""
+        """Takes all from a checkpoint but total_steps, which the resumed run's flags decide.
+
+        Raises `ValueError` for a damaged one.
+        """
         for name in ("reward_first", "reward_last"):
             setattr(self, name, _checked(name, state[name], Real))
         for name in ("eval_before", "eval_after"):
@@ -43,12 +46,12 @@ class Progress:
         self.step = int(state["step"])
 
     def summary(self) -> dict[str, Any]:
-        found = {"before": self.eval_before, "after": self.eval_after}
+        evaluations = {"before": self.eval_before, "after": self.eval_after}
         return {
             "steps": self.step,
             "reward_first": self.reward_first,
             "reward_last": self.reward_last,
-            "eval": {name: result for name, result in found.items() if result is not None},
+            "eval": {name: result for name, result in evaluations.items() if result is not None},
         }
 
 

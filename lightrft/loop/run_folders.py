@@ -1,7 +1,7 @@
 """The folders that a run writes into: whether it can, and whether it may. Nothing is made here.
 
-A run that starts fresh gets folders that hold no model, no run, and nothing that it has not written itself. One that
-goes on gets its own. No run writes into a model's or a data set's folder.
+A run that starts fresh may write into folders that hold no model, no run, and nothing that others have written. One
+that goes on may write into its own. No run writes into the folder of a model or of a data set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEEPEST = 100  # characters that our own files below a folder need
 HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)")  # files of the system, and where a shell sends our output
 OF_A_MODEL = re.compile(r"config\.json|.*\.(safetensors|bin|pt|pth|gguf)|.*\.index\.json|tokenizer.*|critic")
 OF_A_RUN = re.compile(r"summary\.json|run\.json|metrics\.jsonl|step_\d{6,}|events\.out\.tfevents\..*")
-OF_A_START = {  # what a run leaves that ended before its first checkpoint, by flag
+OF_A_START = {  # by flag: what a run leaves that ended before its first checkpoint
     "save_path": re.compile(r"(?!)"),
     "ckpt_path": re.compile(r"latest|\.step_\d{6,}\.(tmp|old)"),
     "log_dir": re.compile(r"(run\.json|metrics\.jsonl)(\.old\d*)?|wandb(_id)?|plots|trajectories|profile"),
@@ -32,46 +32,47 @@ OF_A_START = {  # what a run leaves that ended before its first checkpoint, by f
 
 
 def check_folders(args: Args) -> None:
-    """Refused, naming the flag, the path and what would work."""
+    """Raises `Refused`, naming the flag, the path and what would work."""
     folders = {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
     for flag, path in folders.items():
         check_writable(flag, path)
-        _check_apart(args, flag, _real(path))
+        _check_not_read(args, flag, _real(path))
     checkpoints = CheckpointFolder(folders["ckpt_path"], 1, 1).newest_first()
     resuming = bool(checkpoints) and args.checkpoint.load_checkpoint
     own = _own(args, folders, [path for _, path in checkpoints]) if resuming else set()
     taken = {_real(path) for path in folders.values()}
+    only_started = _only_started(args, folders["log_dir"])
     for flag, path in folders.items():
-        here = _real(path)
-        if here in own or own.intersection(here.parents):
+        folder = _real(path)
+        if folder in own or own.intersection(folder.parents):
             continue
-        here_too = [OF_A_START[other] for other, place in folders.items() if _real(place) == here]
-        started = here_too if _only_started(args, folders["log_dir"]) else []
-        found = next(_foreign(here, taken, started), None)
-        if found is not None:
-            shown = path / found.relative_to(here) if found.is_relative_to(here) else found
+        flags = [other for other, other_path in folders.items() if _real(other_path) == folder]
+        ours = [OF_A_START[other] for other in flags] if only_started else []
+        foreign = next(_foreign_entries(folder, taken, ours), None)
+        if foreign is not None:
+            shown = path / foreign.relative_to(folder) if foreign.is_relative_to(folder) else foreign
             raise Refused(_refusal(args, flag, shown, resuming))
 
 
 def check_writable(flag: str, path: Path) -> None:
-    """That the folder is there and open to us, or can be made: every folder above it is looked at."""
+    """Raises `Refused` unless the folder can be written to, or made in the nearest folder above it."""
     absolute = path.absolute()
     above = [absolute, *absolute.parents]
-    nearest = next(folder for folder in above if _is_there(flag, path, folder))
+    nearest = next(folder for folder in above if _exists(flag, path, folder))
     if not nearest.is_dir():
         raise Refused(f"--{flag} {path}: {nearest} is a file, not a folder; choose another path")
-    for mode, done in ((os.W_OK | os.X_OK, "written to"), (os.R_OK, "read")):
+    for mode, use in ((os.W_OK | os.X_OK, "written to"), (os.R_OK, "read")):
         if not os.access(nearest, mode):
             remedy = "choose another path or change its permissions"
-            raise Refused(f"--{flag} {path}: {nearest} cannot be {done}; {remedy}")
+            raise Refused(f"--{flag} {path}: {nearest} cannot be {use}; {remedy}")
     longest = os.pathconf(nearest, "PC_NAME_MAX")
-    made = absolute.parts[len(nearest.parts) :]
-    too_long = any(len(os.fsencode(name)) > longest for name in made)
+    missing = absolute.parts[len(nearest.parts) :]
+    too_long = any(len(os.fsencode(name)) > longest for name in missing)
     if too_long or len(os.fsencode(absolute)) + DEEPEST > os.pathconf(nearest, "PC_PATH_MAX"):
         raise Refused(_too_long(flag, path))
 
 
-def _is_there(flag: str, path: Path, folder: Path) -> bool:
+def _exists(flag: str, path: Path, folder: Path) -> bool:
     """Whether there is a folder or a file; a link that leads nowhere is refused."""
     try:
         folder.stat()
@@ -98,50 +99,51 @@ def _too_long(flag: str, path: Path) -> str:
     return f"--{flag} {str(path)[:60]}...: a path is too long; give a shorter one"
 
 
-def _check_apart(args: Args, flag: str, path: Path) -> None:
-    """From the folders that the run reads: a model there would be written over, data mixed with logs."""
-    for reads in READ:
-        given = args.value(reads) or ()
-        for name in (given,) if isinstance(given, str) else given:
+def _check_not_read(args: Args, flag: str, path: Path) -> None:
+    """Refuses a folder that the run reads too: a model in it would be overwritten, data mixed with logs."""
+    for source in READ:
+        value = args.value(source) or ()
+        for name in (value,) if isinstance(value, str) else value:
             folder = Path(name)
             if os.path.isdir(folder) and (_real(folder) == path or _real(folder) in path.parents):
                 where = "the same folder as" if _real(folder) == path else "inside"
-                named = _named(args, flag)
-                value = args.value(named)
-                raise Refused(f"--{named} {value} is {where} --{reads} {name}, which is only read; choose another path")
+                wrong = _flag_to_change(args, flag)
+                given = f"--{wrong} {args.value(wrong)}"
+                raise Refused(f"{given} is {where} --{source} {name}, which is only read; choose another path")
 
 
 def _own(args: Args, folders: dict[str, Path], checkpoints: list[Path]) -> set[Path]:
-    """Folders of the run that is gone on with: where its checkpoints lie, and what the newest says of it."""
-    found = {_real(folders["ckpt_path"])}
-    if _real(folders["save_path"]) in [*found, *_real(folders["ckpt_path"]).parents]:
-        found.add(_real(folders["save_path"]))
+    """Folders of the run that goes on: of its checkpoints, and those that its newest checkpoint names."""
+    checkpoint_folder, save_path = _real(folders["ckpt_path"]), _real(folders["save_path"])
+    own = {checkpoint_folder}
+    if save_path in (checkpoint_folder, *checkpoint_folder.parents):
+        own.add(save_path)
     for path in checkpoints:
         try:
             arguments = json.loads((path / "state.json").read_text())["record"]["arguments"]
-            told = {flag: _real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
-            # relative paths are of the folder it was started in: they are ours where its --ckpt_path is
-            return found | set(told.values()) if told["ckpt_path"] in found else found
+            named = {flag: _real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
+            # Its relative paths start where it was started. That is where we are if they lead to our --ckpt_path.
+            return own | set(named.values()) if named["ckpt_path"] in own else own
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged; loading will say so
-    return found
+    return own
 
 
 def _only_started(args: Args, logs: Path) -> bool:
-    """Whether run.json is there, and no more is lost than steps that nobody can go on from."""
+    """Whether a run began in `logs` and left nothing that one can go on from."""
     metrics = logs / "metrics.jsonl"
-    no_step = not metrics.is_file() or not metrics.stat().st_size
-    return (logs / "run.json").is_file() and (args.checkpoint.load_checkpoint or no_step)
+    has_steps = metrics.is_file() and metrics.stat().st_size > 0
+    return (logs / "run.json").is_file() and (args.checkpoint.load_checkpoint or not has_steps)
 
 
-def _foreign(folder: Path, taken: set[Path], started: list[re.Pattern[str]]) -> Iterator[Path]:
-    """What stands in the folder and was not written by this run, nor by a start of it that came to nothing."""
+def _foreign_entries(folder: Path, taken: set[Path], ours: list[re.Pattern[str]]) -> Iterator[Path]:
+    """Files and folders in `folder` that this run has not written. taken: the run's folders; ours: its files."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        here = _real(entry)
-        if here in taken or any(names.fullmatch(entry.name) for names in started):
+        target = _real(entry)
+        if target in taken or any(names.fullmatch(entry.name) for names in ours):
             continue
-        if any(here in path.parents for path in taken):
-            yield from _foreign(here, taken, started)
+        if any(target in path.parents for path in taken):
+            yield from _foreign_entries(target, taken, ours)
         elif not (entry.is_file() and HARMLESS.fullmatch(entry.name)) and not _is_empty(entry):
             yield entry
 
@@ -151,21 +153,21 @@ def _is_empty(entry: Path) -> bool:
     return entry.is_dir() and not entry.is_symlink() and not any(not inner.is_dir() for inner in entry.rglob("*"))
 
 
-def _named(args: Args, flag: str) -> str:
-    """The flag to change: `--save_path`, where the folder follows from it."""
+def _flag_to_change(args: Args, flag: str) -> str:
+    """`--save_path`, where the folder follows from it."""
     return flag if args.typed(flag) else "save_path"
 
 
-def _refusal(args: Args, flag: str, found: Path, resuming: bool) -> str:
-    named = _named(args, flag)
-    place = f"--{named} {args.value(named)}"
+def _refusal(args: Args, flag: str, foreign: Path, resuming: bool) -> str:
+    name = _flag_to_change(args, flag)
+    place = f"--{name} {args.value(name)}"
     if resuming:
         run = f"the run in --ckpt_path {args.checkpoint.ckpt_path}"
-        return f"{place} holds what {run} did not write ({found}); choose another --{named}"
-    known = OF_A_MODEL.fullmatch(found.name) or OF_A_RUN.fullmatch(found.name)
-    what = "already holds a run or a model" if known else "holds what this run did not write"
+        return f"{place} holds what {run} did not write ({foreign}); choose another --{name}"
+    is_known = OF_A_MODEL.fullmatch(foreign.name) or OF_A_RUN.fullmatch(foreign.name)
+    what = "already holds a run or a model" if is_known else "holds what this run did not write"
     if args.checkpoint.load_checkpoint:
         none = f"and there is no checkpoint in {args.checkpoint.ckpt_path} to go on from"
-        return f"{place} {what} ({found}), {none}; choose another --{named}, or the --ckpt_path that has some"
-    go_on = "go on with a run by --load_checkpoint, or " if known else ""
-    return f"{place} {what} ({found}); {go_on}choose another --{named}"
+        return f"{place} {what} ({foreign}), {none}; choose another --{name}, or the --ckpt_path that has some"
+    go_on = "go on with a run by --load_checkpoint, or " if is_known else ""
+    return f"{place} {what} ({foreign}); {go_on}choose another --{name}"

@@ -1,4 +1,4 @@
-"""Signals as wishes: the loop asks at a step boundary whether it is to stop."""
+"""Signals ask for a stop; the loop looks after each step whether one did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import suppress
 class StopRequest:
     """SIGTERM, SIGINT and SIGHUP ask for a stop at the next step boundary; a second SIGINT stops at once.
 
-    SIGHUP comes where a terminal closes, an ssh that is lost too. Where it is ignored, as under nohup, it stays so.
+    SIGHUP comes when a terminal closes or an ssh connection is lost. Where it is ignored, as under nohup, it stays so.
+    `name` is the signal that came, or None.
     """
 
     def __init__(self) -> None:
