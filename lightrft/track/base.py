@@ -1,4 +1,4 @@
-"""What a tracker listens to, and the fan-out that keeps a broken tracker from stopping a training run."""
+"""What a tracker is given, and the list of trackers, in which a broken one stops no training run."""
 
 from __future__ import annotations
 

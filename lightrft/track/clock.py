@@ -26,7 +26,7 @@ class Clock:
 
     def lap(self) -> dict[str, float]:
         now = time.perf_counter()
-        found = {f"perf/{phase}_s": seconds for phase, seconds in self._seconds.items()}
-        found["perf/step_s"] = now - self._started
+        metrics = {f"perf/{phase}_s": seconds for phase, seconds in self._seconds.items()}
+        metrics["perf/step_s"] = now - self._started
         self._seconds, self._started = {}, now
-        return found
+        return metrics

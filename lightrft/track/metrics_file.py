@@ -1,4 +1,4 @@
-"""metrics.jsonl: one object per step, in order, whole lines only, also after a full disk, a kill and a resume."""
+"""metrics.jsonl: one object per step, in order, only whole lines, also after a full disk, a kill and a resume."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from lightrft.track.step_files import set_aside, write_whole
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a metrics file, in their order; what a kill or a power cut left of others is left out."""
-    return read_on(path, 0)[0]
+    """The whole lines of a metrics file, in their order; parts of lines, from a kill or a power cut, are left out."""
+    return read_from(path, 0)[0]
 
 
-def read_on(path: Path, start: int) -> tuple[list[dict[str, float]], int]:
+def read_from(path: Path, start: int) -> tuple[list[dict[str, float]], int]:
     """The whole lines from byte `start` on, and the byte after them."""
     if not path.is_file():
         return [], start
     with path.open("rb") as file:
         file.seek(start)
-        found = file.read()
-    whole = found[: found.rfind(b"\n") + 1]
+        content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]
     rows = [_row(line) for line in whole.split(b"\n")]
     return [row for row in rows if row is not None], start + len(whole)
 
 
 def _row(line: bytes) -> dict[str, float] | None:
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("step"), int) else None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
 
 
 class MetricsFile(Logger):
-    """Starts after step `resumed`: what a killed run wrote beyond its checkpoint is taken back first."""
+    """Starts after step `resumed`: first it removes the lines that a killed run wrote beyond its checkpoint."""
 
     def __init__(self, path: Path, resumed: int) -> None:
         if not resumed:
-            set_aside(path)  # a run that starts fresh takes nothing away
-        kept = [row for row in read_metrics(path) if row["step"] <= resumed]
-        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+            set_aside(path)  # a run that starts fresh removes nothing
+        rows = [row for row in read_metrics(path) if row["step"] <= resumed]
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("ab", buffering=0)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Unbuffered, so that what fits of a line on a full disk can be taken back: half a line would hide the next."""
+        """Unbuffered: where a full disk takes half a line, that half can be removed. It would hide the next line."""
         row = {name: value if math.isfinite(value) else None for name, value in values.items()}
         start, rest = self._file.seek(0, os.SEEK_END), (json.dumps({"step": step, **row}) + "\n").encode()
         try:

@@ -1,4 +1,4 @@
-"""The most memory that was in use, for perf/."""
+"""The peaks of memory, for perf/."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ GIB = 1 << 30
 
 
 def peak_memory() -> dict[str, float]:
-    """GiB of this process's memory, in its life so far, and of the GPU's that tensors took since the last call."""
-    found = {"perf/peak_memory_gib": _resident()}
+    """In GiB: of this process, in its life so far; and of tensors on the GPU, since the last call."""
+    metrics = {"perf/peak_memory_gib": _resident()}
     if torch.cuda.is_available():
-        found["perf/peak_device_memory_gib"] = torch.cuda.max_memory_allocated() / GIB
+        metrics["perf/peak_device_memory_gib"] = torch.cuda.max_memory_allocated() / GIB
         torch.cuda.reset_peak_memory_stats()
-    return found
+    return metrics
 
 
 def _resident() -> float:

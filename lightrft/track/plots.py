@@ -9,8 +9,8 @@ from typing import Any
 
 from lightrft.batch import Batch
 from lightrft.track.base import Logger
-from lightrft.track.metrics_file import read_on
-from lightrft.track.step_files import take_back, write_whole
+from lightrft.track.metrics_file import read_from
+from lightrft.track.step_files import remove_after, write_whole
 from lightrft.types import Rollout
 
 PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
@@ -28,7 +28,7 @@ class Plots(Logger):
         self, folder: Path, resumed: int, metrics: Path, every: int, before: Callable[[], Mapping[str, float] | None]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        take_back(folder, resumed)
+        remove_after(folder, resumed)
         self._folder, self._metrics, self._every, self._before = folder, metrics, every, before
         self._rows: list[dict[str, float]] = []
         self._read = 0  # bytes of `metrics`
@@ -50,14 +50,14 @@ class Plots(Logger):
         self._curves()
 
     def _curves(self) -> None:
-        new, self._read = read_on(self._metrics, self._read)
+        new, self._read = read_from(self._metrics, self._read)
         self._rows += [{name: row[name] for name in DRAWN if name in row} for row in new]
         if not self._rows:
             return
         figure, axes = _figure(len(PANELS))
         for axis, (name, title) in zip(axes, PANELS, strict=True):
-            found = [(row["step"], row[name]) for row in self._rows if row.get(name) is not None]
-            axis.plot([step for step, _ in found], [value for _, value in found], linewidth=1)
+            points = [(row["step"], row[name]) for row in self._rows if row.get(name) is not None]
+            axis.plot([step for step, _ in points], [value for _, value in points], linewidth=1)
             axis.set(title=title, xlabel="step")
         self._evaluations(axes[0])
         self._save(figure, "curves.png")
@@ -65,13 +65,13 @@ class Plots(Logger):
     def _evaluations(self, axis: Any) -> None:
         before = self._before() or {}
         first = [{"step": 0, **{f"eval/{name}": value for name, value in before.items()}}] if before else []
-        found = [row for row in [*first, *self._rows] if row.get("eval/accuracy") is not None]
-        if not found:
+        rows = [row for row in [*first, *self._rows] if row.get("eval/accuracy") is not None]
+        if not rows:
             return
-        middle = [row["eval/accuracy"] for row in found]
-        below = [value - row["eval/ci_low"] for value, row in zip(middle, found, strict=True)]
-        above = [row["eval/ci_high"] - value for value, row in zip(middle, found, strict=True)]
-        axis.errorbar([row["step"] for row in found], middle, yerr=[below, above], fmt="o", capsize=3, label="held out")
+        middle = [row["eval/accuracy"] for row in rows]
+        below = [value - row["eval/ci_low"] for value, row in zip(middle, rows, strict=True)]
+        above = [row["eval/ci_high"] - value for value, row in zip(middle, rows, strict=True)]
+        axis.errorbar([row["step"] for row in rows], middle, yerr=[below, above], fmt="o", capsize=3, label="held out")
         axis.legend()
 
     def _save(self, figure: Any, name: str) -> None:

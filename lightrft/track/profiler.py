@@ -31,17 +31,17 @@ class Profiler:
 
         on_gpu = torch.cuda.is_available()
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-        found = profile(activities=activities)
-        running = self._tried(step, found.start)
+        recording = profile(activities=activities)
+        running = self._succeeds(step, recording.start)
         try:
             yield
         finally:
-            if running and self._tried(step, found.stop):
+            if running and self._succeeds(step, recording.stop):
                 dearest = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-                self._tried(step, lambda: self._write(found, step, dearest))
+                self._succeeds(step, lambda: self._write(recording, step, dearest))
 
-    def _tried(self, step: int, act: Callable[[], None]) -> bool:
-        """Whether it went well; a full disk or a busy profiler is reported, and training goes on."""
+    def _succeeds(self, step: int, act: Callable[[], None]) -> bool:
+        """A full disk or a busy profiler is reported, and training goes on."""
         try:
             act()
         except Exception as error:
@@ -49,8 +49,8 @@ class Profiler:
             return False
         return True
 
-    def _write(self, found: profile, step: int, dearest: str) -> None:
+    def _write(self, recording: profile, step: int, dearest: str) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        table = found.key_averages().table(sort_by=dearest, row_limit=ROWS, max_name_column_width=60)
+        table = recording.key_averages().table(sort_by=dearest, row_limit=ROWS, max_name_column_width=60)
         (self._folder / f"step_{step:06d}.txt").write_text(table + "\n")
-        found.export_chrome_trace(str(self._folder / f"step_{step:06d}.json"))
+        recording.export_chrome_trace(str(self._folder / f"step_{step:06d}.json"))

@@ -1,4 +1,4 @@
-"""run.json: what exactly was run, with what, on what. Written first, and compared when a run is resumed."""
+"""run.json: what exactly was run, with which versions, on which machine. A resumed run is compared with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,11 @@ SHOWN_VARIABLES = (
 
 
 def package_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def git_state(folder: Path) -> dict[str, Any]:
@@ -57,30 +56,30 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 def hashes(paths: Iterable[str]) -> dict[str, str]:
     """A SHA-256 for each file and folder; what is neither (a hub name) is left out."""
-    found = ((name, Path(name)) for name in paths)
-    return {name: _folder_hash(path) if path.is_dir() else _file_hash(path) for name, path in found if path.exists()}
+    named = ((name, Path(name)) for name in paths)
+    return {name: _folder_hash(path) if path.is_dir() else _file_hash(path) for name, path in named if path.exists()}
 
 
-def _file_hash(path: Path, room: int = SMALL) -> str:
-    """Of the contents of a file of at most `room` bytes; of a larger one's size and time, which takes no time."""
-    found, facts = hashlib.sha256(), path.stat()
-    if facts.st_size > room:
-        found.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
-        return found.hexdigest()
+def _file_hash(path: Path, most: int = SMALL) -> str:
+    """Of the contents of a file of at most `most` bytes; of a larger one's size and time, which takes no time."""
+    digest, facts = hashlib.sha256(), path.stat()
+    if facts.st_size > most:
+        digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _folder_hash(folder: Path) -> str:
     """Of the sorted lines `<hash of the file>  <its path inside the folder>`, as `sha256sum` would print them."""
-    found, left = hashlib.sha256(), IN_ALL
+    digest, left = hashlib.sha256(), IN_ALL
     for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-        size, room = (folder / name).stat().st_size, min(SMALL, left)
-        left -= size if size <= room else 0
-        found.update(f"{_file_hash(folder / name, room)}  ".encode() + os.fsencode(name) + b"\n")
-    return found.hexdigest()
+        size, most = (folder / name).stat().st_size, min(SMALL, left)
+        left -= size if size <= most else 0
+        digest.update(f"{_file_hash(folder / name, most)}  ".encode() + os.fsencode(name) + b"\n")
+    return digest.hexdigest()
 
 
 def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +109,7 @@ def _memory_gib() -> float | None:
 
 
 def write_record(record: Mapping[str, Any], log_dir: Path, save_path: Path, *, fresh: bool) -> None:
-    """The first thing that a run writes, when nothing can be refused any more. That of a start before is set aside."""
+    """The first file that a run writes; after it nothing is refused. A fresh run sets an older one aside."""
     what = f"--save_path {save_path}, --log_dir {log_dir}: run.json could not be written"
     with one_line(RunFailed, what, "make room there, or choose other folders"):
         for folder in (log_dir, save_path):
@@ -125,19 +124,19 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = _compared(before), _compared(now)
     expected = {"--load_checkpoint", "--quiet", "--dry_run"}
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    expected |= {f"--{name}" for name in _following(before) & _following(now)}
+    expected |= {f"--{name}" for name in _derived(before) & _derived(now)}
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]
 
 
-def _following(record: Mapping[str, Any]) -> set[str]:
-    """Flags that took another's value: that one is compared."""
+def _derived(record: Mapping[str, Any]) -> set[str]:
+    """Flags whose value follows from another flag: that one is compared."""
     return {
         name for name, entry in record.get("arguments", {}).items() if entry.get("source", "").startswith("follows ")
     }
 
 
 def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a resumed run is expected to have in common with the run before, under names for the user."""
+    """What a resumed run should have in common with the run before, under names for the user."""
     git, hardware = record.get("git", {}), record.get("hardware", {})
     return {
         **{f"--{name}": entry["value"] for name, entry in record.get("arguments", {}).items()},

@@ -15,9 +15,9 @@ from lightrft.types import Rollout
 
 
 class TensorBoard(Logger):
-    """An event file of our own making. TensorBoard's writers hand events to a thread: an error there shows steps later,
-    with a traceback. Here each step is one event, on the disk when `metrics` returns. Where a run starts, TensorBoard
-    itself hides the points that the folder had from there on.
+    """Writes the event file itself: TensorBoard's writers use a thread, whose errors come some steps later, with a
+    traceback. Here each step is one event, on the disk when `metrics` returns. TensorBoard hides the points that the
+    folder had from the start of this run on.
     """
 
     def __init__(self, folder: Path, resumed: int, arguments: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`--save_trajectories`: the first samples of each step, with all that was known and decided about each token."""
+"""`--save_trajectories`: the first samples of each step, with the numbers of each of their tokens."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.batch import Batch
 from lightrft.track.base import Logger
-from lightrft.track.step_files import take_back, write_whole
+from lightrft.track.step_files import remove_after, write_whole
 from lightrft.types import Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OF_THE_BATCH = ("advantages", "old_logprobs", "ref_logprobs", "values", "returns")  # [B, T]; those that are filled
+PER_TOKEN = ("advantages", "old_logprobs", "ref_logprobs", "values", "returns")  # of the batch, where they are filled
 
 
 class Trajectories(Logger):
@@ -24,20 +24,20 @@ class Trajectories(Logger):
 
     def __init__(self, folder: Path, resumed: int, count: int, tokenizer: PreTrainedTokenizerBase) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        take_back(folder, resumed)
+        remove_after(folder, resumed)
         self._folder, self._count, self._tokenizer = folder, count, tokenizer
 
     def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
         chosen = rollouts[: self._count]
-        columns = {name: getattr(batch, name)[: len(chosen)].tolist() for name in OF_THE_BATCH if batch.has(name)}
+        columns = {name: getattr(batch, name)[: len(chosen)].tolist() for name in PER_TOKEN if batch.has(name)}
         lines = []
         for row, rollout in enumerate(chosen):
             response = slice(len(rollout.prompt_ids), len(rollout.prompt_ids) + len(rollout.response_ids))
             per_token = {name: column[row][response] for name, column in columns.items()}
-            lines.append(json.dumps({"step": step, **self._facts(rollout), **_finite(per_token)}, default=str) + "\n")
+            lines.append(json.dumps({"step": step, **self._sample(rollout), **_finite(per_token)}, default=str) + "\n")
         write_whole(self._folder / f"step_{step:06d}.jsonl", "".join(lines))
 
-    def _facts(self, rollout: Rollout) -> dict[str, Any]:
+    def _sample(self, rollout: Rollout) -> dict[str, Any]:
         prompt, reward = rollout.prompt, rollout.reward
         return {
             "prompt_id": prompt.id,

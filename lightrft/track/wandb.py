@@ -1,7 +1,7 @@
-"""`--use_wandb PROJECT`: Weights & Biases, spoken to by a thread of its own, so that it can never hold up training.
+"""`--use_wandb PROJECT`: Weights & Biases. A thread of its own calls it, so that it never holds up training.
 
-wandb's calls may wait for a network, a disk or its service process. What fails in the thread is raised by the next call
-of the trainer, and so reported once; what is stuck at the end of a run gets `patience` seconds.
+wandb's calls may wait for a network, a disk or its service process. The trainer's next call raises what failed in the
+thread, and so it is reported once. At the end of a run, calls that wait get `patience` seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BLOCK = 1 << 15
 
 
 def check(args: LoggingArgs) -> None:
-    """Refuses what would fail, or give a secret away, once the run has begun."""
+    """Refuses what would fail during the run, or would publish a secret."""
     if args.use_wandb is None:
         return
     for flag, key in (("use_wandb", API_KEY), ("wandb_org", API_KEY), ("wandb_run_name", NEW_KEY)):
@@ -95,7 +95,7 @@ class WandB(Logger):
 
             try:
                 run = wandb.init(**options, settings=self._settings())
-                self._speak(run)
+                self._send_all(run)
             finally:
                 with suppress(Exception):  # of a service that is gone already
                     wandb.teardown()
@@ -110,7 +110,7 @@ class WandB(Logger):
 
         return wandb.Settings(console="off", silent=True, finish_timeout=self._patience, finish_timeout_raises=True)
 
-    def _speak(self, run: Any) -> None:
+    def _send_all(self, run: Any) -> None:
         logging.getLogger("wandb").setLevel(logging.CRITICAL)  # on a full disk it would print a traceback per message
         if not run.offline and run.url:
             self._print(f"W&B run: {run.url}")
@@ -122,10 +122,10 @@ class WandB(Logger):
 
 def run_id(folder: Path, resumed: int) -> str:
     """Kept in `<folder>/wandb_id`: a resumed run goes on in its own W&B run, a fresh one gets a new one."""
-    kept = folder / "wandb_id"
-    if not resumed or not kept.is_file():
-        write_whole(kept, secrets.token_hex(8) + "\n")
-    return kept.read_text().strip()
+    file = folder / "wandb_id"
+    if not resumed or not file.is_file():
+        write_whole(file, secrets.token_hex(8) + "\n")
+    return file.read_text().strip()
 
 
 def is_whole(log: Path) -> bool:
@@ -133,9 +133,9 @@ def is_whole(log: Path) -> bool:
     of a record four bytes of checksum, two of length, one of kind (1 whole record, 4 last piece)."""
     content, at, kind = log.read_bytes(), 7, 1
     while at < len(content):
-        room = BLOCK - at % BLOCK
-        if room < 7:  # too little for a header: filled up with zeros
-            at += room
+        left = BLOCK - at % BLOCK
+        if left < 7:  # too little for a header: filled up with zeros
+            at += left
             continue
         kind = content[at + 6] if at + 6 < len(content) else 0
         at += 7 + int.from_bytes(content[at + 4 : at + 6], "little")

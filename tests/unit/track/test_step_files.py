@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lightrft.track.step_files import set_aside, take_back, write_whole
+from lightrft.track.step_files import remove_after, set_aside, write_whole
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, full_disk):
@@ -26,13 +26,13 @@ def left(folder):
 
 def test_what_lies_beyond_the_resumed_step_is_removed(tmp_path):
     make(tmp_path, "step_000001.jsonl", "step_000002.jsonl", "step_000003.jsonl", "length_1000000.png", "curves.png")
-    take_back(tmp_path, 2)
+    remove_after(tmp_path, 2)
     assert left(tmp_path) == ["curves.png", "step_000001.jsonl", "step_000002.jsonl"]
 
 
 def test_a_fresh_run_takes_nothing_away(tmp_path):
     make(tmp_path, "step_000001.jsonl", "notes.txt", "my_2024.txt")
-    take_back(tmp_path, 0)
+    remove_after(tmp_path, 0)
     assert left(tmp_path) == ["my_2024.txt", "notes.txt", "step_000001.jsonl.old"]
     assert (tmp_path / "step_000001.jsonl.old").read_text() == "step_000001.jsonl"
 
