@@ -19,8 +19,11 @@ from lightrft.types import Rollout
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lightrft.step_index import StepIndex
+
 UNFILLED: Any = None
 FILLED_BY = {
+    "step": "update/score.py, from step_index.py",
     "old_logprobs": "update/score.py, unless the on-policy short cut applies",
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
     "entropy": "update/score.py, when --high_entropy_token_ratio is above 0",
@@ -52,6 +55,7 @@ class Batch:
     prompt_lengths: Tensor
     truncated: Tensor
     temperature: float = 1.0
+    step: StepIndex = UNFILLED
     old_logprobs: Tensor = UNFILLED
     ref_logprobs: Tensor = UNFILLED
     entropy: Tensor = UNFILLED
@@ -84,6 +88,17 @@ class Batch:
         """A copy with `changes`; `dataclasses.replace` would trip over the fields that are still empty."""
         kept = {entry.name: object.__getattribute__(self, entry.name) for entry in fields(self)}
         return Batch(**{**kept, **changes})
+
+    def with_rewards(self, rewards: np.ndarray) -> Batch:
+        """With other rewards [R] of all ranks' rows, of which it takes its own."""
+        step = self.step.with_rewards(rewards)
+        return self.filled(step=step, rewards=self.rewards.new_tensor(rewards[step.own]))
+
+    def idle(self) -> Batch:
+        """A row that weighs nothing, for a rank that has less to do than others: a prompt of one token, no response."""
+        blank = {name: value.new_zeros((1,) * value.dim()) for name, value in self._tensors().items()}
+        one = self.lengths.new_ones(1)
+        return self.filled(**blank | {"lengths": one, "prompt_lengths": one})
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in self._tensors().items()}

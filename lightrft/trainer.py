@@ -17,9 +17,11 @@ from lightrft.loop.progress import Progress, describe, steps_in_summary
 from lightrft.loop.random_state import random_state
 from lightrft.loop.stop import StopRequest
 from lightrft.prompts.sampler import PromptSampler
+from lightrft.ranks.base import Ranks
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
 from lightrft.rollouts.statistics import rollout_metrics
+from lightrft.step_index import index_step
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
@@ -34,6 +36,7 @@ from lightrft.update.step import Updater, UpdateReport
 
 @dataclass
 class Trainer:
+    ranks: Ranks
     prompts: PromptSampler
     collector: Collector
     scorer: Scorer
@@ -90,17 +93,18 @@ class Trainer:
         self.placement.generate(self.progress.step)
         with self.clock("generate"):
             rollouts = self.collector.collect(self.prompts, step)
-        check_some_valid(rollouts, step)
+        index = index_step(rollouts, self.ranks)
+        check_some_valid(index.errors, step)
         self.placement.score()
         with self.clock("score"):
-            batch = self.scorer.to_batch(rollouts, self.collector.temperature(step))
+            batch = self.scorer.to_batch(rollouts, index, self.collector.temperature(step))
         batch, shaped = self.advantages(batch)
         self.placement.learn()
         with self.clock("update"):
             for part in self.updater.partition(batch, step):
                 self.updater.step(batch, part)
         learned = self.updater.report()
-        adapted = self.advantages.kl.after_step(learned.metrics, len(rollouts), learned.taken)
+        adapted = self.advantages.kl.after_step(learned.metrics, len(index), learned.taken)
         self.progress.advance()
         if self.collector.over(self.prompts):
             self._end_here()

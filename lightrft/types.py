@@ -70,7 +70,10 @@ class Reward:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response to one prompt with all that is known of it. `group` is shared by the samples of one prompt."""
+    """One response to one prompt with all that is known of it.
+
+    `group` is shared by the samples of one prompt, which count from 0 in `sample`.
+    """
 
     prompt: Prompt
     group: int
@@ -83,6 +86,7 @@ class Rollout:
     policy_version: int
     mm_inputs: Mapping[str, Any] = field(default_factory=dict)
     reward: Reward | None = None
+    sample: int = 0
     stop_text: str = ""  # the end of `response`, from the --stop text on that ended it
 
     @property

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lightrft.groups import rows_by_group
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -69,31 +71,28 @@ def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, kind: str) 
 
 @dataclass(frozen=True)
 class Groups:
-    """Finite rewards per prompt: `mean`, `std`, `count` [G] (float64) of the groups whose ids are `ids` [G]."""
+    """Finite rewards per prompt: `mean`, `std`, `count` [G] (float64), `constant` [G] bool; `rows` [R] is each row's
+    place among them."""
 
-    ids: Tensor
     mean: Tensor
     std: Tensor
     count: Tensor
     constant: Tensor
-
-    def rows(self, group: Tensor) -> Tensor:
-        """[B] group ids to [B] places in the [G] statistics."""
-        same = group[:, None] == self.ids
-        assert bool(same.any(-1).all()), "a group without statistics"
-        return same.long().argmax(-1)
+    rows: Tensor
 
 
 def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
     """Mean and sample standard deviation (ddof 1) of the finite rewards of each group, in float64.
 
-    rewards [B], group [B] any ids in any order. `constant` [G] is True where all finite rewards are equal, or there
-    are fewer than two: rounding makes `std > 0` an unsafe test of that.
+    rewards [R], group [R] any ids in any order; groups in the order of their first row. `constant` is True where all
+    finite rewards are equal, or there are fewer than two: rounding makes `std > 0` an unsafe test of that.
     """
-    ids, index = group.unique(return_inverse=True)
+    names = group.tolist()
+    places = {name: place for place, name in enumerate(rows_by_group(names))}
+    index = group.new_tensor([places[name] for name in names])
     finite = rewards.isfinite()
     values = rewards.double().masked_fill(~finite, 0.0)
-    zeros = values.new_zeros(ids.shape)
+    zeros = values.new_zeros(len(places))
     count = zeros.index_add(0, index, finite.double())
     mean = zeros.index_add(0, index, values) / count.clamp(min=1)
     deviation = (values - mean[index]).masked_fill(~finite, 0.0)
@@ -101,7 +100,7 @@ def group_statistics(rewards: Tensor, group: Tensor) -> Groups:
     infinity = float("inf")
     low = (zeros + infinity).scatter_reduce(0, index, values.masked_fill(~finite, infinity), "amin")
     high = (zeros - infinity).scatter_reduce(0, index, values.masked_fill(~finite, -infinity), "amax")
-    return Groups(ids, mean, std, count, constant=(high <= low) | (count < 2))
+    return Groups(mean, std, count, (high <= low) | (count < 2), index)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from lightrft.ranks.base import Ranks as Ranks
 if TYPE_CHECKING:
     from torch import Tensor
 
+INFINITY = float("inf")
+
 
 def total(values: Tensor, ranks: Ranks) -> Tensor:
     """The sum of all values on all ranks, float64."""
@@ -28,9 +30,14 @@ def mean(values: Tensor, ranks: Ranks) -> float:
 
 def constant(values: Tensor, mask: Tensor, ranks: Ranks) -> bool:
     """Whether all values where the mask is 1, on all ranks, are equal; also where there are none."""
-    kept = values[mask == 1]
-    ends = ranks.gather([(float(kept.min()), float(kept.max()))] if kept.numel() else [])
-    return not ends or max(high for _, high in ends) <= min(low for low, _ in ends)
+    ends = ranks.reduce({"high": _largest(values, mask), "minus low": _largest(-values, mask)}, "max")
+    return bool(ends["high"] <= -ends["minus low"])
+
+
+def _largest(values: Tensor, mask: Tensor) -> Tensor:
+    """Where the mask is 1, float64; -infinity where there is none."""
+    unmasked = values.double()[mask == 1]
+    return unmasked.max() if len(unmasked) else unmasked.new_full((), -INFINITY)
 
 
 def moments(values: Tensor, mask: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightrft.algorithms.ranks import share
-from lightrft.ranks.base import ONE_RANK, Ranks
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -54,16 +51,10 @@ class RunningMoments:
         return (rewards - self.mean * minus_mean) / (self.std or 1.0)
 
 
-def clipped_rewards(rewards: Tensor, limit: float, ranks: Ranks = ONE_RANK) -> tuple[Tensor, float]:
+def clipped_rewards(rewards: Tensor, limit: float) -> tuple[Tensor, float]:
     """Rewards within +-limit, and the share of finite ones that were outside before. Others stay as they are."""
     finite = rewards.isfinite()
     outside = (rewards.abs() > limit) & finite
-    return rewards.clamp(-limit, limit).where(finite, rewards), share(outside, finite, ranks)
-
-
-def varied_groups(rewards: Iterable[tuple[int, float]]) -> set[int]:
-    """Groups that dynamic sampling keeps: their finite rewards are not all equal (DAPO)."""
-    found: dict[int, set[float]] = {}
-    for group, reward in rewards:
-        found.setdefault(group, set()).update({reward} if math.isfinite(reward) else ())
-    return {group for group, values in found.items() if len(values) > 1}
+    return rewards.clamp(-limit, limit).where(finite, rewards), float(
+        outside.sum().double() / finite.sum().clamp(min=1)
+    )

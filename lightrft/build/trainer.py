@@ -84,6 +84,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         )
     record = run_record(args, model, inputs.tokenizer)
     trainer = Trainer(
+        ranks=strategy.ranks,
         prompts=rollouts.prompts,
         collector=rollouts.collector,
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightrft.groups import rows_by_group
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -119,8 +121,4 @@ def _sees(owner: Tensor) -> Tensor:
 
 
 def _groups(batch: Batch) -> list[list[int]]:
-    """Rows by group, in order of first appearance."""
-    found: dict[int, list[int]] = {}
-    for row, group in enumerate(batch.group.tolist()):
-        found.setdefault(group, []).append(row)
-    return list(found.values())
+    return list(rows_by_group(batch.group.tolist()).values())

@@ -19,6 +19,14 @@ class Collectives:
     def __init__(self, world: World) -> None:
         self.world = world
 
+    @property
+    def rank(self) -> int:
+        return self.world.dp_rank
+
+    @property
+    def size(self) -> int:
+        return self.world.dp_size
+
     def reduce(self, values: dict[str, Tensor], op: Literal["sum", "max"] = "sum") -> dict[str, Tensor]:
         """In one message for all values of one dtype: many small ones would each wait for every rank."""
         found: dict[str, Tensor] = {}
@@ -34,3 +42,12 @@ class Collectives:
         parts: list[list[Any]] = [[] for _ in range(self.world.size)]
         dist.all_gather_object(parts, items)
         return [item for part in parts for item in part]
+
+    def concatenate(self, values: Tensor) -> Tensor:
+        """They travel padded to the longest."""
+        sizes = self.gather([len(values)])
+        padded = values.new_zeros(max(sizes))
+        padded[: len(values)] = values.detach()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])

@@ -69,13 +69,8 @@ def describe_invalid(rollouts: Sequence[Rollout]) -> str | None:
     return f"{len(errors)} of {len(rollouts)} samples are invalid ({count}: {error}{rest})"
 
 
-def check_some_valid(rollouts: Sequence[Rollout], step: int) -> None:
-    """Raises `RunFailed` with the most frequent error if not one sample of a rollout step can be trained on.
-
-    Every rollout must have been scored.
-    """
-    errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None]
-    assert len(errors) == len(rollouts), "score the rollouts first"
+def check_some_valid(errors: Sequence[str | None], step: int) -> None:
+    """Raises `RunFailed` with the most frequent error if not one sample of a rollout step, on any rank, is valid."""
     if errors and None not in errors:
         [(error, count)] = Counter(errors).most_common(1)
         seen = f"{count} of {len(errors)} samples: {error}"

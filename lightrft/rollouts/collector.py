@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lightrft.algorithms.control import TemperatureSchedule
-from lightrft.algorithms.shaping import varied_groups
 from lightrft.errors import RunFailed
+from lightrft.groups import rows_by_group, varied_groups
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rewards.base import RewardSource
@@ -37,9 +37,9 @@ class RolloutMaker:
         except RunFailed as failed:
             raise RunFailed(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
         rollouts = [
-            self._rollout(prompt, generation, sampling.stop)
+            self._rollout(prompt, sample, generation, sampling.stop)
             for prompt, group in zip(prompts, generated, strict=True)
-            for generation in group
+            for sample, generation in enumerate(group)
         ]
         rewards = self.rewards.score(rollouts)
         return [replace(rollout, reward=reward) for rollout, reward in zip(rollouts, rewards, strict=True)]
@@ -52,7 +52,7 @@ class RolloutMaker:
         seeds = [response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n)]
         return self.encoder.request(prompt, seeds)
 
-    def _rollout(self, prompt: Prompt, generation: Generation, stop: Sequence[str]) -> Rollout:
+    def _rollout(self, prompt: Prompt, sample: int, generation: Generation, stop: Sequence[str]) -> Rollout:
         response = self.encoder.response(generation.response_ids)
         return Rollout(
             prompt=prompt,
@@ -64,6 +64,7 @@ class RolloutMaker:
             rollout_logprobs=generation.logprobs,
             finish_reason=generation.finish_reason,
             policy_version=self.engine.version,
+            sample=sample,
             stop_text=_from_stop_text(response, stop),
         )
 
@@ -146,17 +147,11 @@ class Collector:
 
 def groups_that_vary(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
     """Whole groups, in their order, whose valid rewards are not all equal."""
-    found: dict[int, list[Rollout]] = {}
-    for rollout in rollouts:
-        found.setdefault(rollout.group, []).append(rollout)
-    kept = varied_groups((r.group, _reward(r)) for r in rollouts)
-    return [group for name, group in found.items() if name in kept]
+    group = [rollout.group for rollout in rollouts]
+    varied = varied_groups(group, [rollout.valid_reward for rollout in rollouts])
+    return [[rollouts[row] for row in rows] for name, rows in rows_by_group(group).items() if name in varied]
 
 
 def _mean_reward(rollouts: Sequence[Rollout]) -> float:
-    valid = [reward for reward in map(_reward, rollouts) if not math.isnan(reward)]
+    valid = [rollout.valid_reward for rollout in rollouts if not math.isnan(rollout.valid_reward)]
     return fmean(valid) if valid else math.nan
-
-
-def _reward(rollout: Rollout) -> float:
-    return math.nan if rollout.reward is None or rollout.reward.error else rollout.reward.total

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+import torch
 
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
-from lightrft.algorithms.ranks import mean
 from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
 from lightrft.batch import Batch
 from lightrft.ranks.base import Ranks
+from lightrft.step_index import StepIndex
 from lightrft.update.health import Health, none_finite
 from lightrft.update.kl import KLTerm
 
@@ -34,7 +34,7 @@ class ShapingSettings:
 
 @dataclass
 class AdvantageStage:
-    """Each rank has its own rows of the rollout step; every statistic is over the rows of all of them."""
+    """Each rank has its own rows of the rollout step, and an index of all of them; every statistic is over all."""
 
     ranks: Ranks
     estimator: Estimator
@@ -48,32 +48,31 @@ class AdvantageStage:
 
     def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
-        batch = self._filtered(batch)
-        rewards, shaped = self._shaped(batch)
+        rewards, shaped = self._shaped(batch.step)
+        batch = self._filtered(batch.with_rewards(rewards))
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
-        found, metrics = self.estimator.fill_advantages(batch.filled(rewards=rewards), settings, self.ranks)
-        self._look(found)
+        filled, metrics = self.estimator.fill_advantages(batch, settings, self.ranks)
+        trained, moves = filled.response_mask.sum(-1).tolist(), (filled.advantages != 0).any(-1).tolist()
+        step = batch.step.after_advantages(trained, moves, self.ranks)
+        self.health.see(step)
         if metrics["policy/nonfinite_frac"] and not self.health.trained:
             raise none_finite(batch, self.ranks, self.health.steps)
-        return found, {**shaped, **metrics}
+        return filled.filled(step=step), {**shaped, **metrics}
 
-    def _look(self, batch: Batch) -> None:
-        rows = zip(batch.group.tolist(), batch.rewards.tolist(), batch.response_mask.any(-1).tolist(), strict=True)
-        self.health.see(self.ranks.gather([row for row in rows if math.isfinite(row[1])]))
-
-    def _shaped(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        s, rewards, metrics = self.shaping, batch.rewards, {}
+    def _shaped(self, step: StepIndex) -> tuple[np.ndarray, dict[str, float]]:
+        """The rewards [R] of all ranks' rows."""
+        s, rewards, metrics = self.shaping, torch.from_numpy(step.rewards), {}
         if s.overlong_buffer:
-            lengths = (batch.lengths - batch.prompt_lengths).to(rewards.dtype)
+            lengths = torch.from_numpy(step.lengths - step.prompt_lengths).to(rewards.dtype)
             penalty = overlong_penalty(lengths, s.max_new_tokens, s.overlong_buffer, s.overlong_factor)
-            rewards, metrics["reward/overlong"] = rewards + penalty, mean(penalty, self.ranks)
+            rewards, metrics["reward/overlong"] = rewards + penalty, float(penalty.mean())
         if s.running_norm:
-            self.moments.update(self.ranks.gather(rewards.tolist()))
+            self.moments.update(rewards.tolist())
             rewards = self.moments.normalised(rewards, minus_mean=s.minus_mean)
             metrics["reward/running_std"] = self.moments.std
         if s.reward_clip:
-            rewards, metrics["reward/clip_frac"] = clipped_rewards(rewards, s.reward_clip, self.ranks)
-        return rewards, metrics
+            rewards, metrics["reward/clip_frac"] = clipped_rewards(rewards, s.reward_clip)
+        return rewards.numpy(), metrics
 
     def _filtered(self, batch: Batch) -> Batch:
         """Truncated rows count in their groups, but none of their tokens does: not in the whitening either. The same

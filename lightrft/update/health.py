@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.shaping import varied_groups
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed
+from lightrft.groups import varied_groups
 from lightrft.ranks.base import Ranks
+from lightrft.step_index import StepIndex
 from lightrft.strategy.base import StepReport
 from lightrft.update.metrics import MetricSums
 
@@ -104,14 +107,16 @@ class Health:
     trained: bool = True
     told: list[str] = field(default_factory=list)
 
-    def see(self, rows: Sequence[tuple[int, float, bool]]) -> None:
-        """(group, shaped reward, whether it has a token to train on) of every valid sample of a step, on all ranks."""
-        rewards = {reward for _, reward, _ in rows}
-        varied = varied_groups((group if self.by_prompt else 0, reward) for group, reward, _ in rows)
-        learns = any(trained and (group if self.by_prompt else 0) in varied for group, _, trained in rows)
+    def see(self, step: StepIndex) -> None:
+        """A step with its shaped rewards and advantages."""
+        valid = np.isfinite(step.rewards)
+        rewards, trained = set(step.rewards[valid].tolist()), valid & (step.trained > 0)
+        group = (step.group if self.by_prompt else np.zeros_like(step.group)).tolist()
+        varied = varied_groups(group, step.rewards.tolist())
+        learns = any(group[row] in varied for row in np.flatnonzero(trained))
         self.one_reward &= len(rewards) == 1 and self.reward in (None, *rewards)
         self.reward = min(rewards, default=self.reward)
-        self.differed, self.trained = bool(varied), any(trained for *_, trained in rows)
+        self.differed, self.trained = bool(varied), bool(trained.any())
         self.steps, self.varied = self.steps + 1, self.varied + learns
         self.row = 0 if learns else self.row + 1
 

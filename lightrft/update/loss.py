@@ -7,7 +7,7 @@ All of them are reduced by one aggregation over one set of denominators, those o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from lightrft.algorithms.functional import distance, kl_penalty, log_ratio
 from lightrft.algorithms.importance import importance_weights, row_weights
 from lightrft.batch import Batch
 from lightrft.models.token_model import Scores
+from lightrft.ranks.base import Ranks
 from lightrft.update.kl import KLTerm
 
 if TYPE_CHECKING:
@@ -57,14 +58,17 @@ class LossTerms:
         other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0
         return self.estimator.idle_without_advantage and not other
 
-    def select_tokens(self, batch: Batch, gather: Callable[[list], list]) -> Batch:
-        """With `selected`, the tokens of high entropy among all of the optimizer step, where only these are trained."""
+    def select_tokens(self, batch: Batch, places: Sequence[int], ranks: Ranks) -> Batch:
+        """With `selected`, the tokens of high entropy, where only these are trained.
+
+        places: where the batch holds rows of the optimizer step, among whose tokens on all ranks they are the highest.
+        """
         ratio = self.algorithm.high_entropy_token_ratio
         if not 0 < ratio < 1:
             return batch
-        mask = batch.response_mask
-        everywhere = batch.entropy.new_tensor(gather(batch.entropy[mask == 1].tolist()))
-        return batch.filled(selected=high_entropy_mask(batch.entropy, mask, entropy_threshold(everywhere, ratio)))
+        entropy, mask = batch.entropy, batch.response_mask
+        everywhere = ranks.concatenate(entropy[places][mask[places] == 1])
+        return batch.filled(selected=high_entropy_mask(entropy, mask, entropy_threshold(everywhere, ratio)))
 
     def __call__(self, batch: Batch, scores: Scores) -> Terms:
         mask, args = batch.response_mask, self.algorithm

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightrft.groups import rows_by_group
+from lightrft.step_index import StepIndex
+
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of the rollout step that one optimizer step learns from.
+    """The rows of the rollout step, those of all ranks, that one optimizer step learns from.
 
     critic_alone: the policy is frozen (`--freezing_actor_steps`). step: the turn of the loop.
     """
@@ -39,8 +42,28 @@ def micro_batches(rows: Sequence[int], groups: Sequence[int], lengths: Sequence[
 
     The order does not change the gradient: every micro-batch uses the denominators of the whole part.
     """
-    longest: dict[int, int] = {}
-    for row in rows:
-        longest[groups[row]] = max(lengths[row], longest.get(groups[row], 0))
+    grouped = rows_by_group(groups[row] for row in rows).items()
+    longest = {group: max(lengths[rows[place]] for place in places) for group, places in grouped}
     ordered = sorted(rows, key=lambda row: (-longest[groups[row]], groups[row], -lengths[row], row))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def cut(index: StepIndex, rows: Sequence[int], size: int, *, by_group: bool) -> list[list[int]]:
+    """This rank's micro-batches of `rows`, as many as the rank with the most has: the rest of them are empty.
+
+    Sharded models need every rank in every pass. by_group: rows of a group are kept together.
+    """
+    groups, lengths = (index.group if by_group else np.zeros_like(index.group)).tolist(), index.lengths.tolist()
+    owned = [[row for row in rows if index.owner[row] == rank] for rank in range(index.ranks)]
+    each = [micro_batches(own, groups, lengths, size) for own in owned]
+    return each[index.rank] + [[]] * (max(map(len, each)) - len(each[index.rank]))
+
+
+def rows_that_move(index: StepIndex, rows: Sequence[int]) -> list[int]:
+    """Those that can move the parameters; the others need no forward pass, and their tokens stay in the denominators.
+
+    Where none moves, the first with trained tokens is kept for its metrics: those per token (entropy, clip fractions,
+    mismatch) are over the rows that are run.
+    """
+    moving = [row for row in rows if index.moves[row]]
+    return moving or [row for row in rows if index.trained[row]][:1]

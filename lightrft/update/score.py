@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightrft.batch import Batch, collate
 from lightrft.models.token_model import TokenModel
+from lightrft.step_index import StepIndex
 from lightrft.strategy.base import Strategy
 from lightrft.types import Rollout
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from lightrft.update.critic import Critic
 
 
-def slices(batch: Batch, rows: int) -> Iterator[tuple[slice, Batch]]:
-    """The batch, `rows` rows at a time, each trimmed to its longest row."""
-    for start in range(0, len(batch), rows):
-        stop = min(start + rows, len(batch))
-        yield slice(start, stop), batch.select(range(start, stop))
+def slices(batch: Batch, size: int) -> Iterator[tuple[slice, Batch]]:
+    """The batch, `size` rows at a time, each trimmed to its longest row; idle ones up to the passes of all ranks."""
+    for start in range(0, batch.step.passes(size) * size, size):
+        here = slice(start, min(start + size, len(batch)))
+        yield (here, batch.select(range(here.start, here.stop))) if start < len(batch) else (slice(0, 0), batch.idle())
 
 
 class Scorer:
@@ -42,9 +43,9 @@ class Scorer:
         self.strategy, self.policy, self.reference, self.critic = strategy, policy, reference, critic
         self.rows, self.on_policy, self.with_entropy = rows, on_policy, with_entropy
 
-    def to_batch(self, rollouts: Sequence[Rollout], temperature: float) -> Batch:
-        """`temperature` is the one that the rollouts were sampled at."""
-        batch = collate(rollouts, temperature, self.strategy.world.device)
+    def to_batch(self, rollouts: Sequence[Rollout], index: StepIndex, temperature: float) -> Batch:
+        """This rank's rollouts, maybe none; `temperature` is the one that they were sampled at."""
+        batch = collate(rollouts, temperature, self.strategy.world.device).filled(step=index)
         if not self.on_policy:
             batch = batch.filled(**self._score(self.policy, batch, "old_logprobs", with_entropy=self.with_entropy))
         if self.reference is not None:

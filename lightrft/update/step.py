@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from lightrft.algorithms.estimator import Estimator
@@ -15,12 +14,13 @@ from lightrft.batch import Batch
 from lightrft.errors import RunFailed
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle, Strategy
+from lightrft.update.counts import own_group_tokens, step_counts
 from lightrft.update.critic import Critic
 from lightrft.update.health import Skips
 from lightrft.update.kl import KLTerm
 from lightrft.update.loss import LossTerms, Terms
 from lightrft.update.metrics import MetricSums, UpdateReport
-from lightrft.update.partition import Part, draw_parts, micro_batches
+from lightrft.update.partition import Part, cut, draw_parts, rows_that_move
 
 if TYPE_CHECKING:
     from lightrft.args.groups.algorithm import AlgorithmArgs
@@ -68,29 +68,41 @@ class Updater:
         self.failure: RunFailed | None = None  # why the run ends at the next step boundary
 
     def partition(self, batch: Batch, step: int) -> Iterator[Part]:
+        """Of the rows of all ranks, equal on each of them."""
         s, alone = self.settings, step <= self.settings.frozen_steps
         size = s.batch.train_batch_size
-        return draw_parts(len(batch), size, s.max_epochs, seed=s.seed, step=step, critic_alone=alone)
+        return draw_parts(len(batch.step), size, s.max_epochs, seed=s.seed, step=step, critic_alone=alone)
 
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
 
-        part: of this rank's rows of the rollout step, maybe none of them; all ranks take part in every step. The tenth
-        skipped update in a row is a failure, which waits for `end_if_failed`; a part without a trained token is none.
+        batch: this rank's rows of the rollout step, maybe none of the part's; all ranks take part in every step. The
+        tenth skipped update in a row is a failure, which waits for `end_if_failed`; a part without a trained token is
+        none.
         """
-        batch = batch.select(part.rows) if part.rows else idle(batch)
-        counts, batch = self._count(batch, real=len(part.rows))
+        counts = step_counts(batch.step, part.rows, self.settings.max_new_tokens)
         self.sums.restart("kl/drift")  # it is the last step's alone
         for kind, number in (("optimizer", 1.0), ("idle", float(counts.tokens == 0)), ("skipped", 0.0)):
             self.sums.count(f"update/{kind}_steps", number)
         if counts.tokens == 0:
             return
-        micro_batches = self._cut(self.loss.select_tokens(batch, self.strategy.ranks.gather), real=len(part.rows))
+        micro_batches = self._micro_batches(batch, part.rows)
         if not part.critic_alone:
             self._learn(micro_batches, counts, part.step)
         if self.critic is not None:
             self.critic.backward(micro_batches, counts, self.sums)
             self._take_step("critic", self.critic.model.handle, part.step)
+
+    def _micro_batches(self, batch: Batch, rows: Sequence[int]) -> list[Batch]:
+        """Of this rank's rows among `rows`; equally many on all ranks."""
+        index, size = batch.step, self.settings.batch.micro_train_batch_size
+        run = rows_that_move(index, rows) if self.loss.policy_alone else rows
+        if self.loss.policy_alone:
+            self.sums.count("update/idle_rows", float(sum(not index.moves[row] for row in rows)))
+        batch = batch.filled(group_tokens=batch.rewards.new_tensor(own_group_tokens(index, rows)))
+        batch = self.loss.select_tokens(batch, index.places(rows), self.strategy.ranks)
+        each = cut(index, run, size, by_group=self.policy.shares_prompts)
+        return [batch.select(index.places(own)) if own else batch.idle() for own in each]
 
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts, step: int) -> None:
         for number, batch in enumerate(micro_batches):
@@ -123,47 +135,6 @@ class Updater:
             found.metrics["mismatch/ess"] = found.metrics["mismatch/weight_mean"] ** 2 / square
         return found
 
-    def _count(self, batch: Batch, real: int) -> tuple[Counts, Batch]:
-        """Denominators over all ranks, and the batch with its group_tokens. real: its rows that are not idle."""
-        tokens = batch.response_mask.sum(-1).double()
-        everyone = self.strategy.ranks.gather(list(zip(batch.group.tolist(), tokens.tolist(), strict=True))[:real])
-        per_group: dict[int, float] = {}
-        for group, count in everyone:
-            per_group[group] = per_group.get(group, 0.0) + count
-        counts = Counts(
-            tokens=sum(count for _, count in everyone),
-            sequences=sum(count > 0 for _, count in everyone),
-            rows=len(everyone),
-            groups=sum(count > 0 for count in per_group.values()),
-            max_new_tokens=self.settings.max_new_tokens,
-        )
-        shared = tokens.new_tensor([per_group.get(group, 0.0) for group in batch.group.tolist()])
-        return counts, batch.filled(group_tokens=shared)
-
-    def _cut(self, batch: Batch, real: int) -> list[Batch]:
-        """Micro-batches, equally many on all ranks: sharded models need every rank in every pass."""
-        rows = self._moving(batch, real) if self.loss.policy_alone else list(range(real))
-        lengths = batch.lengths.tolist()
-        groups = batch.group.tolist() if self.policy.shares_prompts else [0] * len(batch)
-        cut = micro_batches(rows, groups, lengths, self.settings.batch.micro_train_batch_size)
-        most = max(self.strategy.ranks.gather([len(cut)]))
-        return [*map(batch.select, cut), *[idle(batch)] * (most - len(cut))]
-
-    def _moving(self, batch: Batch, real: int) -> list[int]:
-        """Rows that cannot move the parameters need no forward pass; their tokens stay in the denominators.
-
-        Where no row of any rank moves, the first with trained tokens is kept for its metrics: those per token (entropy,
-        clip fractions, mismatch) are over the rows that are run.
-        """
-        moving = (batch.advantages[:real] != 0).any(-1).nonzero()[:, 0].tolist()
-        trained = batch.response_mask.any(-1).nonzero()[:, 0].tolist()
-        everyone = self.strategy.ranks.gather([(len(moving), real, bool(trained))])
-        self.sums.count("update/idle_rows", float(sum(rows - moves for moves, rows, _ in everyone)))
-        if any(moves for moves, *_ in everyone):
-            return moving
-        first = next(rank for rank, (*_, has_tokens) in enumerate(everyone) if has_tokens)
-        return trained[:1] if self.strategy.world.rank == first else []
-
     def _loss(self, batch: Batch, counts: Counts) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
         scores = self.policy.logprobs(batch, entropy=self.loss.entropy)
@@ -185,9 +156,3 @@ class Updater:
         for name, values in terms.mismatch.items():
             self.sums.mean(name, values, terms.compared)
         self.sums.largest("mismatch/gap_max", terms.mismatch["mismatch/gap_mean"].max())
-
-
-def idle(batch: Batch) -> Batch:
-    """A row that weighs nothing, for a rank that has less to do than others."""
-    row = batch.select([0])
-    return row.filled(response_mask=torch.zeros_like(row.response_mask))

@@ -29,9 +29,10 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"loop"},
     {"rollouts", "rewards", "update", "sync", "track"},
     {"models", "strategy"},
-    {"algorithms", "prompts", "ranks"},
+    {"algorithms", "prompts"},
     {"batch"},
-    {"types", "args", "hub", "user_code"},
+    {"step_index"},
+    {"ranks", "groups", "types", "args", "hub", "user_code"},
     {"errors", "streams"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

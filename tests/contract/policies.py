@@ -28,6 +28,7 @@ from lightrft.hardware import choose_precision
 from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
+from lightrft.step_index import index_step
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.types import Prompt, Reward, Rollout
 from lightrft.update.step import Updater
@@ -72,7 +73,8 @@ class Trained:
         """Scored by the real scorer; `changes` replace what it filled, before advantages are computed; and metrics."""
         kl = self.updater.loss.kl
         scorer = make_scorer(self.args, self.strategy, self.model, self.frozen, kl, self.updater.critic)
-        batch = scorer.to_batch(rollouts, self.args.sampling.temperature)
+        index = index_step(rollouts, self.strategy.ranks)
+        batch = scorer.to_batch(rollouts, index, self.args.sampling.temperature)
         return make_advantages(self.args, self.strategy.ranks, self.updater.estimator, kl)(batch.filled(**changes))
 
     def learn(self, batch: Batch, step: int = 1) -> dict[str, float]:
@@ -157,11 +159,13 @@ def make_samples(seed: int = 0) -> list[Sample]:
     return samples
 
 
-def as_rollout(sample: Sample) -> Rollout:
+def as_rollout(sample: Sample, number: int = 0) -> Rollout:
+    """number: which of its group's samples it is."""
     invalid = sample.reward != sample.reward
     return Rollout(
         prompt=Prompt(id=str(sample.group), messages=()),
         group=sample.group,
+        sample=number,
         prompt_ids=sample.prompt,
         response_ids=sample.response,
         response="",

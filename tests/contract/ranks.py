@@ -20,7 +20,6 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world, leave_world
 from lightrft.strategy.base import Handle, OptimArgs, StepReport
-from lightrft.update.partition import Part, draw_parts
 
 # Rows of three groups of four, dealt unevenly: groups lie across ranks, and of three ranks the last has only the
 # invalid sample, of which nothing is trained.
@@ -29,6 +28,8 @@ DEALT = {
     2: [(0, 3, 4, 5, 6, 9, 11), (1, 2, 7, 8, 10)],
     3: [(0, 2, 5, 8, 10), (1, 3, 4, 6, 7, 11), (9,)],
 }
+# Three scoring passes of four rows on one rank, and one or none on the others.
+SKEWED = {1: [range(12)], 2: [range(12), ()], 3: [(), (0, 1, 3, 4, 5, 6, 8, 9, 10, 11), (2, 7)]}
 # SGD without clipping, two epochs of three optimizer steps, every term of the loss in play.
 TURN = """--train_batch_size 4 --max_epochs 2 --init_kl_coef 0.05 --actor_learning_rate 0.05 --critic_learning_rate 0.05
  --is_correction token_truncate --entropy_coef 0.01 --advantage_clip 1.4
@@ -41,6 +42,7 @@ class Case:
     strategy: str = "float64"
     micro: int = 2
     more: str = ""
+    dealt: str = "uneven"
 
     @property
     def flags(self) -> str:
@@ -68,7 +70,13 @@ ALONE = "--init_kl_coef 0 --entropy_coef 0"
 IDLE = [Case(name, more=ALONE) for name in ("group_norm", "gspo", "gmpo")] + [Case("group_norm", "--fsdp", 1, ALONE)]
 HOT = [Case("reinforce", more="--use_fire"), Case("group_norm", more="--use_fire --fire_mask_first_token")]
 FROZEN = [Case("gae", kind, more="--freezing_actor_steps 1") for kind in ("--fsdp", "--zero_stage 1")]
-CASES = [*EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN]
+SHARDED = ("--fsdp", "--zero_stage 1", "--zero_stage 3")
+FEW = "--micro_rollout_batch_size 1"
+UNEQUAL = [Case("gae", kind, 1, f"{SLOWLY['gae']} {FEW}", "skewed") for kind in SHARDED]
+UNEQUAL += [Case(name, "--fsdp", 2, FEW, "skewed") for name in ("group_norm", "cpgd", "reinforce_baseline")]
+UNEQUAL += [Case("reinforce", kind, 2, f"{FEW} --high_entropy_token_ratio 0.3", "skewed") for kind in SHARDED]
+UNEQUAL += [Case("group_norm", kind, 2, f"{FEW} {ALONE} --overlong_filter", "skewed") for kind in SHARDED]
+CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN]
 
 
 class Float64:
@@ -107,22 +115,21 @@ def turn(world: World, case: Case, critic: str) -> tuple[dict, dict, dict]:
     more = f" --critic_pretrain {critic}" if case.estimator == "gae" else ""
     strategy = Float64(world) if case.strategy == "float64" else None
     run = prepare(world, case.flags + more, reference_seed=3, strategy=strategy)
-    before, mine = parameters(run), list(DEALT[world.size][world.rank])
+    dealt = SKEWED if case.dealt == "skewed" else DEALT
+    before, mine = parameters(run), list(dealt[world.size][world.rank])
     batch, metrics = own_batch(run, mine)
-    frozen = run.updater.settings.frozen_steps > 0
-    for part in draw_parts(12, 4, 2, seed=42, step=1, critic_alone=frozen):
-        rows = tuple(place for place, row in enumerate(mine) if row in part.rows)
-        run.updater.step(batch, Part(rows, part.epoch, part.critic_alone))
+    for part in run.updater.partition(batch, 1):
+        run.updater.step(batch, part)
     return before, parameters(run), {**metrics, **run.updater.report().metrics}
 
 
 def own_batch(run: Trained, mine: list[int]) -> tuple[Batch, dict[str, float]]:
     """This rank's rows, off policy, with their advantages."""
     samples = make_samples()
-    width = max(len(samples[row].prompt) + len(samples[row].response) for row in mine)
-    old, _ = off_policy(samples, width + 9)
+    width = max((len(samples[row].prompt) + len(samples[row].response) for row in mine), default=0)
+    old, _ = off_policy(samples, 32)
     old = padded_rows([old[row] for row in mine], [samples[row] for row in mine], width)
-    return run.shaped([as_rollout(samples[row]) for row in mine], old_logprobs=old)
+    return run.shaped([as_rollout(samples[row], row % 4) for row in mine], old_logprobs=old)
 
 
 def parameters(run: Trained) -> dict[str, torch.Tensor]:

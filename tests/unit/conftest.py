@@ -6,6 +6,9 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from indexed import indexed
+
+from lightrft.ranks.base import ONE_RANK
 
 VOCABULARY = 61
 SMALL = {
@@ -99,13 +102,14 @@ def batch_of():
             "prompt_lengths": torch.tensor([[*mask, 1].index(1) for _, mask in rows]),
             **columns,
         }
-        return Batch(
+        made = Batch(
             input_ids=padded([ids for ids, _ in rows], pad),
             lengths=torch.tensor([len(ids) for ids, _ in rows]),
             response_mask=padded([mask for _, mask in rows], 0),
             temperature=temperature,
             **given,
         )
+        return indexed(made)
 
     return make
 
@@ -115,8 +119,6 @@ class AloneStrategy:
 
     def __init__(self):
         import torch
-
-        from lightrft.ranks.base import ONE_RANK
 
         self.world = SimpleNamespace(device=torch.device("cpu"), rank=0, size=1, dp_size=1)
         self.ranks = ONE_RANK

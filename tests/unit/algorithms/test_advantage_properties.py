@@ -22,8 +22,9 @@ from lightrft.algorithms.entropy_mask import entropy_threshold, high_entropy_mas
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import kl_penalty
 from lightrft.algorithms.importance import KINDS, importance_weights, row_weights
-from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, varied_groups
+from lightrft.algorithms.shaping import RunningMoments, clipped_rewards
 from lightrft.algorithms.whitening import clipped_advantages, whitened
+from lightrft.groups import varied_groups
 from lightrft.ranks.base import ONE_RANK
 
 
@@ -198,7 +199,8 @@ def test_an_invalid_sample_neither_keeps_its_group_nor_drops_it(place):
     groups = {7: [1.0, 0.0], 8: [1.0, 1.0], 9: []}
     for rewards in groups.values():
         rewards.insert(place, math.nan)
-    assert varied_groups((group, reward) for group, rewards in groups.items() for reward in rewards) == {7}
+    group = [name for name, rewards in groups.items() for _ in rewards]
+    assert varied_groups(group, [reward for rewards in groups.values() for reward in rewards]) == {7}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,8 +14,9 @@ from lightrft.algorithms.advantages import (
     token_rewards,
 )
 from lightrft.algorithms.control import KLController, TemperatureSchedule
-from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty, varied_groups
+from lightrft.algorithms.shaping import RunningMoments, clipped_rewards, overlong_penalty
 from lightrft.algorithms.whitening import clipped_advantages, whitened
+from lightrft.groups import varied_groups
 
 KINDS = {
     "group_norm": "scaled",
@@ -121,7 +122,7 @@ def test_overlong_punishment(case, dtype):
 def test_groups_that_vary(case):
     p = case["params"]
     rewards = [math.nan if value == "nan" else value for value in p["metric"]]
-    kept = varied_groups(zip(p["groups"], rewards, strict=True))
+    kept = varied_groups(p["groups"], rewards)
     assert [float(group in kept) for group in p["groups"]] == case["outputs"]["keep"]
 
 

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,10 +64,9 @@ def test_its_gradient_by_hand(cispo):
 
 
 def test_its_advantages_by_hand(cispo):
-    batch = SimpleNamespace(
-        rewards=torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64), group=torch.tensor([0, 0, 1, 1]),
-        response_mask=torch.tensor([[1], [1], [1], [0]]),
-    )  # fmt: skip
+    rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64), torch.tensor([0, 0, 1, 1])
+    step = SimpleNamespace(rewards=rewards.numpy(), group=group.numpy(), own=np.arange(4))
+    batch = SimpleNamespace(rewards=rewards, group=group, response_mask=torch.tensor([[1], [1], [1], [0]]), step=step)
     found = cispo.advantage(batch, AdvantageSettings(), ONE_RANK).advantages[:, 0].tolist()
     assert found == pytest.approx([0.5**0.5, -(0.5**0.5), -(0.5**0.5), 0.0], abs=1e-5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from indexed import indexed
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import AdvantageSettings, load_estimator
@@ -102,7 +103,7 @@ def test_a_step_without_one_finite_advantage_ends_the_run(batch_of, name, bad, c
     made.kl = KLTerm("reward", KLController(0.5))
     made(batch)
     with pytest.raises(RunFailed, match=f"step 2: no response has a finite advantage: {cause}"):
-        made(batch.filled(**{field: getattr(batch, field) * 0 + value for field, value in bad.items()}))
+        made(indexed(batch.filled(**{field: getattr(batch, field) * 0 + value for field, value in bad.items()})))
 
 
 def test_shaping_comes_in_its_order(batch_of):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,11 +55,17 @@ def test_the_cause_is_named(model, sums, cause):
         note(Skips(model, "--x"), [SKIPPED] * 10, **sums)
 
 
+def index_of(rows, trained=1):
+    """Of (group, reward) pairs, each with so many trained tokens."""
+    group, rewards = zip(*rows, strict=True)
+    return SimpleNamespace(group=np.array(group), rewards=np.array(rewards), trained=np.full(len(rows), trained))
+
+
 def seen(*steps, by_prompt=True):
     """(group, reward) pairs of some steps -> the health after them, and what it said of each."""
     health, said = Health(by_prompt), []
     for step, rows in enumerate(steps, 1):
-        health.see([(group, reward, True) for group, reward in rows])
+        health.see(index_of(rows))
         said += health.remarks({}, step)
     return health, said
 
@@ -96,18 +104,18 @@ def test_a_step_that_varies_is_enough_unless_the_last_ten_had_nothing():
 
 def test_a_response_without_a_trained_token_teaches_nothing():
     health = Health(by_prompt=True)
-    health.see([(0, 1.0, False), (0, 2.0, False)])
+    health.see(index_of([(0, 1.0), (0, 2.0)], trained=0))
     assert "no response had a token to train on" in next(health.remarks({}, 1))
 
 
 def test_faults_are_said_once_and_remembered_by_a_resumed_run():
     health, again = Health(by_prompt=True), Health(by_prompt=False)
-    health.see([(0, 1.0, True)])
+    health.see(index_of([(0, 1.0)]))
     metrics = {"policy/nonfinite_frac": 0.125, "mismatch/nonfinite_frac": 0.0}
     fault, nothing = health.remarks(metrics, 3)
     assert fault.startswith("warning: step 3: 12.50% of the responses have an advantage") and "nothing" in nothing
     again.load_state(json.loads(json.dumps(health.state())))
-    again.see([(0, 1.0, True)])
+    again.see(index_of([(0, 1.0)]))
     assert list(again.remarks(metrics, 4)) == [] and again.steps == 2 and not again.by_prompt
     [line] = again.remarks({"mismatch/nonfinite_frac": 0.5}, 5)
     assert "50.00% of the sampled tokens have no finite log-probability" in line

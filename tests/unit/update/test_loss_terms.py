@@ -117,7 +117,8 @@ def test_the_tokens_of_highest_entropy_of_all_ranks(batch, ratio, chosen):
     """0.1, 0.9, 0.5 here and 0.95, 0.97 elsewhere: the 0.7-quantile is 0.9 + 0.8 (0.95 - 0.9) = 0.94, the 0.3-quantile
     0.5 + 0.2 (0.9 - 0.5) = 0.58. Of these three alone they would be 0.66 and 0.34."""
     terms = LossTerms(load_estimator("group_norm"), OFF, AlgorithmArgs(high_entropy_token_ratio=ratio))
-    found = terms.select_tokens(batch, lambda local: [*local, 0.95, 0.97])
+    two_ranks = SimpleNamespace(concatenate=lambda local: torch.cat([local, local.new_tensor([0.95, 0.97])]))
+    found = terms.select_tokens(batch, [0], two_ranks)
     assert found.has("selected") == (chosen is not None)
     if chosen is not None:
         assert found.selected.tolist() == [[0, 0, *chosen]]

@@ -8,6 +8,8 @@ import torch
 from lightrft.batch import collate
 from lightrft.models.packing import Cost
 from lightrft.models.token_model import TokenModel
+from lightrft.ranks.base import ONE_RANK
+from lightrft.step_index import index_step
 from lightrft.strategy.base import Handle
 from lightrft.update.score import Scorer
 
@@ -22,6 +24,10 @@ def rollouts(make_rollout):
         make_rollout([1, 5, 8, 3], [6, 2], total=0.0, position=9, logprobs=[-3.0, -4.0]),
     ]
     return [*made, make_rollout([1], [4], position=7)]  # not rewarded
+
+
+def index_of(rollouts):
+    return index_step(rollouts, ONE_RANK)
 
 
 def test_collate_by_hand(rollouts):
@@ -46,7 +52,7 @@ def test_collate_by_hand(rollouts):
 def test_old_and_reference_logprobs_are_the_models_own(causal_model, alone, rollouts, rows, sharing):
     models = [Handle(model, model) for model in (causal_model("llama"), causal_model("qwen2"))]
     scorer = Scorer(alone, *(TokenModel(model, sharing) for model in models), rows=rows, on_policy=False)
-    batch = scorer.to_batch(rollouts, 0.7)
+    batch = scorer.to_batch(rollouts, index_of(rollouts), 0.7)
     plain = collate(rollouts, 0.7, CPU)
     with torch.no_grad():
         old, ref = (TokenModel(model).logprobs(plain).logprobs for model in models)
@@ -61,16 +67,22 @@ def test_on_policy_and_without_reference_nothing_is_scored(causal_model, alone, 
         raise AssertionError("the model was called")
 
     policy = TokenModel(Handle(never, causal_model("llama")))
-    batch = Scorer(alone, policy, None, rows=2, on_policy=True).to_batch(rollouts, 1.0)
+    batch = Scorer(alone, policy, None, rows=2, on_policy=True).to_batch(rollouts, index_of(rollouts), 1.0)
     assert not batch.has("old_logprobs") and not batch.has("ref_logprobs")
 
 
 def test_the_entropy_is_scored_where_it_chooses_tokens(causal_model, alone, rollouts):
     policy = TokenModel(Handle(model := causal_model("llama"), model))
-    batch = Scorer(alone, policy, None, rows=2, on_policy=False, with_entropy=True).to_batch(rollouts, 0.7)
+    batch = Scorer(alone, policy, None, rows=2, on_policy=False, with_entropy=True).to_batch(
+        rollouts, index_of(rollouts), 0.7
+    )
     wanted = policy.logprobs(collate(rollouts, 0.7, CPU), entropy="value").entropy
     torch.testing.assert_close(batch.entropy, wanted, rtol=1e-5, atol=1e-5)  # float32 matmuls of another shape
-    assert not Scorer(alone, policy, None, rows=2, on_policy=False).to_batch(rollouts, 0.7).has("entropy")
+    assert (
+        not Scorer(alone, policy, None, rows=2, on_policy=False)
+        .to_batch(rollouts, index_of(rollouts), 0.7)
+        .has("entropy")
+    )
 
 
 def test_truncated_responses_are_marked(make_rollout):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from indexed import indexed
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.estimator import load_estimator
@@ -48,10 +49,11 @@ def batch(batch_of, model):
     logprobs = full_logprobs(model, made).detach()
     noise = 0.4 * torch.randn(logprobs.shape, generator=draw, dtype=torch.float64)
     advantages = torch.tensor(ADVANTAGES)[:, None] * made.response_mask
-    return made.filled(
+    made = made.filled(
         old_logprobs=logprobs + noise, ref_logprobs=logprobs - 2 * noise, advantages=advantages,
         rollout_logprobs=logprobs + noise - 0.125,
     )  # fmt: skip
+    return indexed(made)
 
 
 def full_logprobs(model, batch):
@@ -231,13 +233,13 @@ def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denomin
 
 def test_a_part_in_which_nothing_moves_still_has_one_backward_pass_of_zero(model, batch, alone):
     made = updater(alone, model)
-    made.step(batch.filled(advantages=torch.zeros_like(batch.advantages)), PART)
+    made.step(indexed(batch.filled(advantages=torch.zeros_like(batch.advantages))), PART)
     assert alone.losses == [0.0] and bool(gradient(model).eq(0).all())
 
 
 def test_a_part_without_tokens_is_skipped(model, batch, alone):
     made = updater(alone, model)
-    made.step(batch.filled(response_mask=torch.zeros_like(batch.response_mask)), PART)
+    made.step(indexed(batch.filled(response_mask=torch.zeros_like(batch.response_mask))), PART)
     report = made.report()
     assert alone.losses == [] and report.perf == {} and len(report.metrics) == 3
     assert counters(report) == {"optimizer": 1.0, "idle": 1.0, "skipped": 0.0}
@@ -257,39 +259,30 @@ class Together:
         return found
 
 
-class OneOf:
-    """`Ranks` of one of them."""
-
-    def __init__(self, together, rank):
-        self.together, self.rank = together, rank
-
-    def gather(self, items):
-        return [item for share in self.together.exchange(self.rank, list(items)) for item in share]
-
-    def reduce(self, values, op="sum"):
-        shares, fold = self.together.exchange(self.rank, dict(values)), sum if op == "sum" else max
-        names = sorted({name for share in shares for name in share})
-        return {name: fold(share[name] for share in shares if name in share) for name in names}
-
-
 def of_rank(alone, rank, together):
     """A strategy like `alone`, of one rank of several."""
+
+    def reduce(values, op="sum"):
+        shares = together.exchange(rank, dict(values))
+        assert all(share.keys() == values.keys() for share in shares), "all ranks reduce the same"
+        return {name: (sum if op == "sum" else max)(share[name] for share in shares) for name in values}
+
     made = copy.copy(alone)
-    made.world, made.losses = SimpleNamespace(**{**vars(alone.world), "rank": rank}), []
-    made.ranks = OneOf(together, rank)
+    made.losses, made.ranks = [], SimpleNamespace(rank=rank, size=2, reduce=reduce)
     return made
 
 
-def test_where_nothing_moves_the_first_rank_with_tokens_runs_a_row_for_the_metrics(model, batch, alone):
+def test_where_nothing_moves_the_first_row_with_tokens_is_run_for_the_metrics(model, batch, alone):
     """Rank 0 has the row without tokens, rank 1 rows of advantage 0: its row 2 is run, and no other."""
     together, reports = Together(2), {}
+    owner = [0 if row == 5 else 1 for row in range(8)]
 
-    def run(rank, rows):
+    def run(rank):
         made = updater(of_rank(alone, rank, together), copy.deepcopy(model), micro=1)
-        made.step(batch, Part(rows, 0))
+        made.step(indexed(batch, owner, rank), Part((2, 5, 7), 0))
         reports[rank] = made.report()
 
-    threads = [Thread(target=run, args=(rank, rows)) for rank, rows in enumerate([(5,), (2, 7)])]
+    threads = [Thread(target=run, args=(rank,)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -334,7 +327,7 @@ def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
     updater(alone, model, mode="token-mean").step(batch, Part((0, 3, 4), 0))
     found = gradient(model)
     model.zero_grad()
-    updater(alone, model, mode="token-mean").step(batch.select([0, 3, 4]), Part((0, 1, 2), 0))
+    updater(alone, model, mode="token-mean").step(indexed(batch.select([0, 3, 4])), Part((0, 1, 2), 0))
     assert (gradient(model) - found).norm() < 1e-6 * found.norm()
     assert [part.rows for part in updater(alone, model).partition(batch, step=3)] == [tuple(range(8))]
 
