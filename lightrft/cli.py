@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from lightrft.args import Args, check, parse
 from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
-from lightrft.errors import Refused, RunFailed, one_line, out_of_memory
+from lightrft.errors import Refused, RunFailed, is_out_of_memory, os_errors_as
 from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _ended(words: Sequence[str], program: str) -> int:
         _print_lines((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
         return error.exit_code
     except Exception as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:160] or type(error).__name__
         remedy = "lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
@@ -55,7 +55,7 @@ def _ended(words: Sequence[str], program: str) -> int:
 
 def _run(words: Sequence[str], program: str) -> int:
     world_size = _world_size(os.environ.get("WORLD_SIZE", "1"))
-    with one_line(Refused):
+    with os_errors_as(Refused):
         args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
         _show(print_args(args, args.run.print_args))
@@ -102,7 +102,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     if (done := finished_already(args)) is not None:
         _print_lines([done])
         return 0
-    with one_line(Refused), presets_named(args):
+    with os_errors_as(Refused), presets_named(args):
         inputs = check_inputs(args)
         lines, more = plan(args, inputs), noticed(args, inputs)
     _print_lines(inputs.skipped)
@@ -113,7 +113,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     if only_check:
         return 0
     try:
-        with one_line(RunFailed, remedy="--load_checkpoint goes on from the newest checkpoint, if there is one"):
+        with os_errors_as(RunFailed, remedy="--load_checkpoint goes on from the newest checkpoint, if there is one"):
             build_trainer(args, inputs).fit()
     finally:
         leave_world()

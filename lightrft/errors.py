@@ -24,17 +24,17 @@ class RunFailed(Exception):
 
 
 @contextmanager
-def one_line(kind: type[Refused] | type[RunFailed], what: str = "", remedy: str = "") -> Iterator[None]:
-    """What the system refuses inside (a full disk, a permission, a path) ends as `kind`: "<what>: <why>; <remedy>"."""
+def os_errors_as(kind: type[Refused] | type[RunFailed], what: str = "", remedy: str = "") -> Iterator[None]:
+    """An `OSError` inside (a full disk, a permission, a path) is raised as `kind`: "<what>: <why>; <remedy>"."""
     try:
         yield
     except OSError as error:
-        why = f"{what}: {system_says(error)}" if what else system_says(error)
+        why = f"{what}: {os_error_text(error)}" if what else os_error_text(error)
         raise kind(f"{why}; {remedy}" if remedy else why) from error
 
 
-def system_says(error: OSError) -> str:
-    """Its reason, and the file where one is named."""
+def os_error_text(error: OSError) -> str:
+    """The system's reason, and the file where the error names one."""
     file = str(error.filename) if error.filename else ""
     if error.errno == errno.ENAMETOOLONG:
         return f"a path is too long: {file[:60]}...; give a shorter one"
@@ -42,13 +42,26 @@ def system_says(error: OSError) -> str:
     return f"{reason} ({file})" if file else reason
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Of Python, of a GPU, or of torch on the CPU, which has no kind of its own for it."""
+def error_text(error: BaseException, most: int | None = None) -> str:
+    """Kind and text in one line that every console and file can take, whatever the error holds.
+
+    most: characters, where it is not to be longer.
+    """
+    try:
+        text = str(error)
+    except Exception:  # users' and libraries' errors too
+        text = "its text cannot be made"
+    line = " ".join(f"{type(error).__name__}: {text[:most]}".split())[:most]
+    return line.encode("utf-8", "backslashreplace").decode()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Python's memory, a GPU's, or torch's on the CPU, which has no kind of its own for it."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
 def warn(text: str) -> None:
-    """One line on standard error; one that is closed, or a full disk, ends what is told and nothing else."""
+    """One line on standard error. Where that is closed or its disk is full, the line is lost and nothing else."""
     with suppress(OSError):
         print(f"warning: {text}", file=sys.stderr, flush=True)

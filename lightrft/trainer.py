@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.batch import Batch
-from lightrft.errors import RunFailed, one_line
+from lightrft.errors import RunFailed, os_errors_as
 from lightrft.evaluation import EvalResult, Evaluator
 from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
 from lightrft.loop.due import Due
@@ -256,5 +256,5 @@ class Trainer:
 
     def _write_summary(self) -> None:
         path = self.save_path / "summary.json"
-        with one_line(RunFailed, f"--save_path: {path} could not be written", "make room and --load_checkpoint"):
+        with os_errors_as(RunFailed, f"--save_path: {path} could not be written", "make room and --load_checkpoint"):
             write_json(path, self.progress.summary())

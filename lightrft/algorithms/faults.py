@@ -8,7 +8,7 @@ from numbers import Real
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import Refused, RunFailed, out_of_memory
+from lightrft.errors import Refused, RunFailed, is_out_of_memory
 from lightrft.user_code.module import cause, with_helpers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def guarded(module: ModuleType, label: str, function: Callable[..., Any], kind: 
         try:
             found = called(*given, **named)
         except (Exception, SystemExit) as error:
-            if isinstance(error, (Refused, RunFailed)) or out_of_memory(error):
+            if isinstance(error, (Refused, RunFailed)) or is_out_of_memory(error):
                 raise
             raise RunFailed(f"{label} failed: {cause(error, module)}") from error
         if not isinstance(found, kind):

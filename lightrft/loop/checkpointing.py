@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lightrft.errors import Refused, RunFailed, system_says
+from lightrft.errors import Refused, RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.damage import Damaged, check_damage, why_damaged
 from lightrft.loop.disk import free_bytes
@@ -155,7 +155,7 @@ class Checkpointer:
             newest = self.folder.newest()
             stands = f"{newest[1]} stands" if newest else "there is no checkpoint before"
             raise kind(
-                f"{what}: {system_says(error)} ({room}); {stands}; make room and use --load_checkpoint"
+                f"{what}: {os_error_text(error)} ({room}); {stands}; make room and use --load_checkpoint"
             ) from error
 
 

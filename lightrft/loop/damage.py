@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from pickle import UnpicklingError
 
-from lightrft.errors import Refused, out_of_memory, system_says
+from lightrft.errors import Refused, is_out_of_memory, os_error_text
 
 
 class Damaged(Exception):
@@ -17,13 +17,13 @@ def check_damage(error: Exception, path: Path) -> None:
 
     A damaged one is passed over for an older one, and the next save removes it.
     """
-    if out_of_memory(error):
+    if is_out_of_memory(error):
         raise error
     missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
     if isinstance(error, OSError) and error.errno is not None and not missing:
         raise Refused(
-            f"--load_checkpoint: {path} cannot be read: {system_says(error)}; mend that, or move the folder away to go "
-            "on from the checkpoint before"
+            f"--load_checkpoint: {path} cannot be read: {os_error_text(error)}; mend that, or move the folder away to "
+            "go on from the checkpoint before"
         ) from error
 
 

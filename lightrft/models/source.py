@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft import hub
-from lightrft.errors import Refused, one_line
+from lightrft.errors import Refused, os_errors_as
 
 if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
@@ -80,7 +80,7 @@ def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
 
 def check_pretrain(args: ModelArgs) -> None:
     """Refuses a `--pretrain` that names no model, before a library guesses or waits."""
-    with one_line(Refused, what="--pretrain"):  # a name too long for a file, a folder that may not be looked into
+    with os_errors_as(Refused, what="--pretrain"):  # a name too long for a file, a folder that may not be looked into
         path = _path(args)
         is_there, is_folder = path.exists(), path.is_dir()
     if is_folder:

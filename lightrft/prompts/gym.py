@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lightrft.args.groups.data import GENERATED
-from lightrft.errors import Refused
+from lightrft.errors import Refused, error_text
 
 SPLITS = ("train", "test")
 # Enough that a task with just `size` questions is almost surely seen whole: size * ln(size) draws are expected.
@@ -44,7 +44,7 @@ def draw_entries(spec: str, split: str, flag: str = "--prompt_data") -> list[tup
     try:
         drawn = list(_distinct(dataset, parsed.size))
     except Exception as error:  # a task's own code: whatever it raises is a fault of the parameters for us
-        raise Refused(f"{flag} {spec}: drawing questions failed: {_one_line(error)}") from error
+        raise Refused(f"{flag} {spec}: drawing questions failed: {error_text(error)}") from error
     entries = [(index, entry) for index, entry in drawn if _split_of(entry["question"], parsed.test) == split]
     if not entries:
         held = f"none of its {len(drawn)} questions is in split '{split}' with test={parsed.test}"
@@ -87,7 +87,7 @@ def _create(spec: _Spec, flag: str) -> Any:
             spec.task, **spec.config, seed=spec.seed, size=DRAWS_PER_QUESTION * spec.size
         )
     except Exception as error:  # configurations check themselves with assert, ValueError or TypeError
-        raise Refused(f"{flag} {spec.text}: the task refuses its parameters: {_one_line(error)}") from error
+        raise Refused(f"{flag} {spec.text}: the task refuses its parameters: {error_text(error)}") from error
 
 
 def _check_parameters(spec: _Spec, known: list[str], flag: str) -> None:
@@ -127,7 +127,3 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrft import hub
-from lightrft.errors import Refused
+from lightrft.errors import Refused, error_text
 from lightrft.prompts.readers import Rows
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")  # org/name or org/name:config
@@ -54,7 +54,7 @@ def _loaded(spec: str, label: str) -> Any:
 def _what_failed(folder: Path, error: BaseException) -> str:
     if folder.is_dir() and error.__cause__ is not None:  # "An error occurred while generating the dataset" says little
         return _what_failed(folder, error.__cause__)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = error_text(error)
     if folder.is_dir():
         return f"cannot be read as a dataset ({reason}); a folder of save_to_disk or with data files works"
     if "Config name is missing" in str(error):

@@ -49,16 +49,6 @@ def no_float32(value: float) -> str | None:
     return f"{value:g}, beyond float32" if abs(value) > LARGEST_FLOAT32 else None
 
 
-def one_line(error: BaseException) -> str:
-    """At most 200 characters that every console and file can take, whatever the error holds."""
-    try:
-        text = str(error)
-    except Exception:  # users' and libraries' errors too
-        text = "its text cannot be made"
-    line = " ".join(f"{type(error).__name__}: {text[:MOST_OF_AN_ERROR]}".split())[:MOST_OF_AN_ERROR]
-    return line.encode("utf-8", "backslashreplace").decode()
-
-
 def describe_invalid(rollouts: Sequence[Rollout]) -> str | None:
     """How many samples are invalid, and the most frequent reason, in words; None where all are valid."""
     errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None and rollout.reward.error]

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightrft.errors import Refused, RunFailed
-from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.rewards.base import MOST_OF_AN_ERROR, checked, invalid
 from lightrft.rewards.signatures import read_signature
 from lightrft.types import Prompt, Reward, Rollout
 from lightrft.user_code.module import helpers_of, own_module
@@ -116,7 +116,7 @@ class FunctionReward:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename == self._module.__file__]
         frame = (own or frames)[-1]
-        return Failed(f"{one_line(error)}  ({Path(frame.filename).name}:{frame.lineno})")
+        return Failed(f"{error_text(error, MOST_OF_AN_ERROR)}  ({Path(frame.filename).name}:{frame.lineno})")
 
 
 def _listed(values: Any, expected: int) -> Sequence[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, error_text
 from lightrft.rewards.answers.extraction import answer_of, has_tags
 from lightrft.rewards.answers.references import (
     BadReference,
@@ -18,7 +18,7 @@ from lightrft.rewards.answers.references import (
     spellings,
     text_of,
 )
-from lightrft.rewards.base import checked, invalid, one_line
+from lightrft.rewards.base import MOST_OF_AN_ERROR, checked, invalid
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
 from lightrft.rewards.sandbox.process import Unjudged, sandbox
 from lightrft.types import Prompt, Reward, Rollout
@@ -154,4 +154,4 @@ class RuleReward:
         except (Unjudged, BadReference) as reason:
             return invalid(str(reason))
         except Exception as error:  # verifiers are other people's code
-            return invalid(one_line(error))
+            return invalid(error_text(error, MOST_OF_AN_ERROR))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightrft.batch import Batch
-from lightrft.errors import warn
+from lightrft.errors import error_text, warn
 from lightrft.types import Rollout
 
 
@@ -59,5 +59,4 @@ class Loggers:
 
 
 def report_failure(name: str, error: Exception) -> None:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    warn(f"{name} failed and is off from now on ({text})")
+    warn(f"{name} failed and is off from now on ({error_text(error)})")

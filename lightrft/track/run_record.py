@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lightrft.errors import RunFailed, one_line
+from lightrft.errors import RunFailed, os_errors_as
 from lightrft.track.step_files import set_aside, write_whole
 
 PACKAGES = (
@@ -111,7 +111,7 @@ def _memory_gib() -> float | None:
 def write_record(record: Mapping[str, Any], log_dir: Path, save_path: Path, *, fresh: bool) -> None:
     """The first file that a run writes; after it nothing is refused. A fresh run sets an older one aside."""
     what = f"--save_path {save_path}, --log_dir {log_dir}: run.json could not be written"
-    with one_line(RunFailed, what, "make room there, or choose other folders"):
+    with os_errors_as(RunFailed, what, "make room there, or choose other folders"):
         for folder in (log_dir, save_path):
             folder.mkdir(parents=True, exist_ok=True)
         if fresh:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, error_text
 from lightrft.user_code.beside import Beside
 
 MOST = 200  # characters of an error
@@ -79,15 +79,11 @@ def cause(error: BaseException, module: ModuleType) -> str:
     """In one line, with the last line that was reached of the module's file or of one beside it; else the innermost."""
     frames, folder = traceback.extract_tb(error.__traceback__), Path(str(module.__file__)).parent
     frame = ([frame for frame in frames if Path(frame.filename).parent == folder] or frames)[-1]
-    return f"{_text(error)} ({Path(frame.filename).name}:{frame.lineno})"
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:MOST]
+    return f"{error_text(error, MOST)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _cause(error: BaseException, file: Path) -> str:
     """In one line, with the last line of the file that was reached."""
-    text = _text(error)
+    text = error_text(error, MOST)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f"{text} (line {lines[-1]})" if lines else text

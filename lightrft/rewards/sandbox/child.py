@@ -11,7 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from lightrft.rewards.base import one_line
+from lightrft.errors import error_text
+from lightrft.rewards.base import MOST_OF_AN_ERROR
 from lightrft.rewards.sandbox.confinement import confine
 
 GRACE_S = 1.0  # the parent's own limit comes first, where there still is a parent
@@ -28,7 +29,7 @@ def serve(name: str, limits: dict[str, Any]) -> None:
         _be_silent()
         confine(limits["memory"])
     except Exception as error:
-        return _send(answers, {"error": one_line(error)})
+        return _send(answers, {"error": error_text(error, MOST_OF_AN_ERROR)})
     _send(answers, {})
     while size := int.from_bytes(questions.read(8), "big"):
         function, arguments, processor_s = pickle.loads(questions.read(size))
@@ -50,7 +51,7 @@ def _answer(
     try:
         return json.loads(json.dumps({"value": getattr(module, function)(*arguments)}))
     except BaseException as error:  # the library's, for what it cannot judge; it may also exit()
-        return {"error": one_line(error)}
+        return {"error": error_text(error, MOST_OF_AN_ERROR)}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)

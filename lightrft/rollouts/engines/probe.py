@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lightrft.errors import Refused, RunFailed
+from lightrft.errors import Refused, RunFailed, error_text
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Generation, Request
@@ -54,7 +54,7 @@ def _fault(model: Any, token_ids: Sequence[int], lengths: Sequence[int], bound: 
     except (Refused, RunFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what a model's own code raises when it is not called as it wants to be
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return error_text(error, most=200)
     if not found > bound:  # NaN neither: a policy that is not finite is reported by the step that meets it
         return None
     return f"its tokens are {found:.2g} nats off its own forward pass on average, as if sampled without their past"
