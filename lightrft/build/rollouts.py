@@ -39,7 +39,7 @@ class Rollouts:
 def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer."""
     seed_everything(args.training.seed)
-    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device)
+    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device, trains=False)
     return make_rollouts(args, inputs, lambda: nullcontext(model))
 
 

@@ -68,13 +68,14 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     steps = total_steps(args, len(inputs.prompts))
     learning = max(steps - frozen_steps(args, estimator), 0)
-    model = load_model(args.model, dtype_to_train(args.model, dtype), world.device)
+    model = load_model(args.model, dtype_to_train(args.model, dtype), world.device, trains=True)
     policy = make_token_model(args, strategy, model, optim_args(args, learning))
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
     reference = None
     kl = kl_term(args)
     if kl.needs_reference:
-        reference = make_token_model(args, strategy, load_model(args.model, dtype, world.device), None)
+        frozen = load_model(args.model, dtype, world.device, trains=False)
+        reference = make_token_model(args, strategy, frozen, None)
     rollouts = make_rollouts(args, inputs, lambda: strategy.gathered(policy.handle))
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)

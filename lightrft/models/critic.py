@@ -108,7 +108,8 @@ def _named_critic() -> Iterator[None]:
 
 
 def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> ValueModel:
-    """The backbone of `--critic_pretrain` (or `--pretrain`) with the head that stands in its weights, else a new one.
+    """The backbone of `--critic_pretrain` (or `--pretrain`) with the head that stands in its weights, else a new one;
+    all of it trains.
 
     A new head is 0, so that the first values are 0 and the first advantages those of the bare returns.
     """
@@ -122,7 +123,7 @@ def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Va
     with torch.no_grad():
         for name, value in saved.items():
             _fill(getattr(head, name), value, f"{args.value_head_prefix}.{name} of {own.pretrain}")
-    return ValueModel(backbone, head, args.value_head_prefix).to(device).eval()
+    return ValueModel(backbone, head, args.value_head_prefix).to(device).eval().requires_grad_(True)
 
 
 def _fill(parameter: Tensor, value: Tensor, what: str) -> None:

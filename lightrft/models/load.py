@@ -38,9 +38,10 @@ def count_parameters(args: ModelArgs) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool) -> PreTrainedModel:
     """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
 
+    trains: whether its parameters require gradients; what a strategy then trains is what does, and nothing else.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
     from transformers import AutoModelForCausalLM
@@ -49,7 +50,7 @@ def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Pre
     if left:
         what = f"{len(left)} of its weights, such as {left[0]}, have no place in the model of its config.json"
         _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
-    return model.to(device).eval()
+    return model.to(device).eval().requires_grad_(trains)
 
 
 def load_backbone(args: ModelArgs, dtype: torch.dtype) -> PreTrainedModel:

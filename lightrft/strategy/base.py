@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -39,13 +39,18 @@ class Precision:
 
 @dataclass
 class Handle:
-    """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it."""
+    """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it.
+
+    finer: of weights that do not train, those that are held in fewer digits than they came in, as they came in: by
+    name, in host memory.
+    """
 
     module: Any
     model: PreTrainedModel
     optimizer: Any = None
     scheduler: Any = None
     optim: OptimArgs | None = None
+    finer: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class Strategy(Protocol):
     def ranks(self) -> Ranks: ...
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
-        """Takes the model over; `optim` None means that it is frozen."""
+        """Takes the model over. The parameters that require a gradient train, and no others; with `optim` None none
+        does."""
         ...
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused, RunFailed
@@ -95,26 +95,28 @@ class DeepSpeedStrategy:
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
         if optim is None:
-            return Handle(model.requires_grad_(False), model)
-        model.requires_grad_(True)
+            return Handle(model, model)
         optimizer = make_optimizer(model.parameters(), optim)
         scheduler = make_scheduler(optimizer, optim)
-        exact = self._finer_than_computed(model)
-        config = self._config(optim, sum(parameter.numel() for parameter in model.parameters()))
+        finer = self._finer_than_computed(model)
+        config = self._config(optim, sum(p.numel() for p in model.parameters() if p.requires_grad))
         engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         engine.eval()  # initialize switches dropout on
         if self.precision == "fp16":
             # At the smallest scale it would raise; what to do about skipped steps is for the update to say.
             engine.optimizer.loss_scaler.raise_error_at_min_scale = False
-        for parameter, value in exact:
-            self.deepspeed.utils.safe_set_full_fp32_param(parameter, value.to(self.world.device))
-        return Handle(engine, model, engine.optimizer, scheduler, optim)
+        for name, parameter in model.named_parameters():
+            if name in finer and parameter.requires_grad:
+                self.deepspeed.utils.safe_set_full_fp32_param(parameter, finer.pop(name).to(self.world.device))
+        return Handle(engine, model, engine.optimizer, scheduler, optim, finer)
 
-    def _finer_than_computed(self, model: PreTrainedModel) -> list[tuple[nn.Parameter, Tensor]]:
-        """Float32 weights, kept in host memory while DeepSpeed makes the masters of them: it rounds them before."""
+    def _finer_than_computed(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Float32 weights, kept in host memory while DeepSpeed makes the masters of them: it rounds them before. Of
+        those that do not train it makes none."""
         if self.precision == "fp32":
-            return []
-        return [(p, p.detach().to("cpu", copy=True)) for p in model.parameters() if p.dtype == torch.float32]
+            return {}
+        found = {name: p for name, p in model.named_parameters() if p.dtype == torch.float32}
+        return {name: p.detach().to("cpu", copy=True) for name, p in found.items()}
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         handle.module.set_gradient_accumulation_boundary(last)
@@ -163,7 +165,10 @@ class DeepSpeedStrategy:
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         for name, value in named_tensors(handle.model):
-            if handle.optim is not None and self.precision != "fp32" and isinstance(value, nn.Parameter):
+            if name in handle.finer:
+                yield name, handle.finer[name].to(value.device)
+                continue
+            if handle.optim is not None and self.precision != "fp32" and value.requires_grad:
                 yield name, self.deepspeed.utils.safe_get_full_fp32_param(value)
                 continue
             sharded = self.stage == 3 and hasattr(value, "ds_id")
@@ -171,15 +176,16 @@ class DeepSpeedStrategy:
                 yield name, value.detach().clone() if sharded else value
 
     def save(self, handle: Handle, path: Path) -> None:
-        handle.module.save_checkpoint(str(path), tag=TAG, save_latest=False)
+        handle.module.save_checkpoint(str(path), tag=TAG, client_state={"finer": handle.finer}, save_latest=False)
         save_schedule(handle.scheduler, path)
 
     def load(self, handle: Handle, path: Path) -> None:
         self._check_precision(path)
         with flags_win(handle.scheduler):
-            loaded, _ = handle.module.load_checkpoint(str(path), tag=TAG)
+            loaded, ours = handle.module.load_checkpoint(str(path), tag=TAG)
         if loaded is None:
             raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
+        handle.finer = ours.get("finer", handle.finer)  # older checkpoints have none
         assert handle.optim is not None
         handle.optimizer.clip_grad = handle.optim.max_norm  # it takes the checkpoint's
         load_schedule(handle.scheduler, path)

@@ -67,7 +67,6 @@ class FSDP2Strategy:
         self.offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy()
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
-        model.requires_grad_(optim is not None)
         inner = MixedPrecisionPolicy(param_dtype=self.compute, reduce_dtype=torch.float32)
         for block in _blocks(model):
             fully_shard(block, mesh=self.mesh, mp_policy=inner, offload_policy=self.offload)

@@ -26,6 +26,14 @@ def _joined(world: World) -> None:
     join_world()
 
 
+@pytest.fixture(autouse=True)
+def _float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DeepSpeed refuses float16 on a processor that has no instructions for it; torch computes it all the same."""
+    from deepspeed.accelerator import get_accelerator
+
+    monkeypatch.setattr(get_accelerator(), "is_fp16_supported", lambda: True)
+
+
 @pytest.fixture
 def trained(world: World) -> Callable[..., Trained]:
     """trained(flags, seed=0, reference_seed=None, precision=None)"""

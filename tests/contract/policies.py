@@ -12,6 +12,7 @@ import torch
 from plain import Sample
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
@@ -94,20 +95,25 @@ def prepare(
     *,
     seed: int = 0,
     reference_seed: int | None = None,
+    model: PreTrainedModel | None = None,
     strategy: Strategy | None = None,
     precision: str | None = None,
 ) -> Trained:
     """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say.
 
-    strategy: one in the place of the flags', then in float64. precision: one in the place of the flags'.
+    model: one in the place of the random one. strategy: one in the place of the flags', then in float64. precision: one
+    in the place of the flags'.
     """
     args = arguments(flags)
     dtype = torch.float32 if strategy is None else torch.float64
     strategy = strategy or own_strategy(args, world, precision)
-    policy = make_token_model(args, strategy, small_model(seed).to(world.device, dtype), optim_args(args, 100))
+    policy = make_token_model(
+        args, strategy, (model or small_model(seed)).to(world.device, dtype), optim_args(args, 100)
+    )
     reference = None
     if reference_seed is not None:
-        reference = make_token_model(args, strategy, small_model(reference_seed).to(world.device, dtype), None)
+        reference = small_model(reference_seed).to(world.device, dtype).requires_grad_(False)
+        reference = make_token_model(args, strategy, reference, None)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
     updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic)
@@ -130,6 +136,14 @@ def small_model(seed: int = 0):
             if "norm" not in name:
                 parameter *= 4
     return model.eval()
+
+
+def half_frozen(seed: int = 0):
+    """Every second parameter does not train: in each layer some do and some do not, the embedding and head do."""
+    model = small_model(seed)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(number % 2 == 0)
+    return model
 
 
 def save_critic(path: Path) -> Path:

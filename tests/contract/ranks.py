@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from policies import Trained, as_rollout, make_samples, off_policy, padded_rows, prepare
+from policies import Trained, as_rollout, half_frozen, make_samples, off_policy, padded_rows, prepare
 
 from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
@@ -43,6 +43,7 @@ class Case:
     micro: int = 2
     more: str = ""
     dealt: str = "uneven"
+    half: bool = False  # of the policy's parameters do not train
 
     @property
     def flags(self) -> str:
@@ -76,7 +77,8 @@ UNEQUAL = [Case("gae", kind, 1, f"{SLOWLY['gae']} {FEW}", "skewed") for kind in 
 UNEQUAL += [Case(name, "--fsdp", 2, FEW, "skewed") for name in ("group_norm", "cpgd", "reinforce_baseline")]
 UNEQUAL += [Case("reinforce", kind, 2, f"{FEW} --high_entropy_token_ratio 0.3", "skewed") for kind in SHARDED]
 UNEQUAL += [Case("group_norm", kind, 2, f"{FEW} {ALONE} --overlong_filter", "skewed") for kind in SHARDED]
-CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN]
+HALVES = [Case("group_norm", kind, half=True) for kind in ("--fsdp", "--zero_stage 2", "--zero_stage 3")]
+CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN, *HALVES]
 
 
 class Float64:
@@ -86,7 +88,7 @@ class Float64:
         self.world, self.ranks = world, Collectives(world)
 
     def prepare(self, model, optim: OptimArgs | None) -> Handle:
-        return Handle(model.double().requires_grad_(optim is not None), model, optim=optim)
+        return Handle(model.double(), model, optim=optim)
 
     def backward(self, handle: Handle, loss: torch.Tensor, *, last: bool) -> None:
         loss.backward()
@@ -94,10 +96,10 @@ class Float64:
     @torch.no_grad()
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None
-        rate, grads = handle.optim.learning_rate, {n: p.grad for n, p in handle.model.named_parameters()}
-        grads = self.ranks.reduce(grads)
-        for name, parameter in handle.model.named_parameters():
-            parameter -= rate * grads[name]
+        rate, trained = handle.optim.learning_rate, [p for p in handle.model.parameters() if p.requires_grad]
+        grads = self.ranks.reduce({str(place): p.grad for place, p in enumerate(trained)})
+        for parameter, grad in zip(trained, grads.values(), strict=True):
+            parameter -= rate * grad
             parameter.grad = None
         norm = torch.stack([grad.square().sum() for grad in grads.values()]).sum().sqrt()
         return StepReport(float(norm), rate, skipped=False)
@@ -114,7 +116,8 @@ def turn(world: World, case: Case, critic: str) -> tuple[dict, dict, dict]:
     """Parameters of policy and critic before and after one turn of the loop, and the metrics, equal on all ranks."""
     more = f" --critic_pretrain {critic}" if case.estimator == "gae" else ""
     strategy = Float64(world) if case.strategy == "float64" else None
-    run = prepare(world, case.flags + more, reference_seed=3, strategy=strategy)
+    model = half_frozen() if case.half else None
+    run = prepare(world, case.flags + more, reference_seed=3, model=model, strategy=strategy)
     dealt = SKEWED if case.dealt == "skewed" else DEALT
     before, mine = parameters(run), list(dealt[world.size][world.rank])
     batch, metrics = own_batch(run, mine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def alone(world, critic):
     found = {}
 
     def run(case: Case):
-        whole = Case(case.estimator, case.strategy, 4, case.more)
+        whole = replace(case, micro=4)
         if whole not in found:
             found[whole] = turn(world, whole, critic)
         return found[whole]

@@ -75,7 +75,7 @@ def given_folder(causal_model, tiny_folder, tmp_path):
 def trained(folder, path, **flags):
     """The export of a model that was loaded in float32 and changed; and the model."""
     args = ModelArgs(pretrain=str(folder), **flags)
-    model, given = changed(load_model(args, torch.float32, CPU)), read_given(args)
+    model, given = changed(load_model(args, torch.float32, CPU, trains=False)), read_given(args)
     path.mkdir(exist_ok=True)
     save_hf(model, named_tensors(model), given, path)
     return model
@@ -175,7 +175,7 @@ def test_weights_come_back_in_the_names_and_dtypes_that_were_given(given_folder,
     before, after = (load_file(path / "model.safetensors") for path in (folder, out))
     for name, value in before.items():
         assert torch.equal(after[name], (value.float() + 0.01).to(value.dtype)), name
-    opened = load_model(ModelArgs(pretrain=str(out)), torch.float32, CPU)
+    opened = load_model(ModelArgs(pretrain=str(out)), torch.float32, CPU, trains=False)
     assert torch.equal(opened.get_output_embeddings().weight, opened.get_input_embeddings().weight) == (kind != "llama")
 
 
@@ -229,9 +229,9 @@ def test_names_as_given_reach_the_index_too(given_folder, tmp_path):
     folder, out = given_folder("gpt2"), tmp_path / "out"
     rewrite(folder, without_prefix)
     out.mkdir()
-    save_in_parts(load_model(ModelArgs(pretrain=str(folder)), torch.float32, CPU), folder, out)
+    save_in_parts(load_model(ModelArgs(pretrain=str(folder)), torch.float32, CPU, trains=False), folder, out)
     assert set(json.loads((out / INDEX).read_text())["weight_map"]) == set(dtypes(folder)) == set(dtypes(out))
-    load_model(ModelArgs(pretrain=str(out)), torch.float32, CPU)
+    load_model(ModelArgs(pretrain=str(out)), torch.float32, CPU, trains=False)
 
 
 @pytest.mark.parametrize("umask", [0o027, 0o002])

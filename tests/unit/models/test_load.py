@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lightrft.models.load import load_backbone, load_model
 from lightrft.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
+trained = partial(load_model, trains=True)
 
 
 def refusal(call, *arguments):
@@ -25,7 +27,7 @@ def refusal(call, *arguments):
 
 def test_an_unknown_architecture_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
-    assert "the model cannot be loaded" in refusal(load_model, ModelArgs(pretrain=str(tmp_path)), torch.float32, CPU)
+    assert "the model cannot be loaded" in refusal(trained, ModelArgs(pretrain=str(tmp_path)), torch.float32, CPU)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
@@ -34,7 +36,7 @@ def test_damaged_weights_are_refused_in_one_line(tiny_folder, tmp_path, damage):
     weights = tmp_path / "model" / "model.safetensors"
     weights.unlink() if damage == "missing" else weights.write_bytes(weights.read_bytes()[:1000])
     args = ModelArgs(pretrain=str(tmp_path / "model"))
-    assert "the model cannot be loaded" in refusal(load_model, args, torch.float32, CPU)
+    assert "the model cannot be loaded" in refusal(trained, args, torch.float32, CPU)
 
 
 def test_weights_that_the_file_does_not_hold_are_not_made_up(tiny_folder, tmp_path):
@@ -42,7 +44,7 @@ def test_weights_that_the_file_does_not_hold_are_not_made_up(tiny_folder, tmp_pa
     weights = tmp_path / "model" / "model.safetensors"
     kept = {name: value.clone() for name, value in load_file(weights).items() if name != "model.norm.weight"}
     save_file(kept, weights, metadata={"format": "pt"})
-    message = refusal(load_model, ModelArgs(pretrain=str(tmp_path / "model")), torch.float32, CPU)
+    message = refusal(trained, ModelArgs(pretrain=str(tmp_path / "model")), torch.float32, CPU)
     assert "model.norm.weight" in message
 
 
@@ -61,7 +63,8 @@ ONE_LAYER = {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
 
 
 @pytest.mark.parametrize(
-    "call", [lambda args: load_model(args, torch.float32, CPU), lambda args: load_backbone(args, torch.float32)]
+    "call",
+    [lambda args: trained(args, torch.float32, CPU), lambda args: load_backbone(args, torch.float32)],
 )
 @pytest.mark.parametrize(
     ("config", "expected"),
@@ -83,14 +86,15 @@ def test_weights_that_the_model_has_no_place_for_are_told_once_and_of_a_critic_n
     load_backbone(args, torch.float32)
     assert capfd.readouterr() == ("", "")
     for _ in range(2):
-        load_model(args, torch.float32, CPU)
+        trained(args, torch.float32, CPU)
     what = "1 of its weights, such as v_head.weight, have no place in the model of its config.json and are left out"
     assert capfd.readouterr() == ("", f"warning: --pretrain {args.pretrain}: {what}\n")
 
 
-def test_the_model_comes_in_its_dtype_with_dropout_off(tiny_folder):
-    model = load_model(ModelArgs(pretrain=str(tiny_folder / "model")), torch.bfloat16, CPU)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+@pytest.mark.parametrize("trains", [True, False])
+def test_the_model_comes_in_its_dtype_with_dropout_off_and_trains_or_not(tiny_folder, trains):
+    model = load_model(ModelArgs(pretrain=str(tiny_folder / "model")), torch.bfloat16, CPU, trains=trains)
+    assert {(p.dtype, p.requires_grad) for p in model.parameters()} == {(torch.bfloat16, trains)}
     assert not any(module.training for module in model.modules())
 
 
