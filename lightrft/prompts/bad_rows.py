@@ -16,10 +16,10 @@ class BadRow(Exception):
     """What is wrong with one row, without its place: one line, with what would work."""
 
 
-def not_cut(names: Sequence[str]) -> str | None:
-    """What to do where the only name is that of several columns with something else than commas between them."""
-    between = OTHER_SEPARATOR.search(names[0]) if len(names) == 1 else None
-    return f"separate columns by commas, not {between[0]!r}" if between else None
+def separator_remedy(names: Sequence[str]) -> str | None:
+    """What to do where one name holds several columns, because no commas stand between them; else None."""
+    separator = OTHER_SEPARATOR.search(names[0]) if len(names) == 1 else None
+    return f"separate columns by commas, not {separator[0]!r}" if separator else None
 
 
 @dataclass(frozen=True)
@@ -33,33 +33,33 @@ class _Fault:
 class BadRows:
     """The bad rows among all that one flag reads; `--on_bad_row` decides what they lead to.
 
-    `settle` comes after each stage that may have added some: it refuses the run, or lets it go on without them.
+    Each stage that may have added some calls `settle`: it refuses the run, or lets it go on without them.
     """
 
     flag: str = "--prompt_data"
     skip: bool = False
-    read: int = 0  # rows looked at, good and bad
+    read: int = 0  # good and bad rows
     faults: list[_Fault] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)  # of good rows: what is done with them that one might not expect
+    notices: list[str] = field(default_factory=list)  # what one might not expect to be done with good rows
 
     def add(self, origin: int, where: str, reason: str) -> None:
         self.faults.append(_Fault(origin, where, reason))
 
     def settle(self, emptied: Collection[int]) -> None:
-        """`emptied`: sources of which no row is left. Raises `Refused` for any fault, with `skip` for these only."""
+        """Raises `Refused` for any fault; with `skip` only for a source in `emptied`, which has no row left."""
         fatal = [fault for fault in self.faults if not self.skip or fault.origin in emptied]
         if fatal:
             first, more = fatal[0], len(fatal) - 1
             others = f" (and {more} more bad rows)" if more else ""
-            raise Refused(f"{self.flag} {first.where}: {first.reason}{others}; {self._way_out(first, emptied)}")
+            raise Refused(f"{self.flag} {first.where}: {first.reason}{others}; {self._remedy(first, emptied)}")
 
-    def _way_out(self, fault: _Fault, emptied: Collection[int]) -> str:
+    def _remedy(self, fault: _Fault, emptied: Collection[int]) -> str:
         if fault.origin in emptied:
             return "no row of this source is good"
         return f"--on_bad_row skip leaves {'them' if len(self.faults) > 1 else 'it'} out"
 
     def summary(self) -> list[str]:
-        """A line for the user about what was left out, none if nothing was."""
+        """Lines for the user about the rows that were left out."""
         if not self.faults:
             return []
         first, count = self.faults[0], len(self.faults)

@@ -26,7 +26,7 @@ SHAREGPT = {  # `{"from": ..., "value": ...}`
 WRAPPERS = ("messages", "conversations")  # the only key of an object that holds a chat
 MESSAGE = tuple('{"' + name + '"' for name in ("role", "content", "from", "value"))  # how one is written
 CHAT = tuple(start + one for start in ("[", *('{"' + name + '":[' for name in WRAPPERS)) for one in MESSAGE)
-UNSAID = ("tool_calls", "reasoning_content", "reasoning", "thinking")  # beside which a turn may say nothing
+NO_CONTENT = ("tool_calls", "reasoning_content", "reasoning", "thinking")  # a turn with one of these may have no text
 FORMS: tuple[set[str], ...] = ({"role", "content"}, {"from", "value"})
 
 
@@ -34,12 +34,12 @@ def messages_of(value: Any, key: str) -> tuple[Messages, bool]:
     """The messages, and whether they were a chat: a text is one user turn. Raises `BadRow`."""
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadRow(f"'{key}' is {'empty' if value is None else 'an empty text'}")
-    found = _written_chat(value, key) if isinstance(value, str) else _listed(value, key)
-    if isinstance(found, str):
-        return ({"role": "user", "content": found},), False
-    if not isinstance(found, list):
+    content = _written_chat(value, key) if isinstance(value, str) else _listed(value, key)
+    if isinstance(content, str):
+        return ({"role": "user", "content": content},), False
+    if not isinstance(content, list):
         raise BadRow(f"'{key}' is of type {type(value).__name__}; a text or a list of chat messages works")
-    return _chat(found, key), True
+    return _chat(content, key), True
 
 
 def without_gaps(value: Any) -> Any:
@@ -58,19 +58,19 @@ def from_json(value: Any) -> Any:
 
 
 def _written_chat(text: str, key: str) -> Any:
-    """A chat that was written into a text, as JSON or as Python prints it; else the text."""
+    """The chat that a text holds, as JSON or as Python prints it; else the text."""
     start = "".join(text[:80].split()).replace("'", '"')
     if not start.startswith((*CHAT, "{")):
         return text
-    found = from_json(text)
-    if isinstance(found, str) and start.startswith((*CHAT, *MESSAGE)):
+    value = from_json(text)
+    if isinstance(value, str) and start.startswith((*CHAT, *MESSAGE)):
         try:
-            found = ast.literal_eval(text.strip())
+            value = ast.literal_eval(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             if start.startswith(CHAT):
                 raise BadRow(f"'{key}' begins as a list of messages in a text and is no valid JSON") from None
-    found = _listed(found, key)
-    return found if isinstance(found, list) else text
+    messages = _listed(value, key)
+    return messages if isinstance(messages, list) else text
 
 
 def _listed(value: Any, key: str) -> Any:
@@ -99,13 +99,13 @@ def _is_chat(value: Any) -> bool:
 def _chat(value: list[Any], key: str) -> Messages:
     messages = tuple(_message(message, f"'{key}'[{index}]") for index, message in enumerate(value))
     roles = [message["role"] for message in messages]
-    there = f"roles there: {', '.join(roles) or 'none'}"
+    present = f"roles there: {', '.join(roles) or 'none'}"
     if "user" not in roles:
-        raise BadRow(f"'{key}' has no user turn ({there})")
+        raise BadRow(f"'{key}' has no user turn ({present})")
     if unknown := [role for role in roles if role not in ROLES]:
         raise BadRow(f"'{key}' has a turn of role {unknown[0]!r}; {', '.join(ROLES)} work")
     if roles[-1] == "system":
-        raise BadRow(f"'{key}' ends in a system turn ({there}); a user turn asks for an answer")
+        raise BadRow(f"'{key}' ends in a system turn ({present}); a user turn asks for an answer")
     if roles[-1] == "assistant" and messages[-1].get("tool_calls"):
         raise BadRow(f"'{key}' ends in a tool call; add the turn of role tool with its result, or leave the call out")
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
@@ -120,7 +120,7 @@ def _message(message: Any, place: str) -> Mapping[str, Any]:
         if message.get("tool_calls"):
             message = {**message, "tool_calls": _calls(message["tool_calls"], place)}
         content = message.get("content")
-        if content is None and any(message.get(name) for name in UNSAID):  # null in OpenAI's form, or not there
+        if content is None and any(message.get(name) for name in NO_CONTENT):  # null in OpenAI's form, or not there
             content = ""
         if isinstance(content, str):
             return {**message, "content": content}
@@ -145,9 +145,10 @@ def _from_functions(message: dict[str, Any], place: str) -> dict[str, Any]:
 def _from_sharegpt(message: Any) -> Any:
     if not (isinstance(message, dict) and FORMS[1] <= message.keys() and "role" not in message):
         return message
-    said = message["from"]
+    speaker = message["from"]
+    role = SHAREGPT.get(speaker, speaker) if isinstance(speaker, str) else speaker
     rest = {key: value for key, value in message.items() if key not in ("from", "value")}
-    return {"role": SHAREGPT.get(said, said) if isinstance(said, str) else said, "content": message["value"], **rest}
+    return {"role": role, "content": message["value"], **rest}
 
 
 def _calls(value: Any, place: str) -> list[Any]:

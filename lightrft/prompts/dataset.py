@@ -1,4 +1,4 @@
-"""From what `--prompt_data` and `--eval_data` name to prompts: files, datasets, reasoning_gym's procedural tasks."""
+"""The prompts of `--prompt_data` and `--eval_data`: of files, datasets, and reasoning_gym's procedural tasks."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def load_prompts(
     bad.settle(set(range(len(specs))) - origins(prompts))
     _check_label(prompts, data, bad.flag)
     return [
-        replace(prompt, id=name, messages=_dressed(prompt.messages, data))
+        replace(prompt, id=name, messages=_with_flags(prompt.messages, data))
         for prompt, name in zip(prompts, _ids(prompts), strict=True)
     ]
 
 
 def _load_one(spec: str, split: str, data: DataArgs, bad: BadRows, origin: int) -> list[Prompt]:
     if spec.startswith(GENERATED):
-        found = _from_gym(spec, split, bad.flag, origin)
-        bad.read += len(found)
-        return found
+        questions = _from_gym(spec, split, bad.flag, origin)
+        bad.read += len(questions)
+        return questions
     source, rows = _open(spec, split, bad.flag)
     before, prompts = bad.read, []
     for where, row in rows:
@@ -112,23 +112,23 @@ def _ids(prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def _check_label(prompts: Sequence[Prompt], data: DataArgs, flag: str) -> None:
-    """A label's column that was asked for and is in no row at all: every reference would be None in silence."""
+    """Refuses a column of `--label_key` that no row has: every reference would be None, and nothing would say so."""
     rows = [prompt for prompt in prompts if not prompt.source.startswith(GENERATED)]
-    named = data.label_key != LABEL and data.reference_key is None
-    if named and rows and not any(data.label_key in prompt.columns for prompt in rows):
-        there = ", ".join(sorted({key for prompt in rows for key in prompt.columns})) or "none"
-        raise Refused(f"--label_key {data.label_key}: no row of {flag} has this column; columns there: {there}")
+    is_asked_for = data.label_key != LABEL and data.reference_key is None
+    if is_asked_for and rows and not any(data.label_key in prompt.columns for prompt in rows):
+        present = ", ".join(sorted({key for prompt in rows for key in prompt.columns})) or "none"
+        raise Refused(f"--label_key {data.label_key}: no row of {flag} has this column; columns there: {present}")
 
 
 def check_template(template: str | None) -> None:
-    """`{prompt}`, as often as wanted, or else `{}` exactly once: a formula such as \\boxed{} keeps its braces."""
+    """`{prompt}`, once or more often, or else `{}` exactly once: a formula such as \\boxed{} keeps its braces."""
     if template is None or "{prompt}" in template or template.count("{}") == 1:
         return
     what = f"{{}} stands there {template.count('{}')} times" if "{}" in template else "the prompt has no place in it"
     raise Refused(f"--input_template {template!r}: {what}; write {{prompt}} where the prompt goes")
 
 
-def _dressed(messages: Messages, data: DataArgs) -> Messages:
+def _with_flags(messages: Messages, data: DataArgs) -> Messages:
     """With `--input_template` around the last user turn, and `--system_prompt` before a chat that has none."""
     if data.input_template is not None:
         last = max(index for index, message in enumerate(messages) if message["role"] == "user")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
-from lightrft.prompts.endings import closing_ids, finished, left_open
+from lightrft.prompts.endings import closing_ids, ending_closed, unclosed
 from lightrft.prompts.remarks import lines, remarks
 from lightrft.prompts.tags import opening_of
 from lightrft.prompts.template import Template, is_whole, look_at, options_of
@@ -104,7 +104,7 @@ class _Writer:
         there = "behind a prompt: taken off, an answer goes there"
         return [
             *(f"the {who} sets the end token {name!r} {there}" for name in off),
-            *lines({stays: finished(prompts, self.closing)}, len(prompts)),
+            *lines({stays: ending_closed(prompts, self.closing)}, len(prompts)),
         ]
 
     def _goes_alone(self, prompt: Prompt) -> bool:
@@ -133,7 +133,7 @@ class _Writer:
         if not any(ids and ids[-1] in self.closing for ids in made):
             return made
         bare: Any = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return self._noted(made, [left_open(ids, text, self.closing) for ids, text in zip(made, bare, strict=True)])
+        return self._noted(made, [unclosed(ids, text, self.closing) for ids, text in zip(made, bare, strict=True)])
 
     def _as_it_is(self, prompts: Sequence[Prompt]) -> Any:
         """With the BOS that the template would have written, if the text has none."""

@@ -1,4 +1,4 @@
-"""End tokens behind a prompt: an answer goes on from there, so one that was added to the text is taken off again."""
+"""End tokens behind a prompt: an answer goes on from there, so those that a tokenizer added are removed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def closing_ids(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> frozenset[int]:
-    """`ends`, and what the tokenizer itself names as the end of a text."""
+    """`ends`, and the tokens that the tokenizer itself calls the end of a text."""
     own: Any = tokenizer.eos_token_id, tokenizer.sep_token_id
     return frozenset(token for token in (*ends, *own) if token is not None)
 
 
-def left_open(ids: Sequence[int], text: Sequence[int], closing: Collection[int]) -> Sequence[int]:
-    """The ids without the closing tokens that stand behind the ids of the text itself; all, where there are others.
+def unclosed(ids: Sequence[int], text: Sequence[int], closing: Collection[int]) -> Sequence[int]:
+    """The ids without the closing tokens behind the text's own ids; all of them, where other tokens stand there too.
 
     text: ids of the same text without special tokens, so a closing token that was typed is among them.
     """
@@ -30,6 +30,6 @@ def left_open(ids: Sequence[int], text: Sequence[int], closing: Collection[int])
     return ids
 
 
-def finished(prompts: Sequence[Prompt], closing: Collection[int]) -> list[Prompt]:
-    """Those that end in an end token still; a BOS alone may be the same token."""
+def ending_closed(prompts: Sequence[Prompt], closing: Collection[int]) -> list[Prompt]:
+    """Prompts that still end in an end token; a BOS alone may be the same token."""
     return [prompt for prompt in prompts if len(prompt.token_ids) > 1 and prompt.token_ids[-1] in closing]

@@ -13,7 +13,7 @@ from lightrft.args.groups.data import GENERATED
 from lightrft.errors import Refused, error_text
 
 SPLITS = ("train", "test")
-# Enough that a task with just `size` questions is almost surely seen whole: size * ln(size) draws are expected.
+# Of a task that has just `size` questions this draws almost surely all: size * ln(size) draws are expected.
 DRAWS_PER_QUESTION = 50
 
 
@@ -43,12 +43,12 @@ def draw_entries(spec: str, split: str, flag: str = "--prompt_data") -> list[tup
     dataset = _create(parsed, flag)
     try:
         drawn = list(_distinct(dataset, parsed.size))
-    except Exception as error:  # a task's own code: whatever it raises is a fault of the parameters for us
+    except Exception as error:  # a task's own code: we take whatever it raises for a fault of the parameters
         raise Refused(f"{flag} {spec}: drawing questions failed: {error_text(error)}") from error
     entries = [(index, entry) for index, entry in drawn if _split_of(entry["question"], parsed.test) == split]
     if not entries:
-        held = f"none of its {len(drawn)} questions is in split '{split}' with test={parsed.test}"
-        raise Refused(f"{flag} {spec}: {held}; change test or size")
+        empty = f"none of its {len(drawn)} questions is in split '{split}' with test={parsed.test}"
+        raise Refused(f"{flag} {spec}: {empty}; change test or size")
     return entries
 
 

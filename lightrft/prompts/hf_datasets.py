@@ -12,14 +12,14 @@ from lightrft.errors import Refused, error_text
 from lightrft.prompts.readers import Rows
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")  # org/name or org/name:config
-SAVED = ("dataset_info.json", "dataset_dict.json")  # what save_to_disk leaves, for a Dataset and a DatasetDict
+SAVED = ("dataset_info.json", "dataset_dict.json")  # files of save_to_disk, of a Dataset and of a DatasetDict
 
 
 def dataset_rows(spec: str, split: str, label: str) -> Rows:
-    """The rows of one split, read from a memory-mapped file. Raises `Refused`, also for a split that is not there."""
+    """The rows of one split, read from a memory-mapped file. Raises `Refused`, also for a split that does not exist."""
     dataset = _loaded(spec, label)
     place = spec
-    if isinstance(dataset, Mapping):  # of splits; what `Dataset.save_to_disk` left has none and is used whole
+    if isinstance(dataset, Mapping):  # of splits; a folder of `Dataset.save_to_disk` has none and is used whole
         if split not in dataset:
             flag = "--eval_split" if label.startswith("--eval") else "--prompt_split"
             raise Refused(f"{label}: no split '{split}'; there is {', '.join(dataset)}, chosen by {flag}")

@@ -1,6 +1,6 @@
-"""A reader for each type of file. It yields (where, row): the place as a user looks it up, and what stands there.
+"""A reader for each type of file. It yields (where, row): the place as a user looks it up, and the row.
 
-What stands there is a `BadRow` where only this row is broken. A fault of the whole file is `Refused`.
+Instead of a row that is broken it yields a `BadRow`. It raises `Refused` for a fault of the whole file.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.errors import Refused
-from lightrft.prompts.bad_rows import BadRow, not_cut
+from lightrft.prompts.bad_rows import BadRow, separator_remedy
 
 Rows = Iterator[tuple[str, Any]]
 BATCH = 4096  # rows of a table that are Python objects at a time
 LONGEST_CELL = 1 << 30  # characters; Python's own limit is 2^17, which a long document passes
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a key stand twice, and every library takes another one of the two."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
+def _with_distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a key twice, and libraries differ in which of the two they take."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
         raise BadRow(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice; keep one of them")
-    return found
+    return dict(pairs)
 
 
-DECODER, STRICT = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=_once)
+DECODER, STRICT = json.JSONDecoder(), json.JSONDecoder(object_pairs_hook=_with_distinct_keys)
 
 
 def jsonl_rows(spec: str, label: str) -> Rows:
@@ -70,7 +69,7 @@ def json_rows(spec: str, label: str) -> Rows:
 
 
 def _array(text: str, label: str) -> int:
-    """Where the array of the rows begins. All of the text is known to be valid JSON when this returns."""
+    """Where the array of the rows begins, in a text that is valid JSON."""
     try:
         whole = json.loads(text)
     except json.JSONDecodeError as error:
@@ -84,32 +83,32 @@ def _array(text: str, label: str) -> int:
         return _next(text, 0)
     arrays = [key for key, value in whole.items() if isinstance(value, list)] if isinstance(whole, dict) else []
     if len(arrays) != 1:
-        found = f"there are {len(arrays)}: {', '.join(arrays)}" if arrays else "there is none"
-        raise Refused(f"{label}: it must hold one array of objects, and {found}; a .jsonl file has one object a line")
+        count = f"there are {len(arrays)}: {', '.join(arrays)}" if arrays else "there is none"
+        raise Refused(f"{label}: it must hold one array of objects, and {count}; a .jsonl file has one object a line")
     return _value_of(text, arrays[0])
 
 
 def _value_of(text: str, wanted: str) -> int:
     """Where the value of the outermost object's key begins; the last one, which counts, if the key is repeated."""
-    at, found = _next(text, 0) + 1, -1
+    at, begin = _next(text, 0) + 1, -1
     while text[at := _next(text, at)] != "}":
         key, at = DECODER.raw_decode(text, at)
         at = _next(text, _next(text, at) + 1)  # past the colon
-        found = at if key == wanted else found
+        begin = at if key == wanted else begin
         at = _next(text, DECODER.raw_decode(text, at)[1])
         at += text[at] == ","
-    return found
+    return begin
 
 
 def _next(text: str, at: int) -> int:
-    """The next position that holds no white space of JSON's."""
+    """The next position that holds no white space, as JSON defines it."""
     while text[at] in " \t\r\n":
         at += 1
     return at
 
 
 def csv_rows(spec: str, label: str) -> Rows:
-    """Comma-separated, the first line names the columns; every value is a text, and an empty one is None."""
+    """Comma-separated; the first line names the columns. Every value is a text, and an empty one is None."""
     csv.field_size_limit(LONGEST_CELL)
     with _readable(label), open(spec, encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)  # strict: a quote that is never closed would swallow the rest in silence
@@ -134,13 +133,13 @@ def _header(reader: Iterator[list[str]], label: str) -> list[str]:
 
 def _row_of(names: list[str], cells: list[str]) -> Any:
     if len(cells) != len(names):
-        remedy = not_cut(names) or "quote values with commas"
+        remedy = separator_remedy(names) or "quote values with commas"
         return BadRow(f"{len(cells)} values for the {len(names)} columns {', '.join(names)}; {remedy}")
     return {name: cell or None for name, cell in zip(names, cells, strict=True)}
 
 
 def parquet_rows(spec: str, label: str) -> Rows:
-    """Read by batches, so that a large file is never a whole of Python objects."""
+    """Read by batches, so that a large file never becomes Python objects as a whole."""
     try:
         import pyarrow
         from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""What is done with good prompts that a user might not expect, in one line each."""
+"""Lines about good prompts: what the run does with them that a user might not expect."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def remarks(
     """template: None where none is used; knows_whole: texts that are in it already are left as they are."""
     if template is None:
         bos: Any = tokenizer.bos_token
-        found = {
+        by_remark = {
             "have tools or chat_template_kwargs, which do nothing without the chat template": _with_options(prompts),
             f"begin with {bos}: no second one is added": _with_bos(prompts, bos, first=True),
             f"hold {bos} beside the one that they begin with": _with_bos(prompts, bos, first=False),
         }
-        return lines(found, len(prompts))
+        return lines(by_remark, len(prompts))
     whole = [prompt for prompt in prompts if knows_whole and is_whole(prompt, template)]
-    kept = {id(prompt) for prompt in whole}
-    others = [prompt for prompt in prompts if id(prompt) not in kept]
-    found = {
+    whole_ids = {id(prompt) for prompt in whole}
+    others = [prompt for prompt in prompts if id(prompt) not in whole_ids]
+    by_remark = {
         "are whole in the chat template already: taken as they are (--apply_chat_template adds a second)": whole,
         "have tools or chat_template_kwargs, which do nothing in a whole prompt": _with_options(whole),
         "hold tokens that the chat template writes itself around each turn": _marked(others, template),
@@ -35,14 +35,14 @@ def remarks(
         "end in an assistant turn, which the model goes on with": _answered(others),
     }
     silent = f"the chat template writes no {template.answers!r} before an answer: the model has to"
-    return [*lines(found, len(prompts)), *([silent] if prompts and template.answers else [])]
+    return [*lines(by_remark, len(prompts)), *([silent] if prompts and template.answers else [])]
 
 
-def lines(found: dict[str, list[Prompt]], total: int) -> list[str]:
+def lines(by_remark: dict[str, list[Prompt]], total: int) -> list[str]:
     return [
-        f"{len(some)} of {total} prompts (first: {some[0].where or some[0].id}) {what}"
-        for what, some in found.items()
-        if some
+        f"{len(prompts)} of {total} prompts (first: {prompts[0].where or prompts[0].id}) {remark}"
+        for remark, prompts in by_remark.items()
+        if prompts
     ]
 
 
@@ -54,8 +54,8 @@ def _with_bos(prompts: Sequence[Prompt], bos: str | None, *, first: bool) -> lis
     if not bos:
         return []
     texts = ["\n".join(turn["content"] for turn in prompt.messages) for prompt in prompts]
-    found = [text.startswith(bos) if first else bos in text.removeprefix(bos) for text in texts]
-    return [prompt for prompt, is_so in zip(prompts, found, strict=True) if is_so]
+    has_bos = [text.startswith(bos) if first else bos in text.removeprefix(bos) for text in texts]
+    return [prompt for prompt, has in zip(prompts, has_bos, strict=True) if has]
 
 
 def _marked(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
@@ -63,7 +63,7 @@ def _marked(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
 
 
 def _closed(prompts: Sequence[Prompt], template: Template) -> list[Prompt]:
-    """Without those that hold a marker, of which more is said."""
+    """Without those that hold a marker: they have a remark of their own."""
     marked = {id(prompt) for prompt in _marked(prompts, template)}
     asking = [p for p in prompts if p.messages[-1]["role"] != "assistant" and id(p) not in marked]
     return [prompt for prompt in asking if template.ends(prompt.messages[-1]["content"])]

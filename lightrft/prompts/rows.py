@@ -1,4 +1,4 @@
-"""One row of data, whatever file it stood in, understood as a prompt: texts, chats, TRL's and verl's columns."""
+"""From a row of any file to a prompt: texts, chats, TRL's and verl's columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightrft.args.groups.data import LABEL
-from lightrft.prompts.bad_rows import BadRow, not_cut
+from lightrft.prompts.bad_rows import BadRow, separator_remedy
 from lightrft.prompts.chats import Messages, messages_of, without_gaps
 from lightrft.types import Prompt
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> Prompt:
     """The row as a prompt without an id. `stem` names the source of a row that does not. Raises `BadRow`."""
-    if isinstance(row, BadRow):  # the reader could not even make a row of it
+    if isinstance(row, BadRow):  # the reader could make no row
         raise row
     if not isinstance(row, dict):
         raise BadRow(f'the row is a {type(row).__name__}; a JSON object such as {{"prompt": "..."}} works')
@@ -59,7 +59,7 @@ def _required(row: Mapping[str, Any], key: str, flag: str) -> Any:
 
 def _messages(row: Mapping[str, Any], key: str) -> tuple[Messages, bool]:
     if key not in row:
-        remedy = not_cut(list(row)) or "name the prompt's with --input_key"
+        remedy = separator_remedy(list(row)) or "name the prompt's with --input_key"
         raise BadRow(f"no key '{key}'; keys there: {', '.join(row) or 'none'}; {remedy}")
     return messages_of(row[key], key)
 
@@ -74,8 +74,6 @@ def _check_texts(value: Any, place: str) -> None:
         for item in value:
             _check_texts(item, place)
     elif isinstance(value, str):
-        half = (
-            next((letter for letter in value if "\ud800" <= letter <= "\udfff"), None) if not value.isascii() else None
-        )
-        if half is not None:
-            raise BadRow(f"{place} holds {half!r}, which is half of a character; write the whole one")
+        halves = [] if value.isascii() else [letter for letter in value if "\ud800" <= letter <= "\udfff"]
+        if halves:
+            raise BadRow(f"{place} holds {halves[0]!r}, which is half of a character; write the whole one")

@@ -22,7 +22,7 @@ class PromptSampler:
     per pass, drawn from (seed, source, pass). So a small source comes more than once in an episode, a large one needs
     several, and no prompt of a source comes again before all others of it have come.
 
-    Either way a position alone tells its prompt: resuming needs two numbers and a queue, and no random state. Every
+    Either way the position alone decides the prompt: resuming needs a number and a queue, and no random state. Every
     rank builds the same stream.
     """
 
@@ -55,11 +55,11 @@ class PromptSampler:
         return (self._next - len(self._queue)) / len(self._prompts)
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint; goes through JSON unharmed."""
+        """For the checkpoint, as JSON."""
         return {"next": self._next, "queue": list(self._queue)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """ValueError where it cannot be a sampler's."""
+        """Raises `ValueError` for a damaged one."""
         self._next = int(state["next"])
         self._queue = deque(int(position) for position in state["queue"])
         if not all(0 <= position < self._next for position in self._queue) or self._next < 0:
@@ -92,7 +92,7 @@ def _permutation(seed: tuple[int, ...], count: int) -> np.ndarray:
 
 
 def _mixture(seed: tuple[int, ...], places: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """For each place of an episode: whose it is, and how many of that source's stand before it."""
+    """For each place of an episode: its source, and how many places of that source stand before it."""
     owners = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(places)), places))
     turns = np.empty_like(owners)
     for source, count in enumerate(places):

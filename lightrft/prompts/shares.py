@@ -1,4 +1,4 @@
-"""How many of a whole each source gets: places in an episode, or prompts of `--max_samples`."""
+"""How many each source gets: of the places in an episode, or of the prompts of `--max_samples`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 def by_origin(prompts: Sequence[Prompt], sources: int) -> list[list[Prompt]]:
     """The prompts of each source, in their order."""
-    found: list[list[Prompt]] = [[] for _ in range(sources)]
+    groups: list[list[Prompt]] = [[] for _ in range(sources)]
     for prompt in prompts:
-        found[prompt.origin].append(prompt)
-    return found
+        groups[prompt.origin].append(prompt)
+    return groups
 
 
 def first_of_each(prompts: Sequence[Prompt], most: int | None, shares: Sequence[float]) -> list[Prompt]:
@@ -45,7 +45,7 @@ def first_of_each(prompts: Sequence[Prompt], most: int | None, shares: Sequence[
 
 
 def check_shares(prompts: Sequence[Prompt], specs: Sequence[str], shares: Sequence[float]) -> None:
-    """Each source needs a prompt to give and a place to give it in; one that is never seen is `Refused`."""
+    """Raises `Refused` for a source without a prompt or without a place: the run would never see it."""
     if not shares:
         return
     groups, places = by_origin(prompts, len(specs)), apportion(len(prompts), shares)

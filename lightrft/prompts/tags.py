@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 TAG = re.compile("|".join(TAGS), re.IGNORECASE)
 AT_THE_END = re.compile(rf"(?:(?:{TAG.pattern})\s*)+\Z", re.IGNORECASE)
-LOOK = 40  # tokens at the end of a prompt; tags may be spelled letter by letter
+MOST_TOKENS = 40  # of tags at the end of a prompt; they may be spelled letter by letter
 
 
 def opening_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], begun: str | None = None) -> str:
@@ -23,13 +23,13 @@ def opening_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], begun: st
     """
     if begun is not None:
         return "".join(TAG.findall(begun))
-    text = tokenizer.decode(list(ids[-LOOK:]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    found = AT_THE_END.search(str(text))
-    return "" if found is None else found.group()
+    text = tokenizer.decode(list(ids[-MOST_TOKENS:]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    tags = AT_THE_END.search(str(text))
+    return "" if tags is None else tags.group()
 
 
 def special_tags(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Tags that are special tokens, by id: leaving special tokens out of a text must not take these away."""
+    """Tags that are special tokens, by id: where special tokens are left out of a text, these must stay."""
     ids = {tag: tokenizer.convert_tokens_to_ids(tag) for tag in TAGS}
-    known = {tag: id for tag, id in ids.items() if isinstance(id, int) and tokenizer.decode([id]) == tag}
-    return {id: tag for tag, id in known.items() if tokenizer.decode([id], skip_special_tokens=True) == ""}
+    tokens = {tag: id for tag, id in ids.items() if isinstance(id, int) and tokenizer.decode([id]) == tag}
+    return {id: tag for tag, id in tokens.items() if tokenizer.decode([id], skip_special_tokens=True) == ""}

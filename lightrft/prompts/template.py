@@ -1,4 +1,4 @@
-"""The chat template of a tokenizer: what it writes around a turn, what a row asks of it, and what is in it already."""
+"""A tokenizer's chat template: what it writes around a turn, what a row may set, and which texts are in it already."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ class Template:
         text, opening = text.lstrip(), self.before.removeprefix(self.bos).strip()
         ends = sorted((marker for marker in self.markers if marker in self.after), key=self.after.find)
         end = ends[0] if ends else self.after.strip()
-        begins = text.startswith(self.markers) or bool(_says(opening) and text.startswith(opening))
-        return bool(begins and _says(end) and end in text) or (self.ends(text) and self._begins_in(text))
+        begins = text.startswith(self.markers) or bool(_has_letters(opening) and text.startswith(opening))
+        return bool(begins and _has_letters(end) and end in text) or (self.ends(text) and self._begins_in(text))
 
     def ends(self, text: str) -> bool:
         """Whether the text ends as a prompt in the template does, where that is more than signs."""
-        return _says(self.after) and text.rstrip().endswith(self.after.strip())
+        return _has_letters(self.after) and text.rstrip().endswith(self.after.strip())
 
     def _begins_in(self, text: str) -> bool:
         """Whether a user turn begins somewhere in the text, not inside a word."""
-        return _says(self.turn) and re.search(rf"(?<!\w){re.escape(self.turn)}", text) is not None
+        return _has_letters(self.turn) and re.search(rf"(?<!\w){re.escape(self.turn)}", text) is not None
 
 
-def _says(text: str) -> bool:
-    """Signs alone, such as brackets, stand in any text."""
+def _has_letters(text: str) -> bool:
+    """Signs alone, such as brackets, occur in any text."""
     return any(map(str.isalpha, text))
 
 
 def look_at(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> Template:
-    """The template of the tokenizer, from what it makes of one question; an empty one where that cannot be told."""
+    """The template of the tokenizer, from what it makes of one question; an empty one where that shows nothing."""
     question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}
 
     def written(*turns: dict[str, str], ask: bool) -> str:
@@ -78,16 +78,16 @@ def look_at(tokenizer: PreTrainedTokenizerBase, ends: Collection[int] = ()) -> T
         return Template()
     closing, end = _closing(tokenizer, asked, whole, ends)
     asked, plain = asked.removesuffix(end), plain.removesuffix(end)
-    before, found, after = asked.partition(QUESTION)
-    if not found:
+    before, question_in_it, after = asked.partition(QUESTION)
+    if not question_in_it:
         return Template()
-    known: Any = sorted(tokenizer.get_added_vocab(), key=asked.find)  # pyright: ignore
+    added: Any = sorted(tokenizer.get_added_vocab(), key=asked.find)  # pyright: ignore
     bos = str(tokenizer.bos_token or "")
-    special = [token for token in known if token in asked or token == bos]
-    unasked = whole.startswith(asked) and asked == plain and ANSWER in whole
-    answers = whole[len(asked) :].partition(ANSWER)[0].strip() if unasked else ""
+    markers = [token for token in added if token in asked or token == bos]
+    asks_for_no_answer = whole.startswith(asked) and asked == plain and ANSWER in whole
+    answers = whole[len(asked) :].partition(ANSWER)[0].strip() if asks_for_no_answer else ""
     turn = _turn(tokenizer, before.removeprefix(bos))
-    return Template(bos, before, after, turn, answers, tuple(special), closing)
+    return Template(bos, before, after, turn, answers, tuple(markers), closing)
 
 
 def _closing(
@@ -95,12 +95,12 @@ def _closing(
 ) -> tuple[int | None, str]:
     """The end token behind a prompt, and its text. None where answers come behind it: then it ends each turn."""
     names: Any = {token: tokenizer.convert_ids_to_tokens(token) for token in ends}
-    found = [(token, name) for token, name in names.items() if name and asked.endswith(name)]
-    return found[0] if found and not whole.startswith(asked) else (None, "")
+    behind = [(token, name) for token, name in names.items() if name and asked.endswith(name)]
+    return behind[0] if behind and not whole.startswith(asked) else (None, "")
 
 
 def _turn(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
-    """The longest end of `before` that the template writes before the next question as well; "" if it takes no next."""
+    """The longest end of `before` that the template writes before the next question too; "" if it allows no next."""
     texts = (("user", QUESTION), ("assistant", ANSWER), ("user", NEXT))
     try:
         chat = [{"role": role, "content": text} for role, text in texts]
@@ -112,7 +112,7 @@ def _turn(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
 
 
 def options_of(prompt: Prompt) -> dict[str, Any]:
-    """What a row tells the template, TRL's way: a beginning of the answer is gone on with; tools; its own options.
+    """Options of the template that a row sets, TRL's way: its own; tools; and that a begun answer goes on.
 
     Tools and options may be JSON text. An option that is the text `true` or `false`, as tables may have it, is that
     boolean: a template takes either text for true. Raises `BadRow`.

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from lightrft.prompts.bad_rows import BadRows
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts
-from lightrft.prompts.endings import left_open
+from lightrft.prompts.endings import unclosed
 from lightrft.types import Prompt
 
 WORDS = ["<unk>", "<s>", "</s>", "<sep>", "user", "assistant", "one", "two"]
@@ -112,4 +112,4 @@ def test_an_answer_that_is_gone_on_with_keeps_what_was_typed():
     ],
 )
 def test_only_end_tokens_behind_the_text_are_taken_off(ids, text, expected):
-    assert left_open(ids, text, {END}) == expected
+    assert unclosed(ids, text, {END}) == expected
