@@ -1,6 +1,7 @@
 """Turns of the loop on one process or several: each rank has its own rows and all of them take the same steps.
 
-As a script under torchrun, `ranks.py OUT CRITIC`, it runs CASES on its rank's rows and writes what came out.
+As a script under torchrun, `ranks.py OUT CRITIC`, it runs CASES on its rank's rows and writes what came out, and what
+each rank says of a run that cannot learn.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from policies import Trained, as_rollout, half_frozen, make_samples, off_policy,
 
 from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
+from lightrft.build.update import make_advantages
+from lightrft.errors import RunFailed
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world, leave_world
 from lightrft.strategy.base import Handle, OptimArgs, StepReport
+from lightrft.update.health import Skips
+from lightrft.update.metrics import MetricSums
 
 # Rows of three groups of four, dealt unevenly: groups lie across ranks, and of three ranks the last has only the
 # invalid sample, of which nothing is trained.
@@ -144,14 +149,42 @@ def parameters(run: Trained) -> dict[str, torch.Tensor]:
     }
 
 
+def told(world: World) -> list[str]:
+    """What this rank says: of rewards that differ from rank to rank alone, then of numbers that are NaN on rank 1."""
+    run = prepare(world, "--advantage_estimator reinforce", strategy=Float64(world))
+    batch, _ = own_batch(run, list(DEALT[world.size][world.rank]))
+    ranks, step, said, number = run.strategy.ranks, batch.step, [], float("nan") if world.rank == 1 else 0.0
+    stage = make_advantages(run.args, ranks, run.updater.estimator, run.updater.loss.kl)
+    stage(batch.filled(step=step.with_rewards(step.owner.astype(float))))
+    said += stage.health.remarks({}, 1)
+    huge, old = step.with_rewards(step.rewards * 0 + 1e39), torch.full_like(batch.rollout_logprobs, number)
+    with fails(said):
+        stage(batch.filled(step=huge, old_logprobs=old))
+    skips, sums = Skips("policy", "--actor_learning_rate"), MetricSums()
+    sums.add("loss/policy", torch.tensor(number))
+    with fails(said):
+        for at in range(1, 12):
+            skips.note(StepReport(1.0, 1e-3, skipped=True), at, sums, ranks)
+    return said
+
+
+@contextmanager
+def fails(said: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except RunFailed as failed:
+        said.append(str(failed))
+
+
 def main(out: str, critic: str) -> None:
     torch.set_num_threads(1)
     world = join_world()
     found = [turn(world, case, critic) for case in CASES]
     everyone = [None] * world.size
-    dist.all_gather_object(everyone, [metrics for *_, metrics in found])
+    dist.all_gather_object(everyone, ([metrics for *_, metrics in found], told(world)))
     if world.rank == 0:
-        torch.save({"parameters": [after for _, after, _ in found], "metrics": everyone}, out)
+        metrics, said = zip(*everyone, strict=True)
+        torch.save({"parameters": [after for _, after, _ in found], "metrics": metrics, "said": said}, out)
     leave_world()
 
 

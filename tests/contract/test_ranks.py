@@ -68,3 +68,11 @@ def test_all_ranks_report_the_same_numbers(dealt):
     assert others
     for other in others:
         assert other == first
+
+
+def test_what_keeps_a_run_from_learning_is_looked_for_on_all_ranks(dealt):
+    """Rewards that differ from rank to rank alone do differ, and what blew up on one rank is named by all of them."""
+    for said in dealt["said"]:
+        no_advantage, skipped = said
+        assert no_advantage.startswith("step 2: no response has a finite advantage: the policy's log-probabilities are")
+        assert "10 optimizer steps of the policy in a row were skipped, from step 1 on: loss/policy is not" in skipped

@@ -46,7 +46,8 @@ def test_no_end_token_is_a_notice(here, odd):
     ended = train("--pretrain odd --save_path run --dry_run")
     assert ended.code == 0 and "notice: --pretrain odd: neither its tokenizer nor its configuration" in ended.out
     assert train("--pretrain odd --save_path run --dry_run --stop =").out.count("notice: --pretrain") == 0
-    assert train("--pretrain odd --save_path run --dry_run --strict_args").code == 2
+    refused = train("--pretrain odd --save_path run --dry_run --strict_args --actor_learning_rate 1e-5")
+    assert refused.code == 2 and "names an end token that the model has" in refused.err
 
 
 def test_what_was_given_comes_back(here, odd):
