@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from command_lines import broken_rules, notices, parsed
 
@@ -41,14 +43,6 @@ def test_nearest_legal_batches():
     assert legal_micro_batches(16, 3, 2) == [2, 4]
     assert legal_micro_batches(12, 5, 2) == [3, 6]
     assert legal_micro_batches(16, 3, 3) == []
-
-
-def test_more_optimizer_steps_are_a_notice_naming_k():
-    assert notices("--train_batch_size 8") == [
-        "--train_batch_size 8: each rollout of 4 x 4 = 16 samples is trained on in 2 optimizer steps; "
-        "--train_batch_size 16 is exactly on-policy"
-    ]
-    assert notices("--train_batch_size 48") == []
 
 
 WORLD = "training on {} processes is not built yet (distributed); start one process"
@@ -108,3 +102,12 @@ def test_assumed_gpus_take_the_place_of_this_machine():
     assert alone == WORLD.format(3).replace("start one process", "use --assume_gpus 1x80GB")
     assert others == []
     assert notices("--assume_gpus 1x24.5gb") == []
+
+
+@pytest.mark.parametrize("sizes", ("--train_batch_size 100000000", "--rollout_batch_size 24999997"))
+def test_huge_sizes_are_answered_at_once(sizes: str):
+    """What would work is worked out, not searched for one by one."""
+    start = time.process_time()
+    lines = broken_rules(f"{sizes} --micro_train_batch_size 3")
+    assert time.process_time() - start < 1
+    assert lines and all("nearest: --train_batch_size" in line for line in lines)

@@ -41,10 +41,6 @@ def test_switches_have_both_forms():
     assert parsed().distributed.bf16 is None
     assert parsed("--no-bf16").distributed.bf16 is False
     assert refused("--fsdp true") == ["--fsdp takes no value, got 'true'; write --fsdp or --no-fsdp"]
-    for flag in FLAGS.values():
-        if flag.is_switch:
-            assert parsed(f"--{flag.name}").value(flag.name) is True
-            assert parsed(f"--no-{flag.name}").value(flag.name) is False
 
 
 def test_alias_and_equals_sign():
@@ -73,11 +69,7 @@ DASHED = "; one that begins with a dash is written --flag=-value"
     "text, line",
     [
         ("--max_steps 3.5", "--max_steps must be an integer, got '3.5'"),
-        ("--max_steps 1e3", "--max_steps must be an integer, got '1e3'"),
-        ("--max_steps 010", "--max_steps must be an integer, got '010'"),
         ("--temperature nan", "--temperature must be a finite number, got 'nan'"),
-        ("--temperature -inf", "--temperature must be a finite number, got '-inf'"),
-        ("--temperature 1e999", "--temperature must be a finite number, got '1e999'"),
         ("--temperature", f"--temperature takes one value, got none{DASHED}"),
         ("--temperature 1 2", "--temperature takes one value, and '2' belongs to no flag"),
         ("--adam_betas 0.5", "--adam_betas takes 2 values, got 1"),
@@ -228,16 +220,6 @@ def test_bounds_are_held(name: str, number: float):
     (line,) = refused(f"--{name} {word}")
     assert line.startswith(f"--{name} ") and line.endswith(f" is out of bounds: it must be {flag.record.bounds()}")
     assert math.isclose(float(line.split()[1]), number)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["--l2 0", "--top_p 1", "--min_p 1", "--lr_warmup_ratio 1", "--max_norm 0", "--adam_betas 0 0", "--zero_stage 3"],
-)
-def test_the_bounds_themselves_are_inside(text: str):
-    name, *values = text.removeprefix("--").split()
-    found = parsed(text).value(name)
-    assert (list(found) if isinstance(found, tuple) else [found]) == [float(value) for value in values]
 
 
 ONE_OR_MORE = """

@@ -56,3 +56,8 @@ def test_what_is_scored_is_what_the_run_asks_for(name: str, loss: str, coefficie
 def test_samples():
     args = parsed("--rollout_batch_size 6 --n_samples_per_prompt 3 --train_batch_size 18 --micro_rollout_batch_size 5")
     assert (samples_of(args, 7), rollout_samples(args), rows_per_pass(args)) == (21, 18, 15)
+
+
+def test_a_target_of_0_is_a_fixed_coefficient():
+    adapted, fixed = (parsed(f"--advantage_estimator cpgd --max_epochs 2 --kl_target {target}") for target in (0.01, 0))
+    assert (kl_term(adapted).controller.target, kl_term(fixed).controller.target) == (0.01, None)

@@ -22,98 +22,32 @@ ROOT = Path(__file__).parents[3]
 REAL = ROOT / "lightrft" / "algorithms" / "estimators"
 
 MATH = """
-    # Model
-    --pretrain /path/to/Qwen2.5-7B-Instruct \\
-    --reward_pretrain /path/to/reward-model \\
-    --max_len 4096 \\
-    --prompt_max_len 2048 \\
-    \\
-    # Training
-    --num_episodes 20 \\
-    --max_epochs 1 \\
-    --actor_learning_rate 5e-7 \\
-    --critic_learning_rate 9e-6 \\
-    \\
-    # Batch Size
-    --train_batch_size 128 \\
-    --micro_train_batch_size 1 \\
-    --rollout_batch_size 64 \\
-    --micro_rollout_batch_size 2 \\
-    \\
-    # Algorithm
-    --advantage_estimator group_norm \\
-    --n_samples_per_prompt 8 \\
-    --kl_estimator k3 \\
-    --init_kl_coef 0.001 \\
-    --temperature 0.6 \\
-    \\
-    # Distributed
-    --zero_stage 2 \\
-    --bf16 \\
-    --gradient_checkpointing \\
-    \\
-    # Engine
-    --engine_type vllm \\
-    --engine_tp_size 1 \\
-    --engine_mem_util 0.85 \\
-    --enable_engine_sleep \\
-    \\
-    # Memory
-    --adam_offload \\
-    --fused_linear_logprob \\
-    \\
-    # Logging
-    --use_tensorboard ./tb_logs \\
-    --plot_every 10 \\
-    \\
-    # Checkpoint
-    --save_path ./checkpoints \\
-    --save_interval 1 \\
-    --max_ckpt_num 3 \\
-    \\
-    # Reward
-    --reward_running_norm \\
-    --advantages_norm
+    --pretrain /path/to/Qwen2.5-7B-Instruct --reward_pretrain /path/to/reward-model --max_len 4096 --prompt_max_len 2048
+    --num_episodes 20 --max_epochs 1 --actor_learning_rate 5e-7 --critic_learning_rate 9e-6
+    --train_batch_size 128 --micro_train_batch_size 1 --rollout_batch_size 64 --micro_rollout_batch_size 2
+    --advantage_estimator group_norm --n_samples_per_prompt 8 --kl_estimator k3 --init_kl_coef 0.001 --temperature 0.6
+    --zero_stage 2 --bf16 --gradient_checkpointing
+    --engine_type vllm --engine_tp_size 1 --engine_mem_util 0.85 --enable_engine_sleep
+    --adam_offload --fused_linear_logprob
+    --use_tensorboard ./tb_logs --plot_every 10
+    --save_path ./checkpoints --save_interval 1 --max_ckpt_num 3
+    --reward_running_norm --advantages_norm
 """
 VISION = """
-    # Model
-    --pretrain /path/to/Qwen2-VL-7B-Instruct \\
-    --max_len 4096 \\
-    \\
-    # Training
-    --num_episodes 10 \\
-    --actor_learning_rate 1e-6 \\
-    \\
-    # Batch Size
-    --train_batch_size 64 \\
-    --micro_train_batch_size 1 \\
-    --rollout_batch_size 32 \\
-    --micro_rollout_batch_size 1 \\
-    \\
-    # Algorithm
-    --advantage_estimator group_norm \\
-    --n_samples_per_prompt 4 \\
-    \\
-    # Distributed
-    --fsdp \\
-    --fsdp_cpu_offload \\
-    --gradient_checkpointing \\
-    \\
-    # Engine
-    --engine_tp_size 4 \\
-    --engine_mem_util 0.6 \\
-    \\
-    # VLM Specific
-    --mixed_mm_data \\
-    --packing_samples
+    --pretrain /path/to/Qwen2-VL-7B-Instruct --max_len 4096
+    --num_episodes 10 --actor_learning_rate 1e-6
+    --train_batch_size 64 --micro_train_batch_size 1 --rollout_batch_size 32 --micro_rollout_batch_size 1
+    --advantage_estimator group_norm --n_samples_per_prompt 4
+    --fsdp --fsdp_cpu_offload --gradient_checkpointing
+    --engine_tp_size 4 --engine_mem_util 0.6
+    --mixed_mm_data --packing_samples
 """
 OMITTED = "--prompt_data data.jsonl --reward_fn last_number --save_path out --assume_gpus 8x80GB"
 NOT_BUILT = re.compile(r"(?:--(?P<flag>\w+)(?: (?P<choice>\w+))? is|training .+ is) not built yet \(\w+\); .+")
 
 
 def words(example: str) -> list[str]:
-    lines = [line for line in example.splitlines() if not line.lstrip().startswith("#")]
-    return [word for line in lines for word in shlex.split(line.rstrip("\\"))]
+    return shlex.split(example)
 
 
 def what_is_left(example: str, program: str) -> set[str]:

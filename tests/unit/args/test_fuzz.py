@@ -1,62 +1,41 @@
-"""2,000 command lines with their YAML files, each built from a good one by mutations of known kinds.
+"""Command lines drawn at random, and what holds of every one of them whatever the rules are.
 
-What must come of each is known from an oracle of its own (fuzz_oracle.py): every value with its source, or the flags
-and lines that the refusal has to name, one line for each fault and none beside them. The lines themselves have to say
-where and what would work; and what they propose has to work.
+Nothing here knows a rule. A refused line must say where and what would work, and doing so must work; an accepted one
+must be inside all bounds; and neither may depend on how the same thing is written.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import pytest
-from command_lines import broken_rules
-from fuzz import MUTATIONS, build
-from fuzz_notices import told
-from fuzz_oracle import Expected
-from fuzz_surface import fields
+import yaml
+from fuzz_advice import STRICT, put, shape, ways_out
+from fuzz_cases import Piece, argv, draw, in_one_way, otherwise, piece
 
 from lightrft.args import Args, check, command_line, parse
+from lightrft.args.effective import effective
+from lightrft.args.field import items_of
+from lightrft.args.settings import Problem
+from lightrft.args.show import as_dict
+from lightrft.args.surface import FLAGS, NAMES
+from lightrft.args.unbuilt import UNBUILT
 from lightrft.errors import Refused
 
-CASES = 2000
-PLACE = re.compile(r"(?<!\w)-{1,3}\w|^-- |^'|\.yaml:\d+: |^--config ")  # a flag, a stray word, or file and line
+CASES = 600
+PLACE = re.compile(r"-{1,3}\w|-- |'|\S+\.yaml:\d+: |there is no reward: |[\w.]+=")  # a flag, a word, file and line
 REMEDY = re.compile(
-    r"\b(use|give|must be|nearest|choices|remove|write|needs|takes|choose|put it|works|start|but under|is required"
-    r"|recommended range|leave it out)\b|--help lists"
+    r"\b(use|give|must be|nearest|choices|remove|write|needs|takes|works|is required|leave it out)\b|--help lists"
+    r"|is exactly on-policy|as with --"
 )
-PROPOSED = re.compile(r"(--\w+) (\d+)(?: or (\d+))?")
-NEAREST = re.compile(r"; nearest: (\S+)$")
-STRICT = re.compile(r" \(refused under --strict_args[^)]*\)$")
-
-
-@dataclass(frozen=True)
-class Result:
-    seed: int
-    kinds: list[str]
-    argv: list[str]
-    files: dict[str, bytes]
-    expected: Expected
-    found: Args | list[str] | str  # arguments, lines of a refusal, or a traceback
-
-    @property
-    def lines(self) -> list[str]:
-        return self.found if isinstance(self.found, list) else []
-
-    def told(self, wrong: str) -> str:
-        """Everything that is needed to see what happened."""
-        files = [f"  {path.rpartition('/')[2]}: {content[:400]!r}" for path, content in self.files.items()]
-        shown = self.lines or [str(self.found)[-600:]]
-        return "\n".join([f"seed {self.seed} {self.kinds}", f"  {self.argv}", *files, f"  WRONG: {wrong}", *shown, ""])
-
-
-KEPT: list[Result] = []
 PARSER = cache(command_line.build_parser)  # it keeps nothing of what it read, and takes half the time to build
 
 
@@ -65,158 +44,229 @@ def _one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "build_parser", PARSER)
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> list[Result]:
-    """All cases, run once for all tests; their files stay, for what is run again."""
-    if not KEPT:
-        KEPT.extend(_result(seed, tmp_path / str(seed)) for seed in range(CASES))
-    return KEPT
+@dataclass(frozen=True)
+class Result:
+    seed: int
+    pieces: list[Piece]
+    args: Args | None
+    lines: list[str]  # of the refusal, or the notices
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {' '.join(argv(self.pieces))}"
 
 
-def _result(seed: int, folder: Path) -> Result:
-    folder.mkdir()
-    case, kinds = build(seed, folder)
-    argv, expected = case.finish()
-    files = {str(file.path): file.path.read_bytes() for file in case.files}
+def outcome(words: list[str]) -> tuple[Args | None, list[str]]:
+    """The arguments with what is noticed, or the lines of the refusal; another exception is one too."""
     try:
-        found: Args | list[str] | str = outcome(argv)
-    except Exception:
-        found = traceback.format_exc()
-    return Result(seed, kinds, argv, files, expected, found)
-
-
-def outcome(argv: list[str], *, strict: bool = False) -> Args | list[str]:
-    """The arguments, or the lines of the refusal."""
-    try:
-        args = parse(argv)
-        check(args, strict=strict)
+        args = parse(words)
+        return args, [str(notice) for notice in check(args, strict=args.run.strict_args)]
     except Refused as refusal:
-        return str(refusal).split("\n")
-    return args
+        return None, str(refusal).split("\n")
+    except Exception:
+        return None, [f"an exception: {traceback.format_exc()[-600:]}"]
 
 
-def complaints(result: Result) -> list[str]:
-    """Where the outcome is not what it must be."""
-    faults, found = result.expected.faults, result.found
-    if isinstance(found, str):
-        return ["an exception that is no refusal"]
-    if isinstance(found, Args):
-        return [f"accepted, and should name {fault.mark}" for fault in faults] or _wrong_values(found, result.expected)
-    return _wrong_lines([line for line in found if not STRICT.search(line)], result.expected)
+@pytest.fixture
+def results() -> list[Result]:
+    return _results()
 
 
-def _wrong_lines(lines: list[str], expected: Expected) -> list[str]:
-    faults = expected.faults
-    sure = sum(fault.sure for fault in faults)
-    wrong = [f"no line names {f.mark}" for f in faults if f.sure and not any(f.is_named_by(line) for line in lines)]
-    wrong += [f"nothing is wrong there: {line}" for line in lines if not any(f.is_named_by(line) for f in faults)]
-    if not wrong and not sure <= len(lines) <= len(faults):
-        wrong.append(f"{len(lines)} lines for {len(faults)} faults")
-    return wrong
+@cache
+def _results() -> list[Result]:
+    return [Result(seed, pieces, *outcome(argv(pieces))) for seed in range(CASES) for pieces in [draw(seed)]]
 
 
-def _wrong_values(args: Args, expected: Expected) -> list[str]:
+@pytest.fixture
+def accepted(results: list[Result]) -> list[tuple[Result, Args]]:
+    return [(result, result.args) for result in results if result.args is not None]
+
+
+@pytest.fixture
+def refused(results: list[Result]) -> list[Result]:
+    return [result for result in results if result.args is None]
+
+
+def shown(wrong: Sequence[tuple[object, object]]) -> str:
+    return "\n".join([f"{len(wrong)} wrong", *(f"{result}\n    {what}" for result, what in wrong[:8])])
+
+
+def test_both_verdicts_are_frequent_and_every_flag_is_drawn(results: list[Result], refused: list[Result]):
+    assert CASES / 5 < len(refused) < 4 * CASES / 5
+    drawn = {entry.flag for result in results for entry in result.pieces}
+    assert len(FLAGS.keys() - drawn) <= 2 + len({"config", "print_args"})
+    assert sum(bool(result.lines) for result in results if result.args) > CASES / 10
+
+
+def test_every_line_names_a_place_and_a_remedy(refused: list[Result]):
+    lines = [(result, line) for result in refused for line in result.lines]
+    wrong = [(result, line) for result, line in lines if not (PLACE.match(line) and REMEDY.search(line))]
+    assert not wrong, shown(wrong)
+
+
+def test_the_nearest_name_is_a_name(refused: list[Result]):
+    known = {name for flag in FLAGS.values() for name in (*flag.names, *map(str, flag.record.allowed() or ()))}
+    found = [(r, re.search(r"; nearest: (\S+)(?: or --\w+)*$", line)) for r in refused for line in r.lines]
+    wrong = [(r, match[1]) for r, match in found if match and re.sub("^--(no-)?", "", match[1]) not in known]
+    assert not wrong, shown(wrong)
+
+
+def test_what_a_line_proposes_mends_it(refused: list[Result]):
+    """Each way out of each line ends that line, and with one after the other the command line is accepted."""
+    wrong, ways = [], Counter()
+    for result in refused:
+        for line in result.lines:
+            for pieces in ways_out(line, result.pieces):
+                ways[shape(in_one_way(line))] += 1
+                if shape(line) in map(shape, outcome(argv(pieces))[1]):
+                    wrong.append((result, f"{line}\n    is not mended by: {' '.join(argv(pieces))}"))
+        wrong += [(result, f"never accepted: {line}") for line in _left(result)]
+    assert not wrong, shown(wrong)
+    assert len(ways) > 100
+
+
+def _left(result: Result) -> list[str]:
+    """The lines that are left when advice is followed one line at a time, chosen by lot."""
+    random, pieces, (args, lines) = Random(result.seed), result.pieces, (result.args, result.lines)
+    for _ in range(40):
+        if args is not None:
+            return []
+        pieces = random.choice(list(ways_out(random.choice(lines), pieces)))
+        args, lines = outcome(argv(pieces))
+    return lines
+
+
+def test_every_fault_of_a_flag_has_its_line_and_no_rule_rests_on_one(refused: list[Result]):
+    """A rule's line is there without the faulty flags too: what is broken is not blamed twice."""
     wrong = []
-    for name, value in expected.values.items():
-        layers, source = expected.layers[name], args.sources[name]
-        found = args.value(name)
-        seen = (found, type(found), source.where, source.typed)
-        due = (value, type(value), layers[-1].where if layers else "default", bool(layers) and layers[-1].typed)
-        wrong += [f"--{name} is {seen}, not {due}"] if seen != due else []
-        hidden = [(entry.where, entry.value) for entry in reversed(layers[:-1])]
-        if [(entry.where, entry.value) for entry in source.hides] != hidden:
-            wrong.append(f"--{name} hides {source.hides}, not {hidden}")
-    return wrong
+    for result in refused:
+        own = {id(entry): _own_lines(entry) for entry in result.pieces}
+        due = [line for lines in own.values() for line in lines]
+        wrong += [(result, f"no line: {line}") for line in due if line not in result.lines]
+        _, others = outcome(argv([entry for entry in result.pieces if not own[id(entry)]]))
+        extra = set(result.lines) - {*due, *others}
+        of_pairs = bool({entry.flag for entry in result.pieces} & OLDER.keys())  # an older switch may be half broken
+        wrong += [(result, f"more: {line}") for line in extra if due and not of_pairs and "two values" not in line]
+    assert not wrong, shown(wrong)
 
 
-def examples(wrong: list[tuple[Result, str]]) -> str:
-    """One example of each kind; the kind is the text without its numbers, names and paths."""
-    kinds: dict[str, list[tuple[Result, str]]] = {}
-    for result, text in wrong:
-        kind = re.sub(r"\S*[/]\S+ \w+|\S*[/]\S+|--\w+|\d+|'[^']*'", "…", text)
-        kinds.setdefault(kind, []).append((result, text))
-    shown = [f"{len(found)} like this:\n{found[0][0].told(found[0][1])}" for found in kinds.values()]
-    return f"{len(wrong)} of {len(kinds)} kinds\n" + "\n".join(shown)
+def _own_lines(entry: Piece) -> list[str]:
+    """What is wrong with these words whatever stands beside them."""
+    return [str(found) for found in command_line.read_command_line(list(entry.words)) if isinstance(found, Problem)]
 
 
-def test_the_outcome_is_the_expected_one(results: list[Result]):
-    wrong = [(result, text) for result in results for text in complaints(result)]
-    assert not wrong, examples(wrong)
-
-
-def test_every_line_names_a_place(results: list[Result]):
-    wrong = [(result, line) for result in results for line in result.lines if not PLACE.search(line)]
-    assert not wrong, examples(wrong)
-
-
-def test_every_line_has_a_remedy(results: list[Result]):
-    wrong = [(result, line) for result in results for line in result.lines if not REMEDY.search(line)]
-    assert not wrong, examples(wrong)
-
-
-def test_the_nearest_name_is_a_name(results: list[Result]):
-    """Of a flag as it would be typed there, of a key, or of a choice."""
-    known = {choice for entry in fields().values() for choice in map(str, entry.choices)}
-    known |= {name for entry in fields().values() for name in (*entry.options, *entry.names)}
-    found = [(result, line, NEAREST.search(line)) for result in results for line in result.lines]
-    wrong = [(result, line) for result, line, match in found if match and match[1] not in known]
-    assert not wrong, examples(wrong)
-
-
-def test_a_proposed_number_mends_its_fault(results: list[Result]):
-    """Typed last it wins, and then no line begins as that one did."""
-    proposals = [
-        (result, line, flag, number)
-        for result in results
-        for line in result.lines
-        for flag, *numbers in PROPOSED.findall(line.rpartition(";")[2] if ";" in line else "")
-        for number in filter(None, numbers)
-        if line.startswith(f"{flag} ")
-    ]
+def test_it_does_not_matter_how_the_same_is_written(results: list[Result], tmp_path: Path):
+    """Order, other names of a flag, command line or file, flat or nested."""
     wrong = []
-    for result, line, flag, number in proposals:
-        found = outcome([*result.argv, flag, number])
-        if isinstance(found, list) and any(other.startswith(f"{flag} {number} ") for other in found):
-            wrong.append((result, f"{flag} {number} does not mend: {line}"))
-    assert len(proposals) > CASES / 100 and not wrong, examples(wrong)
-
-
-def test_notices_are_what_strictness_refuses(results: list[Result]):
-    found = [(result, check(result.found)) for result in results if isinstance(result.found, Args)]
-    wrong = []
-    for result, notices in found:
-        strict = outcome(result.argv, strict=True)
-        lines = [] if isinstance(strict, Args) else strict
-        if [STRICT.sub("", line) for line in lines] != [str(notice) for notice in notices]:
-            wrong.append((result, f"{lines} for {notices}"))
-    assert sum(bool(notices) for _, notices in found) > CASES / 20 and not wrong, examples(wrong)
-
-
-def test_the_notices_are_the_expected_ones(results: list[Result]):
-    wrong, seen = [], Counter()
     for result in results:
-        if isinstance(result.found, Args):
-            found, expected = told(map(str, check(result.found))), result.expected.notices()
-            seen += expected
-            wrong += [(result, f"no notice: {flag} is {sort}") for flag, sort in sorted(expected - found)]
-            wrong += [(result, f"a notice too many: {flag} is {sort}") for flag, sort in sorted(found - expected)]
-    assert len(seen) > 40 and not wrong, f"{len(seen)} sorts; {examples(wrong)}"
+        words = otherwise(Random(result.seed), result.pieces, tmp_path / "other.yaml")
+        args, lines = outcome(words)
+        if sorted(map(in_one_way, lines)) != sorted(map(in_one_way, result.lines)):
+            wrong.append((result, f"{words}\n    {lines}\n    {result.lines}"))
+        elif args is not None and result.args is not None:
+            different = [name for name in FLAGS if name != "config" and args.value(name) != result.args.value(name)]
+            wrong += [(result, f"{words}: other values of {different}")] if different else []
+            wrong += [(result, where) for where in _wrong_sources(args)]
+    assert not wrong, shown(wrong)
 
 
-def test_the_cases_are_of_all_kinds(results: list[Result]):
-    """Enough of both verdicts, every mutation often, and (nearly) every flag that is built accepted somewhere."""
-    accepted = [result for result in results if isinstance(result.found, Args)]
-    assert CASES / 5 < len(accepted) < 4 * CASES / 5
-    kinds = Counter(kind for result in results for kind in result.kinds)
-    assert min(kinds[kind] for kind in MUTATIONS) > CASES / 100
-    taken = {name for r in accepted for name, layers in r.expected.layers.items() if any(good.typed for good in layers)}
-    assert len({entry.name for entry in fields().values() if not entry.unbuilt} - taken) <= 2
+def _wrong_sources(args: Args) -> Iterator[str]:
+    """A value's line in a file has to hold its flag."""
+    for name, source in args.sources.items():
+        path, _, line = source.where.partition(", ")[0].rpartition(":")
+        if path.endswith("other.yaml"):
+            text = Path(path).read_text().split("\n")[int(line) - 1].strip()
+            key = text.partition(":")[0]
+            if NAMES[key] != (name if ", --" not in source.where else source.where.rpartition("--")[2]):
+                yield f"--{name} is said to come from {source.where}: {text}"
 
 
-@pytest.mark.parametrize("sizes", ("--train_batch_size 100000000", "--rollout_batch_size 24999997"))
-def test_huge_sizes_are_answered_at_once(sizes: str):
-    """What would work is worked out, not searched for one by one."""
-    start = time.process_time()
-    lines = broken_rules(f"{sizes} --micro_train_batch_size 3")
-    assert time.process_time() - start < 1
-    assert lines and all("nearest: --train_batch_size" in line for line in lines)
+def test_what_is_shown_can_be_read_again(accepted: list[tuple[Result, Args]], tmp_path: Path):
+    """--print_args json, as a file of YAML, is the same run: values, what they come to, and what is said of them."""
+    wrong, file = [], tmp_path / "again.yaml"
+    for result, args in accepted:
+        typed = [name for name in FLAGS if args.typed(name) and ", --" not in args.sources[name].where]
+        file.write_text(yaml.safe_dump({name: as_dict(args)[name]["value"] for name in typed}))
+        again, notices = outcome(["--config", str(file)])
+        if again is None or notices != result.lines:
+            wrong.append((result, f"{notices} for {result.lines}"))
+        else:
+            seen = [name for name in FLAGS if effective(again, name)[0] != effective(args, name)[0]]
+            wrong += [(result, f"other values of {seen}")] if set(seen) - {"config"} else []
+    assert not wrong, shown(wrong)
+
+
+def test_what_is_accepted_is_inside_its_bounds(accepted: list[tuple[Result, Args]]):
+    """By itself, and where batch sizes and lengths have to fit each other."""
+    wrong = []
+    for result, args in accepted:
+        batch, model = args.batch, args.model
+        rollout, train = batch.rollout_batch_size * args.algorithm.n_samples_per_prompt, batch.train_batch_size
+        fits = max(rollout, train) % min(rollout, train) == 0 == train % batch.micro_train_batch_size
+        length = model.prompt_max_len + model.max_new_tokens
+        wrong += [] if fits and length <= model.max_len else [(result, f"{rollout}, {train}; {length} tokens")]
+        outside = [name for name in FLAGS if not _is_inside(name, args.value(name))]
+        wrong += [(result, f"--{name}") for name in [*outside, *filter(args.typed, UNBUILT)]]
+    assert not wrong, shown(wrong)
+
+
+def _is_inside(name: str, value: object) -> bool:
+    record, kind = FLAGS[name].record, FLAGS[name].kind
+    if value is None:
+        return kind.optional
+    allowed = record.allowed() or items_of(value)
+    limits = ((operator.ge, record.ge), (operator.gt, record.gt), (operator.le, record.le), (operator.lt, record.lt))
+    return all(
+        type(entry) is kind.of
+        and entry in allowed
+        and all(holds(entry, limit) for holds, limit in limits if limit is not None)
+        for entry in items_of(value)
+    )
+
+
+def test_notices_are_what_strictness_refuses(accepted: list[tuple[Result, Args]]):
+    wrong = []
+    for result, _ in accepted:
+        args, lines = outcome(argv(put(result.pieces, piece(FLAGS["strict_args"], "true"))))
+        if [STRICT.sub("", line) for line in lines] != result.lines or (args is None) != bool(result.lines):
+            wrong.append((result, f"{lines} for {result.lines}"))
+    assert not wrong, shown(wrong)
+
+
+def test_notices_are_of_what_was_typed(accepted: list[tuple[Result, Args]]):
+    """Taking out a flag that cannot matter changes no other value, and ends what is said of it."""
+    wrong = []
+    for result, args in accepted:
+        older = {entry.flag for entry in result.pieces} & OLDER.keys()
+        for line in result.lines:
+            flag, *others = [NAMES[name] for name in re.findall(r"--(?:no-)?(\w+)", line)]
+            wrong += [] if any(map(args.typed, (flag, *others))) else [(result, f"typed by nobody: {line}")]
+            if " cannot matter" in line and not older:
+                less, lines = outcome(argv([entry for entry in result.pieces if entry.flag != flag]))
+                same = less and all(less.value(name) == args.value(name) for name in FLAGS if name != flag)
+                ended = not [other for other in lines if other.startswith(f"--{flag} ")]
+                wrong += [] if same and ended else [(result, f"without what does nothing, {line}: {lines}")]
+    assert not wrong, shown(wrong)
+
+
+OLDER = {
+    "use_gspo": (["--use_gspo"], ["--advantage_estimator", "gspo"]),
+    "use_cpg_loss": (["--use_cpg_loss"], ["--advantage_estimator", "cpgd"]),
+    "eps_clip": (["--eps_clip", "0.15"], ["--clip_range", "0.15", "--clip_range_higher", "0.15"]),
+    "use_clip_higher": (
+        ["--clip_range", "0.25", "--no-use_clip_higher"],
+        ["--clip_range", "0.25", "--clip_range_higher", "0.25"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_an_older_switch_is_what_it_means(name: str, results: list[Result]):
+    wrong, taken = [], {*OLDER, "advantage_estimator", "clip_range", "clip_range_higher"}
+    for result in results[:: len(OLDER)]:
+        words = argv([entry for entry in result.pieces if entry.flag not in taken])
+        (older, told), (newer, said) = (outcome([*words, *more]) for more in OLDER[name])
+        told = [line for line in told if not re.match(rf"--(no-)?{name}\b", line)]
+        both = older and newer
+        other = [flag for flag in FLAGS.keys() - {name} if both and older.value(flag) != newer.value(flag)]
+        wrong += [] if not other and told == said else [(result, f"{told} for {said}, other values of {other}")]
+    assert not wrong, shown(wrong)

@@ -1,105 +1,48 @@
-"""Rules between flags that hold for all processes, each with the one line that a broken one gives."""
+"""What must hold between flags: rules.txt has a command line for each rule, broken and kept, with all that is told."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from command_lines import broken_rules, notices, parsed, refusal
+from command_lines import BASE, broken_rules, notices, parsed, refusal
 
-from lightrft.args import check
+from lightrft.args import check, parse
+from lightrft.args.rules import SUBJECTS
+from lightrft.args.surface import FLAGS
 
-
-def test_the_base_has_nothing_to_say():
-    assert notices() == []
-
-
-@pytest.mark.parametrize(
-    "text, line",
-    [
-        (
-            "--train_batch_size 12",
-            "--train_batch_size 12 neither divides nor is a multiple of --rollout_batch_size 4 x "
-            "--n_samples_per_prompt 4 = 16; nearest: --train_batch_size 8 or 16",
-        ),
-        (
-            "--micro_train_batch_size 3",
-            "--train_batch_size 16 is not divisible by --micro_train_batch_size 3 x 1 "
-            "process = 3; nearest: --train_batch_size 48, or --micro_train_batch_size 2 or 4",
-        ),
-        (
-            "--n_samples_per_prompt 1 --train_batch_size 4",
-            "--n_samples_per_prompt 1: --advantage_estimator group_norm "
-            "compares the samples of one prompt, so it needs at least --n_samples_per_prompt 2",
-        ),
-        (
-            "--max_len 100 --prompt_max_len 100",
-            "--prompt_max_len 100 leaves no room for a response in --max_len 100; "
-            "use --prompt_max_len 50 or --max_len 200",
-        ),
-        (
-            "--max_len 100 --prompt_max_len 60 --max_new_tokens 41",
-            "--max_new_tokens 41 does not fit into --max_len 100 "
-            "- --prompt_max_len 60 = 40; use --max_new_tokens 40 or --max_len 101",
-        ),
-        (
-            "--no-use_kl_loss",
-            "--no-use_kl_loss with --init_kl_coef 0.001: --advantage_estimator group_norm puts no KL "
-            "into the reward, so KL has no place; use --init_kl_coef 0 or --use_kl_loss",
-        ),
-        ("--fsdp_cpu_offload", "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it"),
-        ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"),
-        ("--fp16 --fsdp", "--fp16 needs loss scaling, which --fsdp has not; use --bf16 with --fsdp, or --no-fsdp"),
-        ("--lora_rank 16", "--lora_rank is not built yet (distributed); remove it"),
-        ("--no-adam_offload", "--adam_offload is not built yet (distributed); remove it"),
-        (
-            "--temperature_schedule linear",
-            "--temperature_schedule linear needs --temperature_final, the temperature at its end",
-        ),
-        (
-            "--overlong_buffer --max_new_tokens 100",
-            "--overlong_buffer_len 1024 is longer than the response budget of 100 tokens; use --overlong_buffer_len 25",
-        ),
-        (
-            "--prompt_data_probs 0.5 0.5",
-            "--prompt_data_probs has 2 values for 1 source of --prompt_data; it has nothing to mix in one source; "
-            "remove it",
-        ),
-        (
-            "--prompt_data_probs 1",
-            "--prompt_data_probs has 1 value for 1 source of --prompt_data; it has nothing to mix in one source; "
-            "remove it",
-        ),
-        (
-            "--prompt_data a.jsonl b.jsonl --prompt_data_probs 0.5",
-            "--prompt_data_probs has 1 value for 2 sources of --prompt_data; it takes 2, one for each",
-        ),
-        ("--assume_gpus 8x", "--assume_gpus '8x' is not of the form NxGB; 1x80GB works"),
-        ("--top_k 0", "--top_k 0 leaves no token to sample; use -1 (off) or at least 1"),
-    ],
-)
-def test_broken_rules(text: str, line: str):
-    assert broken_rules(text) == [line]
+TEXT = Path(__file__).with_name("rules.txt").read_text()
+BLOCKS = [block for block in TEXT.replace("\n    ", "\t").splitlines() if block.startswith("--")]
+CASES = [tuple(f"{block}\t".split("\t")[:2]) for block in BLOCKS]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "--train_batch_size 2 --micro_train_batch_size 2",
-        "--micro_train_batch_size 4",
-        "--n_samples_per_prompt 1 --train_batch_size 4 --advantage_estimator reinforce",
-        "--max_len 100 --prompt_max_len 99",
-        "--max_len 100 --prompt_max_len 60 --max_new_tokens 40",
-        "--no-use_kl_loss --init_kl_coef 0",
-        "--no-use_kl_loss --advantage_estimator reinforce",
-        "--fsdp_cpu_offload --fsdp",
-        "--fp16 --no-bf16",
-        "--fp16",
-        "--bf16 --fsdp",
-        "--engine_type local",
-        "--top_k 5",
-    ],
-)
-def test_kept_rules(text: str):
-    check(parsed(text))
+@pytest.mark.parametrize(("text", "told"), CASES)
+def test_what_the_rules_say(text: str, told: str):
+    """A notice is a problem under --strict_args, in the same words."""
+    verdict, _, line = told.partition(": ")
+    if verdict == "refused":
+        assert broken_rules(text) == [line]
+    else:
+        assert notices(text) == ([line] if line else [])
+    if verdict == "noticed":
+        strict = f"{line} (refused under --strict_args; remove it, or --strict_args)"
+        assert broken_rules(f"{text} --strict_args") == [strict]
+
+
+def test_every_subject_has_its_cases():
+    assert [subject.__name__.rpartition(".")[2] in TEXT for subject in SUBJECTS] == [True] * len(SUBJECTS)
+    assert len(CASES) > 100 and notices() == []
+
+
+def test_the_base_has_nothing_to_say_under_strictness_either():
+    assert check(parsed("--strict_args"), strict=True) == []
+
+
+@pytest.mark.parametrize("name", ["", ".score"])
+def test_a_value_head_is_one_module(name: str):
+    args = parsed("--advantage_estimator gae").with_(value_head_prefix=name)
+    (line,) = refusal(check, args)
+    assert line.startswith(f"--value_head_prefix {name or repr(name)} is not the name of one module")
 
 
 def test_reward_sources():
@@ -122,3 +65,18 @@ def test_the_programs_know_what_they_can_do():
 
 def test_all_broken_rules_together():
     assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --lora_rank 1")) == 4
+
+
+def test_a_default_is_no_reason_for_a_notice():
+    unusual = {"actor_learning_rate": 1e-3, "zero_stage": 3, "fsdp": True}
+    assert check(parse(BASE.split(), unusual)) == []
+
+
+def test_no_default_is_outside_its_own_recommended_range():
+    """Typed as it stands, nor what the quickstart, the example and GRPO's paper use."""
+    for flag in FLAGS.values():
+        if flag.record.recommended and not flag.record.required and not flag.record.unbuilt:
+            told = notices(f"--{flag.name} {flag.record.default or flag.record.recommended[0]}")
+            assert not [line for line in told if "outside" in line], flag.name
+    for usual in ("actor_learning_rate 1e-5", "actor_learning_rate 1.5e-4", "init_kl_coef 0.04", "num_episodes 1"):
+        assert notices(f"--{usual}") == []
