@@ -39,7 +39,8 @@ class Rollouts:
 def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer."""
     seed_everything(args.training.seed)
-    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device, trains=False)
+    # as in a training, for the same bits: torch chooses among matrix products by whether a weight requires a gradient
+    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device, trains=True)
     return make_rollouts(args, inputs, lambda: nullcontext(model))
 
 
