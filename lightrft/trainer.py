@@ -9,7 +9,8 @@ from typing import Any
 
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed, os_errors_as
-from lightrft.evaluation import EvalResult, Evaluator
+from lightrft.evaluation import Evaluations
+from lightrft.loop import resumed
 from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
 from lightrft.loop.due import Due
 from lightrft.loop.placement import Placement
@@ -43,8 +44,7 @@ class Trainer:
     advantages: AdvantageStage
     updater: Updater
     placement: Placement
-    evaluator: Evaluator | None
-    eval_steps: int | None
+    evaluations: Evaluations
     checkpointer: Checkpointer
     due: Due
     progress: Progress
@@ -110,7 +110,7 @@ class Trainer:
             self._end_here()
         evaluated: dict[str, float] = {}
         try:
-            evaluated = self._evaluate_when_due()
+            evaluated = self.evaluations.when_due()
         finally:  # what was learned is told and saved, also where its evaluation fails
             self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
         self._mark_boundary()
@@ -133,30 +133,10 @@ class Trainer:
             self.console.always(line)
 
     def _evaluate_before(self) -> None:
-        if self.evaluator is not None and self.progress.eval_before is None:
-            result = self._evaluate()
-            self.progress.eval_before = asdict(result)
-            self.loggers.evaluated(result.metrics())
-            self.console.unless_quiet(f"before training: {describe(self.progress.eval_before)}")
+        metrics = self.evaluations.before()
+        if metrics is not None:
+            self.loggers.evaluated(metrics)
         self.clock.lap()
-
-    def _evaluate_when_due(self) -> dict[str, float]:
-        asked = self.eval_steps is not None and self.progress.step % self.eval_steps == 0
-        if self.evaluator is None or not (asked or self.progress.done):
-            return {}
-        result = self._evaluate()
-        if self.progress.done:
-            self.progress.eval_after = asdict(result)
-        return {**result.metrics(), **self.evaluator.stats()}
-
-    def _evaluate(self) -> EvalResult:
-        assert self.evaluator is not None
-        self.placement.generate(self.progress.step)
-        with self.clock("evaluate"):
-            result = self.evaluator.evaluate()
-        if not result.n:
-            self.console.warn(f"step {self.progress.step}: held-out accuracy is {describe(asdict(result))}")
-        return result
 
     def _end_here(self) -> None:
         self.progress.end()
@@ -207,20 +187,10 @@ class Trainer:
         if restored is None:
             self.console.always(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
             return
-        for checkpoint in restored.damaged:
-            self.console.warn(f"{checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
-        if restored.left_over:
-            self.console.always(f"removed what a killed save had left: {', '.join(restored.left_over)}")
-        self.console.always(f"resumed from step {self.progress.step} ({restored.path})")
         given = self.record["arguments"]["max_steps"]["value"]
         end = f"--max_steps {given}" if given is not None else f"the {planned} steps of --num_episodes"
-        if self.progress.step > planned:
-            self.console.always(f"the checkpoint is at step {self.progress.step}, beyond {end}: nothing is left to do")
-        again = min(steps_in_summary(self.save_path / "summary.json"), self.progress.total_steps)
-        if again > self.progress.step:
-            self.console.warn(f"steps {self.progress.step + 1} to {again} were done already and are done again")
-        for line in restored.news:
-            self.console.warn(f"changed since that checkpoint: {line}")
+        done_before = steps_in_summary(self.save_path / "summary.json")
+        resumed.tell(self.console, restored, self.progress, end=end, planned=planned, done_before=done_before)
 
     def _restore(self, state: Mapping[str, Any]) -> list[str]:
         """What has changed since. Any error says that the checkpoint is damaged."""
@@ -235,8 +205,7 @@ class Trainer:
         return news
 
     def _finish(self) -> None:
-        if self.evaluator is not None and self.progress.eval_after is None:  # it failed in the run before
-            self.progress.eval_after = asdict(self._evaluate())
+        self.evaluations.after()
         self.checkpointer.export(self.save_path)
         self._write_summary()
         self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")

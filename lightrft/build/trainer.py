@@ -18,6 +18,7 @@ from lightrft.build.update import (
     make_token_model,
     make_updater,
 )
+from lightrft.evaluation import Evaluations
 from lightrft.hardware import DTYPES, choose_precision
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
@@ -83,6 +84,10 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         console.unless_quiet(
             "notice: padding changes what this model computes; only prompts of one length share a batch"
         )
+    clock, placement = (
+        Clock(console.phase),
+        Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine)),
+    )
     record = run_record(args, model, inputs.tokenizer)
     trainer = Trainer(
         ranks=strategy.ranks,
@@ -91,15 +96,14 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         scorer=make_scorer(args, strategy, policy, reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
-        placement=Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine)),
-        evaluator=rollouts.evaluator,
-        eval_steps=args.evaluation.eval_steps,
+        placement=placement,
+        evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
         checkpointer=make_checkpointer(args, strategy, policy.handle, critic),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),
         console=console,
-        clock=Clock(console.phase),
+        clock=clock,
         profiler=Profiler(Path(args.logging.log_dir) / "profile", args.logging.profile_steps),
         save_path=Path(args.checkpoint.save_path),
         record=record,

@@ -71,7 +71,7 @@ def measured() -> dict[str, list[float]]:
         "counts": [counts.tokens, counts.sequences, counts.rows, counts.groups],
         "loss": loss[mask == 1].tolist(),
         "weights": [weight.max(), 1, counts.sequences, index.trained[SAMPLE]],
-        "share": [share],
+        "share": [share.item()],
         "grad_norm": [learned["policy/grad_norm"]],
         "lr": [learned["policy/lr"]],
         "version": [run.placement.version, rollout.policy_version],

@@ -46,9 +46,9 @@ def trained(flags: str):
     args = parse(words(flags))
     trainer = build_trainer(args, check_inputs(args))
     try:
-        assert trainer.evaluator is not None
+        assert trainer.evaluations.evaluator is not None
         trainer.placement.generate(0)
-        return trainer.collector.collect(trainer.prompts, 1), trainer.evaluator.evaluate()
+        return trainer.collector.collect(trainer.prompts, 1), trainer.evaluations.evaluator.evaluate()
     finally:
         trainer.close()
         leave_world()

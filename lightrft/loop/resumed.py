@@ -1,0 +1,23 @@
+"""What is said of a run that goes on."""
+
+from __future__ import annotations
+
+from lightrft.loop.checkpointing import Restored
+from lightrft.loop.progress import Progress
+from lightrft.track.console import Console
+
+
+def tell(console: Console, restored: Restored, progress: Progress, *, end: str, planned: int, done_before: int) -> None:
+    """end: the flag that says where the run ends, after `planned` steps; done_before: steps of the run before this."""
+    for checkpoint in restored.damaged:
+        console.warn(f"{checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
+    if restored.left_over:
+        console.always(f"removed what a killed save had left: {', '.join(restored.left_over)}")
+    console.always(f"resumed from step {progress.step} ({restored.path})")
+    if progress.step > planned:
+        console.always(f"the checkpoint is at step {progress.step}, beyond {end}: nothing is left to do")
+    again = min(done_before, progress.total_steps)
+    if again > progress.step:
+        console.warn(f"steps {progress.step + 1} to {again} were done already and are done again")
+    for line in restored.news:
+        console.warn(f"changed since that checkpoint: {line}")
