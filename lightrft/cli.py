@@ -31,10 +31,10 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     """Exit code 0 finished, or stopped by a signal after saving; 2 refused; 1 failed during the run."""
     words = list(sys.argv[1:] if argv is None else argv)
     with steady_streams():
-        return _ended(words, program)
+        return _exit_code(words, program)
 
 
-def _ended(words: Sequence[str], program: str) -> int:
+def _exit_code(words: Sequence[str], program: str) -> int:
     try:
         return _run(words, program)
     except KeyboardInterrupt:
@@ -47,9 +47,9 @@ def _ended(words: Sequence[str], program: str) -> int:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         remedy = "lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
-        _print_lines([f"error: out of memory: {said}; {remedy}"], sys.stderr)
+        _print_lines([f"error: out of memory: {reason}; {remedy}"], sys.stderr)
         return RunFailed.exit_code
 
 
@@ -75,14 +75,14 @@ def _world_size(text: str) -> int:
 
 
 def _print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """A reader who has closed the pipe, or a full disk, keeps no run from starting."""
+    """Where the reader has closed the pipe, or the disk is full, the lines are lost and the run goes on."""
     with suppress(OSError):
         for line in lines:
             print(line, file=stream, flush=True)
 
 
 def _show(text: str) -> None:
-    """What the command was called for: a reader may close the pipe early, but nothing else may lose it."""
+    """Prints the result of a command. The reader may close the pipe early; a full disk fails the run."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -94,17 +94,17 @@ def _show(text: str) -> None:
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.loop.finished import finished_already
-    from lightrft.plan import noticed, plan
+    from lightrft.plan import plan, plan_notices
     from lightrft.preflight import check_inputs
     from lightrft.ranks.launch import leave_world
 
     _print_lines(f"notice: {notice}" for notice in notices)
-    if (done := finished_already(args)) is not None:
-        _print_lines([done])
+    if (finished := finished_already(args)) is not None:
+        _print_lines([finished])
         return 0
     with os_errors_as(Refused), presets_named(args):
         inputs = check_inputs(args)
-        lines, more = plan(args, inputs), noticed(args, inputs)
+        lines, more = plan(args, inputs), plan_notices(args, inputs)
     _print_lines(inputs.skipped)
     _print_lines(f"notice: {notice}" for notice in (*inputs.notices, *more))
     only_check = args.run.dry_run or args.run.assume_gpus is not None

@@ -33,12 +33,12 @@ def hardware(args: Args) -> Hardware:
 
 def choose_precision(args: Args) -> tuple[Precision, str]:
     """The compute precision and why it was chosen."""
-    found = hardware(args)
+    machine = hardware(args)
     if args.distributed.fp16:
-        if found.device == "cpu":
+        if machine.device == "cpu":
             raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
         return Precision("fp16"), "--fp16"
     if args.distributed.bf16 is None:
-        return Precision("bf16" if found.bf16 else "fp32"), "the GPU has bf16" if found.bf16 else "no GPU with bf16"
+        return Precision("bf16" if machine.bf16 else "fp32"), "the GPU has bf16" if machine.bf16 else "no GPU with bf16"
     asked = "bf16" if args.distributed.bf16 else "fp32"
     return Precision(asked), "--bf16" if args.distributed.bf16 else "--no-bf16"

@@ -1,4 +1,4 @@
-"""What can be known of the Hugging Face hub before anything is fetched from it."""
+"""Whether the Hugging Face hub answers, and which name a user may have meant."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _no_answer(endpoint: str) -> str | None:
 
 
 @contextmanager
-def not_waited_for() -> Iterator[None]:
-    """Libraries that have no option for it ask the cache alone where the hub does not answer."""
+def offline_where_unreachable() -> Iterator[None]:
+    """Inside, libraries without an option for it ask the cache alone where the hub does not answer."""
     import datasets.config
     from huggingface_hub import constants
 
@@ -58,8 +58,8 @@ def is_cached(name: str, file: str, cache_dir: str | None, kind: str = "model") 
 
 def near(path: Path, holding: str = "") -> str:
     """`; is it <path>?` for the entry of the same folder whose name is most like it; else nothing."""
-    found = nearest(path, holding)
-    return f"; is it {found}?" if found else ""
+    entry = nearest(path, holding)
+    return f"; is it {entry}?" if entry else ""
 
 
 def nearest(path: Path, holding: str = "", cutoff: float = 0.7) -> Path | None:
@@ -71,6 +71,6 @@ def nearest(path: Path, holding: str = "", cutoff: float = 0.7) -> Path | None:
         names = [entry.name for entry in path.parent.iterdir() if not holding or (entry / holding).is_file()]
     except OSError:
         return None
-    mixed = [name for name in names if sorted(name.lower()) == sorted(path.name.lower())]
-    close = mixed or get_close_matches(path.name, names, n=1, cutoff=cutoff)
+    same_letters = [name for name in names if sorted(name.lower()) == sorted(path.name.lower())]
+    close = same_letters or get_close_matches(path.name, names, n=1, cutoff=cutoff)
     return path.parent / close[0] if close else None

@@ -9,7 +9,7 @@ from lightrft.args import Args
 from lightrft.args.conditions import is_off_policy
 from lightrft.recipe import advantage_settings, aggregation, frozen_steps, kl_term, optim_args
 
-COURSES = {
+SCHEDULES = {
     "constant": "constant",
     "linear": "falling to 0 in a line",
     "cosine": "falling to 0 by cosine",
@@ -18,28 +18,28 @@ COURSES = {
 
 
 def method(args: Args, steps: int) -> Iterator[str]:
-    """Lines for a person, of a run of `steps` turns of the loop."""
+    """Lines for a person, about a run of `steps` steps."""
     estimator = load_estimator(args.algorithm.advantage_estimator)
-    yield _rate(args, estimator, steps)
+    yield _optimizer(args, estimator, steps)
     yield _kl(args)
-    yield f"{_clips(args, estimator)}; {_reduced(args, estimator)}"
+    yield f"{_clips(args, estimator)}; {_reduction(args, estimator)}"
 
 
-def weighed(names: Sequence[str], weights: Mapping[str, float]) -> str:
+def weighted_rewards(names: Sequence[str], weights: Mapping[str, float]) -> str:
     """The rewards, with their weights where one of them is not 1."""
     if all(weights.get(name, 1.0) == 1.0 for name in names):
         return " + ".join(names)
     return " + ".join(f"{weights.get(name, 1.0):g} x {name}" for name in names)
 
 
-def _rate(args: Args, estimator: Estimator, steps: int) -> str:
+def _optimizer(args: Args, estimator: Estimator, steps: int) -> str:
     o = optim_args(args, max(steps - frozen_steps(args, estimator), 0))
     critic = f" (critic {args.training.critic_learning_rate:g})" if "critic" in estimator.needs else ""
     after = f" after {o.warmup_steps} of warm-up" if o.warmup_steps else ""
     norm = f"gradients clipped to norm {o.max_norm:g}" if o.max_norm else "gradients not clipped"
     decay = f", weight decay {o.weight_decay:g}" if o.weight_decay else ""
-    course = f"{COURSES[o.scheduler]}{after}, over {o.total_steps} optimizer step{'s' * (o.total_steps != 1)}"
-    return f"{o.name} at {o.learning_rate:g}{critic}, {course}; {norm}{decay}"
+    schedule = f"{SCHEDULES[o.scheduler]}{after}, over {o.total_steps} optimizer step{'s' * (o.total_steps != 1)}"
+    return f"{o.name} at {o.learning_rate:g}{critic}, {schedule}; {norm}{decay}"
 
 
 def _kl(args: Args) -> str:
@@ -50,8 +50,8 @@ def _kl(args: Args) -> str:
         return "no drift term: --init_kl_coef is 0"
     target = f"adapted to {term.controller.target:g}" if term.controller.target else "fixed"
     if term.place == "drift":
-        beside = f", and {term.beside:g} x KL to the reference ({a.kl_estimator}) in the loss" if term.beside else ""
-        return f"{a.init_kl_coef:g} x drift from the old policy in the loss, {target}{beside}"
+        second = f", and {term.beside:g} x KL to the reference ({a.kl_estimator}) in the loss" if term.beside else ""
+        return f"{a.init_kl_coef:g} x drift from the old policy in the loss, {target}{second}"
     return f"{a.init_kl_coef:g} x KL to the reference ({a.kl_estimator}) in the {term.place}, {target}"
 
 
@@ -68,7 +68,7 @@ def _clips(args: Args, estimator: Estimator) -> str:
     return f"clips of a {whose} ratio {', '.join([' and '.join(bounds[:2]), *bounds[2:]])}"
 
 
-def _reduced(args: Args, estimator: Estimator) -> str:
+def _reduction(args: Args, estimator: Estimator) -> str:
     settings, correction = advantage_settings(args, estimator), args.algorithm.is_correction
     whitened = ", advantages whitened" if settings.whiten else ""
     weights = f", {correction} weights up to {args.algorithm.is_cap:g}" if correction != "off" else ""

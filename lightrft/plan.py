@@ -12,7 +12,7 @@ from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapt
 from lightrft.errors import Refused
 from lightrft.hardware import Hardware, choose_precision, hardware
 from lightrft.loop.disk import Need, disk_need
-from lightrft.method import method, weighed
+from lightrft.method import method, weighted_rewards
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
@@ -29,24 +29,24 @@ WAYS = {  # fsdp, zero_stage, fsdp_cpu_offload
 
 def runtime(args: Args) -> dict[str, Any]:
     """What was chosen for the hardware; run.json keeps it."""
-    found, (precision, why) = hardware(args), choose_precision(args)
-    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, found.processes)
+    machine, (precision, why) = hardware(args), choose_precision(args)
+    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, machine.processes)
     zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
     offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
     return {
         "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
-        "device": found.device,
+        "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
     }
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:
-    """What the run is going to do, in lines for a person; Refused where its weights cannot fit the assumed GPUs."""
+    """What the run is going to do, in lines for a person; `Refused` where its weights cannot fit the assumed GPUs."""
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
     chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
-    rewards = weighed(inputs.rewards.names, args.rewards.reward_weights)
+    rewards = weighted_rewards(inputs.rewards.names, args.rewards.reward_weights)
     turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [
         f"model {model.pretrain}; {chosen}",
@@ -63,17 +63,17 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     ]
 
 
-def noticed(args: Args, inputs: Inputs) -> list[str]:
-    """What the data and the disk make worth knowing; Refused under --strict_args."""
-    found = _few(args, len(inputs.prompts))
-    if args.run.assume_gpus is None and (short := _need(args, inputs).shortage()):
-        found.append(short)
-    if found and args.run.strict_args:
-        raise Refused("\n".join(f"{line} (refused under --strict_args)" for line in found))
-    return found
+def plan_notices(args: Args, inputs: Inputs) -> list[str]:
+    """What a user should know of the number of prompts and of the disk; `Refused` under --strict_args."""
+    notices = _few_prompts(args, len(inputs.prompts))
+    if args.run.assume_gpus is None and (shortage := _need(args, inputs).shortage()):
+        notices.append(shortage)
+    if notices and args.run.strict_args:
+        raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in notices))
+    return notices
 
 
-def _few(args: Args, prompts: int) -> list[str]:
+def _few_prompts(args: Args, prompts: int) -> list[str]:
     """A step that needs more prompts than there are takes some of them again."""
     each = prompts_per_step(args)
     if prompts >= each:
@@ -106,7 +106,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def _critic(args: Args, steps: int) -> Iterator[str]:
-    """Whether its value head was found matters, and is easily missed: a wrong name makes a new one."""
+    """Says whether the weights have its value head: a wrong name makes a new head, which is easily missed."""
     if has_critic(args):
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
@@ -124,7 +124,7 @@ def _adapted(args: Args) -> Iterator[str]:
 
 
 def _filters(args: Args) -> Iterator[str]:
-    """Said once, and no notice: the default has a filter (algorithms S8)."""
+    """A line of the plan and no notice, since the defaults have a filter (algorithms S8)."""
     s = args.sampling
     asked = {"top_p": (s.top_p, 1.0), "top_k": (s.top_k, -1), "min_p": (s.min_p, 0.0)}
     filters = [f"--{name} {value:g}" for name, (value, off) in asked.items() if value != off]
@@ -133,22 +133,24 @@ def _filters(args: Args) -> Iterator[str]:
 
 
 def _memory(args: Args) -> Iterator[str]:
-    """For assumed GPUs alone: on this machine's own the run shows it."""
-    found = hardware(args)
-    if found.gigabytes is None:
+    """For assumed GPUs alone: on this machine the run itself shows it."""
+    machine = hardware(args)
+    if machine.gigabytes is None:
         return
-    states = _states(args, found, args.distributed.fsdp, args.distributed.zero_stage, args.distributed.fsdp_cpu_offload)
-    text = f"weights, gradients and optimizer take {states} of {found.gigabytes:g} GB on each GPU"
-    if states.total > found.gigabytes * 1e9:
-        raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; {_what_fits(args, found)}")
+    states = _states(
+        args, machine, args.distributed.fsdp, args.distributed.zero_stage, args.distributed.fsdp_cpu_offload
+    )
+    text = f"weights, gradients and optimizer take {states} of {machine.gigabytes:g} GB on each GPU"
+    if states.total > machine.gigabytes * 1e9:
+        raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; {_what_fits(args, machine)}")
     yield f"{text}; activations, logits and caches come on top"
 
 
-def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -> ModelStates:
+def _states(args: Args, machine: Hardware, fsdp: bool, stage: int, on_cpu: bool) -> ModelStates:
     return model_states(
         count_parameters(args.model),
-        ranks=found.processes,
-        stage=None if fsdp else effective_stage(stage, found.processes),
+        ranks=machine.processes,
+        stage=None if fsdp else effective_stage(stage, machine.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference,
@@ -157,9 +159,9 @@ def _states(args: Args, found: Hardware, fsdp: bool, stage: int, on_cpu: bool) -
     )
 
 
-def _what_fits(args: Args, found: Hardware) -> str:
+def _what_fits(args: Args, machine: Hardware) -> str:
     """The first of the other ways to hold the model that fits."""
     for flags, way in WAYS.items():
-        if _states(args, found, *way).total <= (found.gigabytes or 0) * 1e9:
+        if _states(args, machine, *way).total <= (machine.gigabytes or 0) * 1e9:
             return f"use {flags}"
     return "use a smaller model or larger GPUs"

@@ -40,14 +40,14 @@ class Inputs:
     notices: list[str] = field(default_factory=list)
 
     def first_prompt(self) -> str:
-        """What the model gets to read, in one line that shows white space."""
+        """The text that the model reads, in one line that shows white space."""
         first = self.prompts[0]
         text = Encoder(self.tokenizer).as_the_model_sees(first)
         return f"first prompt {first.where}, {len(first.token_ids)} tokens, reference {first.reference!r}: {text!r}"
 
 
 def check_inputs(args: Args) -> Inputs:
-    """Everything that a run reads, read; or Refused with one line."""
+    """Reads everything that a run reads. Raises `Refused`."""
     check_folders(args)
     check_wandb(args.logging)
     _check_strategy(args)
@@ -58,33 +58,33 @@ def check_inputs(args: Args) -> Inputs:
     if has_critic(args):
         check_critic(args.model, tokenizer)
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
-    prompts = _training(args, rows)
+    prompts = _training_prompts(args, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
-    prompts = _judged(rewards, prompts, rows)
-    held_out = _held_out(args, held_out_rows)
+    prompts = _judgeable(rewards, prompts, rows)
+    held_out = _held_out_prompts(args, held_out_rows)
     if held_out:
         _check_judged(args, rewards, held_out)
-        held_out = _judged(rewards, held_out, held_out_rows)
+        held_out = _judgeable(rewards, held_out, held_out_rows)
     prompts = _encode(args, prompts, tokenizer, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, tokenizer, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
-    notices = _noticed(args, tokenizer, [*rows.notices, *held_out_rows.notices])
+    notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices])
     return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
 
 
-def _noticed(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
+def _notices(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
     """What the user should know and may go on with; refused under --strict_args."""
     templated = bool(tokenizer.chat_template) and args.data.apply_chat_template is not False
     ends = dead_ends(args.model, tokenizer, args.sampling.stop, templated)
-    found = list(dict.fromkeys([*ends, *_trained_on(args), *of_data]))
-    if found and args.run.strict_args:
-        raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in found))
-    return found
+    notices = list(dict.fromkeys([*ends, *_not_held_out(args), *of_data]))
+    if notices and args.run.strict_args:
+        raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in notices))
+    return notices
 
 
-def _trained_on(args: Args) -> list[str]:
-    """Sources that are evaluated on as well: links are followed, and another split of a source is another one."""
+def _not_held_out(args: Args) -> list[str]:
+    """Sources of `--eval_data` that are trained on. Links are followed; another split of a source is another source."""
     trained = {os.path.realpath(source) for source in args.data.prompt_data}
     one_split = args.data.prompt_split == args.evaluation.eval_split
     both = [
@@ -95,27 +95,27 @@ def _trained_on(args: Args) -> list[str]:
     return [f"--eval_data {source} is trained on as --prompt_data: its accuracy is not held out" for source in both]
 
 
-def _training(args: Args, bad: BadRows) -> list[Prompt]:
+def _training_prompts(args: Args, bad: BadRows) -> list[Prompt]:
     data = args.data
     prompts = load_prompts(data.prompt_data, data.prompt_split, data, bad=bad)
     return first_of_each(prompts, data.max_samples, data.prompt_data_probs)
 
 
-def _judged(rewards: CombinedReward, prompts: list[Prompt], bad: BadRows) -> list[Prompt]:
-    """Those that the rules among the rewards can judge; the others are bad rows."""
-    kept = []
+def _judgeable(rewards: CombinedReward, prompts: list[Prompt], bad: BadRows) -> list[Prompt]:
+    """The prompts that the rules among the rewards can judge; the others are bad rows."""
+    good = []
     for prompt in prompts:
         reason = rewards.objection(prompt)
         if reason is None:
-            kept.append(prompt)
+            good.append(prompt)
         else:
             bad.add(prompt.origin, prompt.where, reason)
-    bad.settle(origins(prompts) - origins(kept))
-    return kept
+    bad.settle(origins(prompts) - origins(good))
+    return good
 
 
-def _held_out(args: Args, bad: BadRows) -> list[Prompt]:
-    """None without `--eval_data`."""
+def _held_out_prompts(args: Args, bad: BadRows) -> list[Prompt]:
+    """[] without `--eval_data`."""
     if not args.evaluation.eval_data:
         return []
     prompts = load_prompts(args.evaluation.eval_data, args.evaluation.eval_split, args.data, bad=bad)

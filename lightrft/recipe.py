@@ -18,9 +18,9 @@ LEAST_DRIFT = 0.1  # of its first coefficient: the controller must not let the d
 
 
 def total_steps(args: Args, n_prompts: int) -> int:
-    """Turns of the loop: `--max_steps`, or what `--num_episodes` passes over the prompts take.
+    """`--max_steps`, or the steps of `--num_episodes` passes over the prompts.
 
-    With `--dynamic_sampling` the passes take at most so many: prompts that it replaces are drawn as well.
+    With `--dynamic_sampling` it is an upper bound: the passes include prompts that were replaced.
     """
     if args.training.max_steps is not None:
         return args.training.max_steps
@@ -42,15 +42,14 @@ def needs_old_logprobs(args: Args, kl: KLTerm) -> bool:
 
 
 def frozen_steps(args: Args, estimator: Estimator) -> int:
-    """Turns of the loop at the start in which the critic learns alone."""
+    """Steps at the start in which the critic learns alone."""
     return args.model.freezing_actor_steps if "critic" in estimator.needs else 0
 
 
 def aggregation(args: Args, estimator: Estimator) -> str:
     """A loss with one ratio per response is a mean over responses, whatever the flag says; so is what ignores it."""
     ignored = estimator.per_row or "loss_agg_mode" in estimator.ignores
-    asked = None if ignored else args.algorithm.loss_agg_mode
-    return asked or estimator.aggregation
+    return (None if ignored else args.algorithm.loss_agg_mode) or estimator.aggregation
 
 
 def shaping_settings(args: Args) -> ShapingSettings:
@@ -91,7 +90,7 @@ def collect_settings(args: Args) -> CollectSettings:
 
 
 def optim_args(args: Args, steps: int) -> OptimArgs:
-    """Of a model that learns in `steps` turns of the loop; the critic's differ in their learning rate."""
+    """Of a model that learns in `steps` steps of the loop; the critic's have another learning rate."""
     training, total = args.training, steps * optimizer_steps(args)
     warmup = training.lr_warmup_steps
     if warmup is None:

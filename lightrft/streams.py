@@ -12,11 +12,11 @@ from typing import TextIO
 
 @contextmanager
 def steady_streams() -> Iterator[None]:
-    """What an encoding cannot hold is written as an escape; what a reader who has gone cannot take is dropped.
+    """A character that the encoding cannot hold is written as an escape; output for a reader who has gone is dropped.
 
     Without the latter Python reports the closed pipe once more while it shuts down, and exits with 120.
     """
-    _open_closed_ones()
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -28,7 +28,7 @@ def steady_streams() -> Iterator[None]:
                 _empty(stream)
 
 
-def _open_closed_ones() -> None:
+def _open_closed_streams() -> None:
     """After `>&-` the first file that a run opens would become its standard output, and take what libraries print."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

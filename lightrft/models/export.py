@@ -1,4 +1,4 @@
-"""A trained model as a Hugging Face folder: what the user gave, with new weights."""
+"""A trained model as a Hugging Face folder: the folder of `--pretrain`, with new weights."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", INDEX)
 
 
 def save_hf(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, path: Path) -> None:
-    """The folder of `--pretrain` with new weights into `path`, where it replaces an older model; other files stay.
+    """Writes the folder of `--pretrain` with new weights to `path`, where it replaces an older model; other files stay.
 
-    Names and dtypes of the weights and the bytes of all other files are those that were given. Everything is written
-    beside and moved in when whole; config.json leaves first and comes last, so a folder with a config has its weights.
+    Names and dtypes of the weights and the bytes of all other files are those that were given. All is written into
+    another folder and moved when it is whole. config.json is removed first and moved last: a folder with a config has
+    its weights.
     """
     beside = path / ".export.tmp"
     shutil.rmtree(beside, ignore_errors=True)
@@ -40,8 +41,8 @@ def _write(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folde
     with _no_generation_config(model):
         model.save_pretrained(folder, state_dict=state)
     _name_as_given(folder, given, getattr(model, "all_tied_weights_keys", None) or {}, model.base_model_prefix)
-    for made in [*folder.glob("*.py"), *folder.glob("generation_config.json")]:
-        made.unlink()
+    for file in [*folder.glob("*.py"), *folder.glob("generation_config.json")]:  # the library's own
+        file.unlink()
     for name, content in given.files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
@@ -58,7 +59,7 @@ def _follow_umask(folder: Path) -> None:
 
 @contextmanager
 def _no_generation_config(model: Any) -> Iterator[None]:
-    """Versions to 5.17 check it when they save it, and refuse what they have loaded: a run would be lost at its end."""
+    """Up to 5.17 transformers refuses to save some that it has loaded: the end of a run would fail."""
     from transformers import GenerationConfig
 
     own = getattr(model, "generation_config", None)
@@ -85,9 +86,11 @@ def _name_as_given(folder: Path, given: Given, tied: Mapping[str, str], prefix: 
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             names = {name: _given_name(name, given, prefix) for name in weights.keys()}  # noqa: SIM118
-            held = {name: weights.get_slice(name).get_dtype() for name in names}
+            dtypes = {name: weights.get_slice(name).get_dtype() for name in names}
         copies = {copy: name for copy, name in tied.items() if copy in given.dtypes and name in names}
-        if copies or any(name != new or given.dtypes.get(new, held[name]) != held[name] for name, new in names.items()):
+        if copies or any(
+            name != new or given.dtypes.get(new, dtypes[name]) != dtypes[name] for name, new in names.items()
+        ):
             tensors = load_file(file)
             renamed = {new: _as_given(tensors[name], new, given) for name, new in names.items()}
             renamed |= {copy: _as_given(tensors[name].clone(), copy, given) for copy, name in copies.items()}
@@ -105,7 +108,7 @@ def _given_name(name: str, given: Given, prefix: str) -> str:
 
 
 def _move(beside: Path, path: Path) -> None:
-    """All of `beside` into `path`, in place of the model there: nothing of that stays that is not replaced."""
+    """All of `beside` to `path`. Of the model there nothing stays."""
     config = path / "config.json"
     if config.exists():
         config.unlink()
@@ -126,7 +129,7 @@ def _remove(entry: Path) -> None:
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """What the writer of safetensors says of a disk, as the disk would say it."""
+    """The writer of safetensors hides the disk's errors in its own: they are raised as `OSError`."""
     from safetensors import SafetensorError
 
     try:

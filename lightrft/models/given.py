@@ -1,4 +1,4 @@
-"""What the user gave beside the numbers: the files of `--pretrain`, and the name and dtype of each weight."""
+"""What a trained model takes over from `--pretrain`: its files, and the name and dtype of each weight."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class Given:
     dtypes: Mapping[str, str] = field(default_factory=dict)
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """Of that tensor; for one that was not given, the dtype of most of them. None where it is none to train in."""
+        """Of that tensor; of a tensor that was not given, the most frequent one. None for what cannot train."""
         import torch
 
         most = Counter(self.dtypes.values()).most_common(1)
-        found = self.dtypes.get(name, most[0][0] if most else "")
+        short = self.dtypes.get(name, most[0][0] if most else "")
         floats = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-        return floats.get(found)
+        return floats.get(short)
 
 
 def read_given(args: ModelArgs) -> Given:
-    """Read when the run starts: what happens to the folder later does not matter."""
+    """A run reads it at its start, so that later changes of the folder do not matter."""
     config = find_file(args, "config.json")
     assert config is not None, "the model was loaded"
     patterns = ["config.json", *TOKENIZER, *CONFIGURATION, *TERMS]
@@ -76,13 +76,13 @@ def read_given(args: ModelArgs) -> Given:
 
 
 def weight_files(args: ModelArgs) -> list[Path]:
-    """Those of safetensors, in one file or several; [] where there are none."""
+    """The safetensors of the model, one file or several; [] where it has none."""
     whole = find_file(args, "model.safetensors")  # the library takes it first, whatever an index says
     return [whole] if whole else [path for name in weight_names(args) if (path := find_file(args, name))]
 
 
 def weight_names(args: ModelArgs) -> list[str]:
-    """Of the files that the index lists; [] without an index. Raises `Refused` for an index that lists none."""
+    """Names of the files that the index lists; [] without an index. Raises `Refused` for an index that lists none."""
     if find_file(args, INDEX) is None:
         return []
     places = read_settings(args, INDEX).get("weight_map")
@@ -92,7 +92,7 @@ def weight_names(args: ModelArgs) -> list[str]:
 
 
 def dtype_to_train(args: ModelArgs, compute: torch.dtype) -> torch.dtype:
-    """That weights are read in: `compute` where all were given in it, else float32, or what is finer would be lost."""
+    """`compute` where all weights were given in it, else float32: nothing finer than `compute` is lost then."""
     import torch
 
     given = Given(dtypes=dict(_dtypes(args)))

@@ -20,7 +20,7 @@ REMEDIES = {  # a word in the library's message: what helps
     "sentencepiece": "pip install sentencepiece protobuf, or give a folder with tokenizer.json",
     "does not recognize this architecture": "install a newer transformers, or give a model that this one knows",
 }
-NO_MODEL = {  # what a folder without config.json holds: what it is, and what would work
+NO_MODEL = {  # a file in a folder without config.json: what it is, and what would work
     "adapter_config.json": "it is an adapter without its model; merge the two (peft: merge_and_unload) and give that",
     "*.gguf": "it holds GGUF weights; give the model's folder of safetensors",
     "params.json": "it is in its maker's own format; give the folder in Hugging Face's",
@@ -39,9 +39,9 @@ def place(args: ModelArgs) -> str:
 
 
 def hub_options(args: ModelArgs) -> dict[str, Any]:
-    """For every `from_pretrained`: what cannot be fetched is not waited for."""
-    alone = not Path(place(args)).is_dir() and hub.out_of_reach() is not None
-    return {"cache_dir": args.cache_dir, **({"local_files_only": True} if alone else {})}
+    """For every `from_pretrained`: it asks the cache alone where the hub does not answer."""
+    cache_alone = not Path(place(args)).is_dir() and hub.out_of_reach() is not None
+    return {"cache_dir": args.cache_dir, **({"local_files_only": True} if cache_alone else {})}
 
 
 def code_options(args: ModelArgs) -> dict[str, Any]:
@@ -53,26 +53,28 @@ def find_file(args: ModelArgs, name: str) -> Path | None:
     from transformers.utils.hub import cached_file
 
     missing_is_none = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(place(args), name, **hub_options(args), **missing_is_none)
-    return None if found is None else Path(found)
+    file = cached_file(place(args), name, **hub_options(args), **missing_is_none)
+    return None if file is None else Path(file)
 
 
 def read_settings(args: ModelArgs, name: str) -> dict[str, Any]:
-    """What a JSON file of the model says; {} where it has no such file. Raises `Refused` where that is no object."""
+    """The object in a JSON file of the model; {} where it has no such file. Raises `Refused` for other content."""
     file = find_file(args, name)
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        settings = json.loads(file.read_text(encoding="utf-8")) if file else {}
     except (ValueError, RecursionError) as error:
         raise refusal(args, name, error) from error
-    if not isinstance(found, dict):
+    if not isinstance(settings, dict):
         raise Refused(f"--pretrain {args.pretrain}: its {name} holds no JSON object; give a whole model folder")
-    return found
+    return settings
 
 
 def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
     """A library's error in one line, with what would help."""
     text = " ".join(str(error).split()).partition(" For details look at ")[0]  # at a table that is not shown
-    remedy = next((flag for word, flag in REMEDIES.items() if word in text), "give a whole model folder or a hub name")
+    remedy = next(
+        (help_ for word, help_ in REMEDIES.items() if word in text), "give a whole model folder or a hub name"
+    )
     reason = f"{type(error).__name__}: {text[:200]}"
     where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
     return Refused(f"--pretrain {args.pretrain}{where}: the {what} cannot be loaded ({reason}); {remedy}")
@@ -80,12 +82,12 @@ def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
 
 def check_pretrain(args: ModelArgs) -> None:
     """Refuses a `--pretrain` that names no model, before a library guesses or waits."""
-    with os_errors_as(Refused, what="--pretrain"):  # a name too long for a file, a folder that may not be looked into
+    with os_errors_as(Refused, what="--pretrain"):  # too long a name, a folder without permission
         path = _path(args)
-        is_there, is_folder = path.exists(), path.is_dir()
+        exists, is_folder = path.exists(), path.is_dir()
     if is_folder:
         _check_folder(args, path)
-    elif is_there:
+    elif exists:
         raise Refused(f"--pretrain {args.pretrain}: no such model folder, it is a file; give a folder with config.json")
     elif _is_path(args.pretrain):
         remedy = hub.near(path) or "; give a folder with config.json or a hub name"
@@ -95,7 +97,7 @@ def check_pretrain(args: ModelArgs) -> None:
 
 
 def _is_path(name: str) -> bool:
-    """Not a hub name: those have at most one slash; and what stands before it is no folder here."""
+    """Whether it is no hub name: those have at most one slash, and the part before it is no folder here."""
     parts = Path(name).parts
     return name.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).is_dir())
 
@@ -121,9 +123,9 @@ def _check_hub_name(args: ModelArgs, path: Path) -> None:
         raise Refused(f"--pretrain {args.pretrain}: no such model folder{hub.near(path)}, and no hub name") from None
     if hub.is_cached(args.pretrain, "config.json", args.cache_dir):
         return
-    meant = hub.nearest(path, "config.json", cutoff=0.8) if len(path.parts) == 1 else None
-    if meant:
-        remedy = f"is it {meant}? One of the hub goes by owner/name"
+    similar = hub.nearest(path, "config.json", cutoff=0.8) if len(path.parts) == 1 else None
+    if similar:
+        remedy = f"is it {similar}? One of the hub goes by owner/name"
         raise Refused(f"--pretrain {args.pretrain}: no such model folder; {remedy}")
     reason = hub.out_of_reach()
     if reason is not None:

@@ -26,7 +26,7 @@ CONVERT = (
     'write safetensors beside them once: python -c "from transformers import AutoModelForCausalLM as M; '
     "M.from_pretrained('{0}').save_pretrained('{0}')\""
 )
-OTHER_WEIGHTS = {  # in which format they are instead: what would work
+OTHER_WEIGHTS = {  # files in another format: what would work
     "pytorch_model*.bin": "its weights are in pytorch_model.bin, which could run code when it is read; " + CONVERT,
     "*.gguf": "its weights are in GGUF; give the model's folder of safetensors",
     "model-*-of-*.safetensors": f"it lacks {INDEX}; give the whole folder",
@@ -50,18 +50,18 @@ def vocabulary(config: Any) -> int:
 
 
 def check_model(args: ModelArgs, *, backbone: bool = False) -> None:
-    """Refuses what is no causal language model, cannot be trained, or is too short for the lengths asked for.
+    """Refuses a model that is not causal, cannot be trained, or has too few positions for the lengths asked for.
 
     backbone: the head does not matter.
     """
     config = read_config(args)
-    what = _cannot_train(config) or (None if backbone else _not_causal(config)) or _no_weights(args)
-    if what is not None:
-        raise Refused(f"--pretrain {args.pretrain}: {what}")
+    fault = _fault_of_dtype(config) or (None if backbone else _fault_of_kind(config)) or _fault_of_files(args)
+    if fault is not None:
+        raise Refused(f"--pretrain {args.pretrain}: {fault}")
     _check_positions(args, config)
 
 
-def _cannot_train(config: Any) -> str | None:
+def _fault_of_dtype(config: Any) -> str | None:
     quantised: Any = getattr(config, "quantization_config", None)
     if quantised:
         method = quantised.get("quant_method") if isinstance(quantised, dict) else type(quantised).__name__
@@ -69,7 +69,7 @@ def _cannot_train(config: Any) -> str | None:
     return None
 
 
-def _not_causal(config: Any) -> str | None:
+def _fault_of_kind(config: Any) -> str | None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     remedy = "give a causal language model"
@@ -89,20 +89,20 @@ def _not_causal(config: Any) -> str | None:
     return None
 
 
-def _no_weights(args: ModelArgs) -> str | None:
-    """Of a folder; what a hub has is seen when it is fetched."""
+def _fault_of_files(args: ModelArgs) -> str | None:
+    """Only a folder is looked at: of a hub's model the files show when they are fetched."""
     folder = Path(place(args))
     if not folder.is_dir() or (folder / "model.safetensors").is_file():
         return None
-    if wanted := weight_names(args):
-        missing = [name for name in wanted if not (folder / name).is_file()]
+    if listed := weight_names(args):
+        missing = [name for name in listed if not (folder / name).is_file()]
         return f"{len(missing)} of its weight files are missing, such as {missing[0]}" if missing else None
-    found = next((text for pattern, text in OTHER_WEIGHTS.items() if any(folder.glob(pattern))), None)
-    return found.format(folder) if found else "it has no weights (model.safetensors); give a whole model folder"
+    remedy = next((text for pattern, text in OTHER_WEIGHTS.items() if any(folder.glob(pattern))), None)
+    return remedy.format(folder) if remedy else "it has no weights (model.safetensors); give a whole model folder"
 
 
 def _check_positions(args: ModelArgs, config: Any) -> None:
-    """Many models go past their range without a word."""
+    """Many models compute beyond their positions, wrongly and without an error."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = args.prompt_max_len + args.max_new_tokens
     if positions and longest > positions:
@@ -132,8 +132,8 @@ def end_token_ids(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> frozen
     listed = generation.get("eos_token_id") if find_file(args, GENERATION) else own
     if not all(isinstance(token, int) for token in _as_list(listed)):
         raise Refused(f"--pretrain {args.pretrain}: eos_token_id {listed!r} in its {GENERATION} is no token id")
-    found = {*_as_list(listed), *_as_list(eos)} or {*_as_list(own)}
-    return frozenset(token for token in found if token < vocabulary(config))
+    ends = {*_as_list(listed), *_as_list(eos)} or {*_as_list(own)}
+    return frozenset(token for token in ends if token < vocabulary(config))
 
 
 def _as_list(ids: int | list[int] | None) -> list[int]:
@@ -141,9 +141,9 @@ def _as_list(ids: int | list[int] | None) -> list[int]:
 
 
 def dead_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], templated: bool) -> list[str]:
-    """What keeps responses from ending where they should, one sentence each."""
+    """Why responses may not end where they should, one sentence each."""
     ends = end_token_ids(args, tokenizer)
-    ordinary = _ordinary(args, tokenizer, ends)
+    ordinary = _ordinary_ends(args, tokenizer, ends)
     if not ends and not stop:
         return [
             f"--pretrain {args.pretrain}: neither its tokenizer nor its configuration names an end token that the "
@@ -159,10 +159,10 @@ def dead_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, stop: Sequenc
     ]
 
 
-def _ordinary(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> list[str]:
-    """End tokens that texts are made of: most likely the ids of another tokenizer."""
-    known = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
-    ids = [token for token in sorted(ends - known) if token < len(tokenizer)]
+def _ordinary_ends(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> list[str]:
+    """End tokens that occur in texts: most likely they are the ids of another tokenizer."""
+    special = {*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids}
+    ids = [token for token in sorted(ends - special) if token < len(tokenizer)]
     names: Any = tokenizer.convert_ids_to_tokens(ids)
     return [
         f"--pretrain {args.pretrain}: responses end at the ordinary token {name!r}, since its configuration has "
@@ -172,13 +172,13 @@ def _ordinary(args: ModelArgs, tokenizer: PreTrainedTokenizerBase, ends: frozens
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The special token that the chat template sets behind an answer."""
-    said = "an answer"
+    """The special token that the chat template writes behind an answer."""
+    answer = "an answer"
     try:
-        chat = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": said}]
+        chat = [{"role": "user", "content": "a question"}, {"role": "assistant", "content": answer}]
         text: Any = tokenizer.apply_chat_template(chat, tokenize=False)
     except Exception:  # templates raise what their authors chose
         return None
-    behind = text.rpartition(said)[2].lstrip()
+    behind = text.rpartition(answer)[2].lstrip()
     special = sorted((str(token) for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
     return next((token for token in special if behind.startswith(token)), None)

@@ -1,7 +1,7 @@
-"""The tokenizer of `--pretrain` as it was shipped.
+"""The tokenizer of `--pretrain` as its maker wrote it.
 
-`AutoTokenizer` may rebuild a tokenizer as the usual one of the model's type, with its own pre-tokenizer and special
-tokens, and takes no more than the vocabulary from tokenizer.json; or it makes an empty one up. Here the file counts.
+`AutoTokenizer` may build the usual tokenizer of the model's type, with another pre-tokenizer and other special tokens,
+and take only the vocabulary from tokenizer.json; or it invents an empty one. Here the file counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     try:
         if args.trust_remote_code and _has_code(args):
             return AutoTokenizer.from_pretrained(place(args), **code_options(args))
-        return _as_shipped(args) or _of_older_files(args)
+        return _from_tokenizer_json(args) or _from_older_files(args)
     except Refused:
         raise
     except Exception as error:  # tokenizers raises no kind of its own
@@ -56,7 +56,7 @@ def _has_code(args: ModelArgs) -> bool:
     return bool(read_settings(args, "tokenizer_config.json").get("auto_map"))
 
 
-def _as_shipped(args: ModelArgs) -> PreTrainedTokenizerBase | None:
+def _from_tokenizer_json(args: ModelArgs) -> PreTrainedTokenizerBase | None:
     from transformers import PreTrainedTokenizerFast
 
     file = find_file(args, "tokenizer.json")
@@ -84,15 +84,15 @@ def _check_ids(args: ModelArgs, tokenizer: Any, file: Path) -> None:
             )
 
 
-def _of_older_files(args: ModelArgs) -> PreTrainedTokenizerBase:
-    """From a vocabulary in another format, as the class that the configuration or the model's type names reads it."""
+def _from_older_files(args: ModelArgs) -> PreTrainedTokenizerBase:
+    """From a vocabulary in another format, read by the class that the configuration or the model's type names."""
     from transformers import AutoTokenizer
 
     code = _has_code(args)
     if not code:
         _check_files(args, VOCABULARIES)
     tokenizer = AutoTokenizer.from_pretrained(place(args), **code_options(args))
-    if not code:  # a class that finds no vocabulary makes one of a few tokens up
+    if not code:  # without a vocabulary a class invents one of a few tokens
         _check_files(args, (*FOR_ALL, *type(tokenizer).vocab_files_names.values()))
     return tokenizer
 

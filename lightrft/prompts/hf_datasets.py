@@ -45,7 +45,7 @@ def _loaded(spec: str, label: str) -> Any:
         if folder.is_dir():
             return datasets.load_dataset(spec)
         name, _, config = spec.partition(":")
-        with hub.not_waited_for():
+        with hub.offline_where_unreachable():
             return datasets.load_dataset(name, config or None)
     except Exception as error:  # many kinds: no network, no such name, no such configuration, broken files
         raise Refused(f"{label}: {_what_failed(folder, error)}") from error

@@ -8,7 +8,7 @@ import pytest
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import parse
-from lightrft.method import method, weighed
+from lightrft.method import method, weighted_rewards
 
 BASE = "--pretrain tiny --prompt_data a.jsonl --reward_fn exact --save_path out "
 BASE += "--rollout_batch_size 4 --train_batch_size 16"
@@ -66,8 +66,12 @@ def test_what_is_named(text: str, number: int, line: str):
 
 
 def test_rewards_show_their_weights_where_they_differ():
-    assert weighed(["exact", "format"], {}) == "exact + format" == weighed(["exact", "format"], {"format": 1.0})
-    assert weighed(["exact", "format"], {"format": 0.25}) == "1 x exact + 0.25 x format"
+    assert (
+        weighted_rewards(["exact", "format"], {})
+        == "exact + format"
+        == weighted_rewards(["exact", "format"], {"format": 1.0})
+    )
+    assert weighted_rewards(["exact", "format"], {"format": 0.25}) == "1 x exact + 0.25 x format"
 
 
 def test_what_an_estimator_of_ones_own_ignores_is_left_out(monkeypatch: pytest.MonkeyPatch):
