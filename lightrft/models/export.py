@@ -88,9 +88,8 @@ def _name_as_given(folder: Path, given: Given, tied: Mapping[str, str], prefix: 
             names = {name: _given_name(name, given, prefix) for name in weights.keys()}  # noqa: SIM118
             dtypes = {name: weights.get_slice(name).get_dtype() for name in names}
         copies = {copy: name for copy, name in tied.items() if copy in given.dtypes and name in names}
-        if copies or any(
-            name != new or given.dtypes.get(new, dtypes[name]) != dtypes[name] for name, new in names.items()
-        ):
+        changed = (name != new or given.dtypes.get(new, dtypes[name]) != dtypes[name] for name, new in names.items())
+        if copies or any(changed):
             tensors = load_file(file)
             renamed = {new: _as_given(tensors[name], new, given) for name, new in names.items()}
             renamed |= {copy: _as_given(tensors[name].clone(), copy, given) for copy, name in copies.items()}
