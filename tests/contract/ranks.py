@@ -6,6 +6,7 @@ each rank says of a run that cannot learn.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -190,3 +191,5 @@ def main(out: str, critic: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # caches of DTensor and DeepSpeed hold the ended group: its threads abort an interpreter that ends
