@@ -52,17 +52,17 @@ def legal_train_batches(samples: int, train_batch: int, unit: int) -> list[int]:
     divisors = [size for size in _divisors(samples) if size % unit == 0]
     nearest = train_batch // common
     sizes = sorted({*divisors, *(common * times for times in (nearest - 1, nearest, nearest + 1))})
-    return _around(train_batch, [size for size in sizes if size > 0])
+    return around(train_batch, [size for size in sizes if size > 0])
 
 
 def legal_micro_batches(train_batch: int, micro: int, world_size: int) -> list[int]:
     """The nearest micro-batch sizes below and above that divide the train batch on every rank; maybe none."""
     if train_batch % world_size:
         return []
-    return _around(micro, _divisors(train_batch // world_size))
+    return around(micro, _divisors(train_batch // world_size))
 
 
-def _around(number: int, sizes: list[int]) -> list[int]:
+def around(number: int, sizes: list[int]) -> list[int]:
     """The last below and the first above it, of sizes in order."""
     return [*[size for size in sizes if size < number][-1:], *[size for size in sizes if size > number][:1]]
 

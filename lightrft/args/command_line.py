@@ -10,6 +10,7 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NoReturn
 
@@ -31,10 +32,13 @@ USAGE += "--save_path FOLDER [--flag value ...]"
 
 def read_command_line(argv: Sequence[str]) -> list[Setting | Problem]:
     """What was typed, in order. Prints the help and exits with 0 where it is asked for."""
-    words, found = _without_dotted(argv)
+    words, problems = _without_dotted(argv)
     known, rest = build_parser().parse_known_args(words)
-    typed = [_setting(FLAGS[name], option, values) for name, option, values in getattr(known, TYPED, ())]
-    return [*found, *_two_names(typed, getattr(known, TYPED, ())), *typed, *_strangers(rest)]
+    typed = [
+        typed_setting(FLAGS[name], partial(_value, FLAGS[name], option, values), "cli", option)
+        for name, option, values in getattr(known, TYPED, ())
+    ]
+    return [*problems, *_two_names(typed, getattr(known, TYPED, ())), *typed, *_strangers(rest)]
 
 
 def _two_names(typed: Sequence[Setting | Problem], options: Sequence[tuple[str, str, object]]) -> Iterator[Problem]:
@@ -113,23 +117,23 @@ class _Formatter(argparse.HelpFormatter):
         return ", ".join(action.option_strings) + (f" {values}" if values else "")
 
 
-def _without_dotted(argv: Sequence[str]) -> tuple[list[str], list[Setting | Problem]]:
+def _without_dotted(argv: Sequence[str]) -> tuple[list[str], list[Problem]]:
     """Sets `a.b.c=value` aside, before a list flag takes it for a value, and ties `-1e-3` to its flag: argparse
     knows only plain negative numbers for values."""
     words: list[str] = []
-    found: list[Setting | Problem] = []
+    problems: list[Problem] = []
     weights = False  # a part of the reward may have a dot in its name
     for word in argv:
         weights = word == "--reward_weights" if word.startswith("--") else weights
         if word == "--":
-            found.append(Problem((), "-- is not a flag; --help lists them all"))
+            problems.append(Problem((), "-- is not a flag; --help lists them all"))
         elif not weights and not _awaits_text(words) and DOTTED.fullmatch(word):
-            found.append(Problem((), about_dotted(word) or word))
+            problems.append(Problem((), about_dotted(word) or word))
         elif _is_negative(word) and not PLAIN.fullmatch(word) and words and FLAG.fullmatch(words[-1]):
             words[-1] += f"={word}"
         else:
             words.append(word)
-    return words, found
+    return words, problems
 
 
 def _awaits_text(words: list[str]) -> bool:
@@ -144,10 +148,6 @@ def _is_negative(word: str) -> bool:
     except ValueError:
         return False
     return word.startswith("-")
-
-
-def _setting(flag: Flag, option: str, words: list[str]) -> Setting | Problem:
-    return typed_setting(flag, lambda: _value(flag, option, words), "cli", option)
 
 
 def _value(flag: Flag, option: str, words: list[str]) -> Any:

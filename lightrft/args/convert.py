@@ -82,8 +82,8 @@ def _scalar(of: type, text: str) -> Any:
 
 def _scalar_of_node(of: type, node: yaml.Node) -> Any:
     if not isinstance(node, yaml.ScalarNode):
-        found = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
-        raise Wrong(f"must be {WANTED[of]}, got {found}")
+        shape = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+        raise Wrong(f"must be {WANTED[of]}, got {shape}")
     plain = Resolver().resolve(yaml.ScalarNode, node.value, (True, False))
     if of is not str and node.style is None and node.tag != plain:
         raise Wrong(f"must be {WANTED[of]}, got the tag {node.tag!r}; remove it")

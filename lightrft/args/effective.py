@@ -18,9 +18,9 @@ def effective(args: Args, flag: str) -> Effect:
     value, where = args.value(flag), args.sources[flag].where
     if where != "default" and value is not None:
         return value, where
-    found = EFFECTS[flag](args) if flag in EFFECTS else None
-    if found is not None:
-        return found
+    effect = EFFECTS[flag](args) if flag in EFFECTS else None
+    if effect is not None:
+        return effect
     unset = FLAGS[flag].record.unset
     return value, f"{where} ({unset})" if value is None and unset else where
 

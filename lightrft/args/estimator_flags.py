@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightrft.args.estimators import Declared, Fault, own_estimator, read_estimator
 from lightrft.args.field import as_text
+from lightrft.args.nearest import nearest
 from lightrft.args.surface import FLAGS, Flag
 
 
 def estimator_fault(name: str) -> str | None:
     """What is wrong with the file that `--advantage_estimator name` reads, in one line; None where nothing is."""
     try:
-        found = read_estimator(name)
+        declaration = read_estimator(name)
     except Fault as fault:
         return str(fault)
     where = str(own_estimator(name) or f"the file of {name}")
-    return next((f"{where}: {fault}" for fault in _faults(found)), None)
+    return next((f"{where}: {fault}" for fault in _faults(declaration)), None)
 
 
-def _faults(found: Declared) -> Iterator[str]:
+def _faults(declaration: Declared) -> Iterator[str]:
     for word in ("defaults", "ignores"):
-        for flag in getattr(found, word):
+        for flag in getattr(declaration, word):
             if flag not in FLAGS:
-                close = difflib.get_close_matches(str(flag), list(FLAGS), n=1)
-                yield f"{word} of ESTIMATOR: no such flag: {flag}{f'; nearest: {close[0]}' if close else ''}"
-    for flag, value in found.defaults.items():
+                yield f"{word} of ESTIMATOR: no such flag: {flag}{nearest(flag, FLAGS)}"
+    for flag, value in declaration.defaults.items():
         if flag in FLAGS:
             yield from _of_default(FLAGS[flag], value)
 

@@ -7,13 +7,13 @@ An estimator is one file. The value of the flag is its name, or the path of a .p
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lightrft.args.nearest import nearest
 from lightrft.errors import Refused
 
 FOLDER = Path(__file__).parent.parent / "algorithms" / "estimators"
@@ -92,7 +92,7 @@ def _read(path: Path, changed: int, size: int) -> Declared:
     keywords = {str(entry.arg): entry for entry in _declaration(path).keywords}
     for word, entry in keywords.items():
         if word not in FIELDS:
-            known = "must be written out, without **" if word == "None" else f"is no field{_nearest(word, FIELDS)}"
+            known = "must be written out, without **" if word == "None" else f"is no field{nearest(word, FIELDS)}"
             raise Fault(f"{path}:{entry.value.lineno}: {word if word != 'None' else 'ESTIMATOR'} {known}")
     lacks = [word for word in (*FUNCTIONS, "aggregation") if word not in keywords]
     if lacks:
@@ -124,7 +124,7 @@ def _check(where: str, word: str, value: Any) -> None:
         raise Fault(f"{where}: defaults={value!r} must be a mapping of flags to values")
     for item in value if word == "needs" else ():
         if item not in NEEDS:
-            raise Fault(f"{where}: needs={item!r} is none of {', '.join(map(repr, NEEDS))}{_nearest(item, NEEDS)}")
+            raise Fault(f"{where}: needs={item!r} is none of {', '.join(map(repr, NEEDS))}{nearest(item, NEEDS)}")
 
 
 def _declaration(path: Path) -> ast.Call:
@@ -143,8 +143,3 @@ def _declaration(path: Path) -> ast.Call:
                 raise Fault(f"{path}:{node.lineno}: the fields of ESTIMATOR must be given by name")
             return node.value
     raise Fault(f"{path} declares no ESTIMATOR = Estimator(...)")
-
-
-def _nearest(word: Any, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"; nearest: {close[0]}" if close else ""

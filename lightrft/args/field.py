@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from lightrft.args.nearest import nearest
 
 RECORD = "flag"
 Choices = tuple[str | int, ...] | Callable[[], tuple[str, ...]] | None
@@ -72,7 +73,7 @@ class Record:
         if allowed is not None and item not in allowed and not (self.path and str(item).endswith(".py")):
             names = [str(choice) for choice in allowed]
             listed = f"{', '.join(names)}{', or a .py file' if self.path else ''}"
-            return f"{as_text(item)} is not one of its choices: {listed}{_nearest(str(item), names)}"
+            return f"{as_text(item)} is not one of its choices: {listed}{nearest(item, names)}"
         if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
             return f"{as_text(item)} is out of bounds: it must be {self.bounds()}"
         return None
@@ -161,8 +162,3 @@ def _is_text(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; nearest: {close[0]}" if close else ""

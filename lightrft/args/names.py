@@ -103,5 +103,5 @@ def _nearest(name: str, dashes: str) -> str:
     ended = sorted((known for known in NAMES if name.endswith(f"_{known}")), key=len, reverse=True)
     close = difflib.get_close_matches(name, names, n=1)
     typo = difflib.get_close_matches(name, names, n=1, cutoff=TYPO)
-    found = begun[:MOST] or typo or ended[:1] or close or within[:MOST]
-    return f"; nearest: {' or '.join(dashes + known for known in found)}" if found else "; --help lists them all"
+    proposed = begun[:MOST] or typo or ended[:1] or close or within[:MOST]
+    return f"; nearest: {' or '.join(dashes + known for known in proposed)}" if proposed else "; --help lists them all"

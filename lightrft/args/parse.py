@@ -35,10 +35,10 @@ def parse(
     Raises Refused with one line for each unknown flag, wrong type, broken bound and missing flag, and then also for
     each broken rule between the flags that are well; where all is well the rules are left to `check`.
     """
-    found = without_aliases(_typed(argv))
-    typed = _settings(found)
+    entries = without_aliases(_typed(argv))
+    typed = _settings(entries)
     settings = [*_of_program(defaults), *_of_preset(_chosen("mode", typed)), *typed]
-    problems = [entry for entry in found if isinstance(entry, Problem)]
+    problems = [entry for entry in entries if isinstance(entry, Problem)]
     broken = {flag for problem in problems for flag in problem.flags}
     settings = [*_of_estimator(settings), *settings]
     if "config" in broken:  # what the file would have set, nobody knows: it has to be mended first
@@ -47,8 +47,8 @@ def parse(
     problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
     args = _args(settings)
     if problems:
-        said = findings(args, world_size, strict=args.run.strict_args, program=program)
-        sound = _sound(said, broken.union(missing))
+        of_rules = findings(args, world_size, strict=args.run.strict_args, program=program)
+        sound = _sound(of_rules, broken.union(missing))
         raise Refused("\n".join(map(str, [*problems, *sound])))
     return args
 
@@ -78,14 +78,14 @@ def _of_program(defaults: Mapping[str, object]) -> list[Setting]:
 
 def _of_preset(mode: str | None) -> list[Setting]:
     """Defaults, not settings: nobody typed them, so they are not blamed for what they cannot change."""
-    found = read_yaml(str(preset_file(mode))) if mode else []
-    wrong = [entry for entry in found if isinstance(entry, Problem)]
+    entries = read_yaml(str(preset_file(mode))) if mode else []
+    wrong = [entry for entry in entries if isinstance(entry, Problem)]
     assert not wrong, f"preset {mode}: {wrong}"
-    return [replace(entry, where=f"preset {Path(entry.where).name}", typed=False) for entry in _settings(found)]
+    return [replace(entry, where=f"preset {Path(entry.where).name}", typed=False) for entry in _settings(entries)]
 
 
-def _settings(found: Sequence[Setting | Problem]) -> list[Setting]:
-    return [entry for entry in found if isinstance(entry, Setting)]
+def _settings(entries: Sequence[Setting | Problem]) -> list[Setting]:
+    return [entry for entry in entries if isinstance(entry, Setting)]
 
 
 def _of_estimator(settings: Sequence[Setting]) -> list[Setting]:
@@ -122,6 +122,6 @@ def _field_default(name: str) -> Setting:
     return Setting(name, value if flag.record.required else flag.record.default, "default", typed=False)
 
 
-def _sound(found: Sequence[Finding], broken: set[str]) -> list[Problem]:
+def _sound(of_rules: Sequence[Finding], broken: set[str]) -> list[Problem]:
     """Broken rules that rest on no flag which is broken itself."""
-    return [entry for entry in found if isinstance(entry, Problem) and not broken.intersection(entry.flags)]
+    return [entry for entry in of_rules if isinstance(entry, Problem) and not broken.intersection(entry.flags)]

@@ -40,7 +40,7 @@ def _at_home(text: str) -> str:
     if match is None:
         return text
     path = match["path"]
-    found = path if os.environ.get("HOME") == "" else os.path.expanduser(path)  # else `~/x` would be `/x`
-    if found == path:
+    absolute = path if os.environ.get("HOME") == "" else os.path.expanduser(path)  # else `~/x` would be `/x`
+    if absolute == path:
         raise Wrong(f"is {text!r}, and {path.split('/')[0]} is no home folder here; write the whole path")
-    return (match["name"] or "") + found
+    return (match["name"] or "") + absolute

@@ -59,6 +59,6 @@ def _row(end: str, value: str | None) -> Peer | None:
 
 def _longer(end: str) -> str:
     """The dotted name that ends so; one word alone has to mean one thing in all of them."""
-    found = [name for name in ROWS if name.endswith(f".{end}")]
-    alike = "." in end or len({ROWS[name].ours for name in found}) == 1
-    return found[0] if found and alike else end
+    longer = [name for name in ROWS if name.endswith(f".{end}")]
+    alike = "." in end or len({ROWS[name].ours for name in longer}) == 1
+    return longer[0] if longer and alike else end

@@ -41,16 +41,16 @@ def read_yaml(path: str) -> list[Setting | Problem]:
 
 def _settings(path: str, root: yaml.MappingNode) -> list[Setting | Problem]:
     first_line: dict[str, int] = {}
-    found: list[Setting | Problem] = []
+    entries: list[Setting | Problem] = []
     for key, node, line, group in _entries(root):
         name = NAMES.get(key, key)
         if name in first_line:
             twice = f"{key} is set twice, first on line {first_line[name]}; remove one"
-            found.append(Problem((name,), f"{path}:{line}: {twice}"))
+            entries.append(Problem((name,), f"{path}:{line}: {twice}"))
             continue
         first_line[name] = line
-        found.extend(_setting(path, (key, node, line, group)))
-    return found
+        entries.extend(_setting(path, (key, node, line, group)))
+    return entries
 
 
 def _entries(root: yaml.MappingNode) -> Iterator[Entry]:

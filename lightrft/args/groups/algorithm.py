@@ -99,10 +99,7 @@ class AlgorithmArgs:
         witness=Witness("--dual_clip 1.01", "metrics", given=OFF_POLICY),
     )
     entropy_coef: float = arg(
-        0.0,
-        "Weight of the entropy bonus.",
-        ge=0,
-        witness=Witness("--entropy_coef 0.5", "model", given=FROM_STEP_ONE),
+        0.0, "Weight of the entropy bonus.", ge=0, witness=Witness("--entropy_coef 0.5", "model", given=FROM_STEP_ONE)
     )
     gamma: float = arg(
         1.0,
@@ -187,10 +184,7 @@ class AlgorithmArgs:
         witness=Witness("--is_correction off", "model", given=f"{SCALED} --is_cap 0.5"),
     )
     is_cap: float = arg(
-        2.0,
-        "Upper bound of these weights.",
-        gt=0,
-        witness=Witness("--is_cap 0.5", "model", given=SCALED),
+        2.0, "Upper bound of these weights.", gt=0, witness=Witness("--is_cap 0.5", "model", given=SCALED)
     )
     is_low: float | None = arg(
         None,
@@ -214,9 +208,7 @@ class AlgorithmArgs:
         witness=Witness("--no-use_clip_higher", "metrics", given=f"{OFF_POLICY} --clip_range 0.01"),
     )
     use_gspo: bool = older(
-        False,
-        "Older switch of --advantage_estimator gspo.",
-        witness=Witness("--use_gspo", "metrics", given=OFF_POLICY),
+        False, "Older switch of --advantage_estimator gspo.", witness=Witness("--use_gspo", "metrics", given=OFF_POLICY)
     )
     use_cpg_loss: bool = older(
         False,

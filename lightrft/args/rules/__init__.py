@@ -31,11 +31,11 @@ RULES = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
 def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str = "text") -> list[Notice]:
     """The notices, or Refused with all problems, one a line; `strict` makes problems of the notices."""
-    found = findings(args, world_size, strict=strict, program=program)
-    problems = [entry for entry in found if isinstance(entry, Problem)]
+    told = findings(args, world_size, strict=strict, program=program)
+    problems = [entry for entry in told if isinstance(entry, Problem)]
     if problems:
         raise Refused("\n".join(map(str, problems)))
-    return [entry for entry in found if isinstance(entry, Notice)]
+    return [entry for entry in told if isinstance(entry, Notice)]
 
 
 def findings(args: Args, world_size: int, *, strict: bool = False, program: str = "text") -> list[Finding]:
@@ -43,16 +43,16 @@ def findings(args: Args, world_size: int, *, strict: bool = False, program: str 
     one line says so: what would suit them helps nobody yet."""
     assumed = assumed_gpus(args)
     world = assumed.count if assumed else world_size
-    found = [entry for rule in RULES for entry in _of_rule(rule, args, world)]
-    found = [replace(entry, text=with_presets(args, entry.text)) for entry in found]
-    found = [_hardened(entry) for entry in found] if strict else found
-    return [*(Problem((), line) for line in unbuilt_abilities(world, program, assumed=assumed is not None)), *found]
+    told = [entry for rule in RULES for entry in _of_rule(rule, args, world)]
+    told = [replace(entry, text=with_presets(args, entry.text)) for entry in told]
+    told = [_hardened(entry) for entry in told] if strict else told
+    return [*(Problem((), line) for line in unbuilt_abilities(world, program, assumed=assumed is not None)), *told]
 
 
 def _of_rule(rule: Rule, args: Args, world: int) -> list[Finding]:
     """What holds for these processes, and for as many of them as can train."""
-    found = list(rule(args, world))
-    return list(rule(args, MOST_PROCESSES)) if found and world > MOST_PROCESSES else found
+    told = list(rule(args, world))
+    return list(rule(args, MOST_PROCESSES)) if told and world > MOST_PROCESSES else told
 
 
 def _hardened(entry: Finding) -> Problem:

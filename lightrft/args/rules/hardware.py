@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lightrft.args.batching import around
 from lightrft.args.hardware import EXAMPLE, assumed_gpus
 from lightrft.args.rules.finding import Finding, Rule, either, processes
 from lightrft.args.settings import Problem
@@ -16,20 +17,14 @@ def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
         yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
 
 
-def size_of_engines(args: Args, world_size: int) -> Iterator[Finding]:
-    yield from _divides(args, world_size, "engine_tp_size")
-
-
-def size_of_sequence_groups(args: Args, world_size: int) -> Iterator[Finding]:
-    yield from _divides(args, world_size, "sp_size")
-
-
-def _divides(args: Args, world_size: int, flag: str) -> Iterator[Finding]:
-    size = args.value(flag)
-    if world_size % size:
+def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
+    """Of an engine, and of the processes that share a sequence."""
+    for flag in ("engine_tp_size", "sp_size"):
+        size = args.value(flag)
         legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
-        near = [n for n in legal if n < size][-1:] + [n for n in legal if n > size][:1]
-        yield Problem((flag,), f"--{flag} {size} does not divide {processes(world_size)}; use --{flag} {either(near)}")
+        if world_size % size:
+            remedy = f"use --{flag} {either(around(size, legal))}"
+            yield Problem((flag,), f"--{flag} {size} does not divide {processes(world_size)}; {remedy}")
 
 
 def precision(args: Args, world_size: int) -> Iterator[Finding]:
@@ -48,8 +43,7 @@ def offload(args: Args, world_size: int) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     assumed_hardware,
-    size_of_engines,
-    size_of_sequence_groups,
+    sizes_of_process_groups,
     precision,
     offload,
 )
