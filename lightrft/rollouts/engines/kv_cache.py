@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -18,7 +19,8 @@ PARAMETERS = ("cache", "past_key_values", "cache_params")  # from transformers 5
 
 
 class RoomyLayer(DynamicLayer):
-    """keys and values [B, heads, length, head_dim] are views into buffers with room for `room` more tokens."""
+    """keys and values [B, heads, length, head_dim]: of a prompt as they come, and then views into buffers with room for
+    `room` more tokens."""
 
     def __init__(self, room: int) -> None:
         super().__init__()
@@ -32,28 +34,29 @@ class RoomyLayer(DynamicLayer):
             return self.keys, self.values
         assert self.keys is not None and self.values is not None
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
-        if self._buffers is None:
-            self._buffers = (self._roomy(self.keys), self._roomy(self.values))
+        if self._buffers is None:  # the prompt was not fanned out
+            self.reorder_cache(torch.arange(len(self.keys), device=self.keys.device))
+        assert self._buffers is not None
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
-    def _roomy(self, states: Tensor) -> Tensor:
-        batch, heads, length, width = states.shape
-        buffer = states.new_empty(batch, heads, length + self.room, width)
-        buffer[:, :, :length] = states
-        return buffer
-
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
         assert self.keys is not None and self.values is not None, "there is nothing to reorder before the prompt"
-        self.keys, self.values = self.keys.index_select(0, beam_idx), self.values.index_select(0, beam_idx)
-        if self._buffers is not None:
-            self.room = self._buffers[0].shape[-2] - self.keys.shape[-2]
-            self._buffers = (self._roomy(self.keys), self._roomy(self.values))
-            length = self.keys.shape[-2]
-            self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+        length = self.keys.shape[-2]
+        whole = length + self.room if self._buffers is None else self._buffers[0].shape[-2]
+        self._buffers = (_rows(self.keys, beam_idx, whole), _rows(self.values, beam_idx, whole))
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+
+
+def _rows(states: Tensor, rows: Tensor, whole: int) -> Tensor:
+    """states [B, heads, length, width] -> [len(rows), heads, whole, width], empty beyond `length`; copied once."""
+    _, heads, length, width = states.shape
+    buffer = states.new_empty(len(rows), heads, whole, width)
+    torch.index_select(states, 0, rows, out=buffer[:, :, :length])
+    return buffer
 
 
 def make_cache(config: Any, room: int) -> DynamicCache:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -63,13 +64,14 @@ class LocalEngine:
                 found.update(zip(batch, made, strict=True))
         return [found[index] for index in range(len(requests))]
 
-    def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[Sequence[int]]:
-        """The requests' indices, those of a batch together."""
-        together: dict[int, list[int]] = {}
-        for index, request in enumerate(requests):
-            together.setdefault(len(request.prompt_ids) if self.equal_lengths else 0, []).append(index)
-        for group in together.values():
-            yield from (group[start : start + at_once] for start in range(0, len(group), at_once))
+    def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
+        """The requests' indices, those of a batch together. The longest prompts come first: the less padding there is,
+        and where memory is short it is so at once."""
+        lengths = [len(request.prompt_ids) for request in requests]
+        ordered = sorted(range(len(requests)), key=lambda index: -lengths[index])
+        for _, group in groupby(ordered, key=lambda index: lengths[index] if self.equal_lengths else 0):
+            together = list(group)
+            yield from (together[start : start + at_once] for start in range(0, len(together), at_once))
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.version = version  # the weights are the trainer's own
@@ -114,39 +116,40 @@ class _Decoding:
         logits = self._prefill()
         for t in range(self.sampling.max_new_tokens):
             token = self._take(logits, t)
-            if t + 1 == self.sampling.max_new_tokens or bool(self.stopped.all()):
+            alive = (~self.stopped[self.rows]).nonzero()[:, 0]  # here a token waits for the device, and nowhere else
+            if t + 1 == self.sampling.max_new_tokens or not len(alive):
                 break
-            token = self._drop_stopped(token)
-            logits = self._forward(token[:, None])
+            if len(alive) <= DROP_BELOW * len(self.rows):
+                self.rows, token = self.rows[self._keep(alive)], token[alive]
+            logits = self._forward(token[:, None], self.width + t + 1, self.last + t + 1)
         return self._collect()
 
     def _prefill(self) -> Tensor:
         """Prompts, left-padded, through the model once; then every sample gets its prompt's row of the cache."""
         lengths = [len(request.prompt_ids) for request in self.requests]
-        width = max(lengths)
-        padded = [[0] * (width - len(r.prompt_ids)) + list(r.prompt_ids) for r in self.requests]
-        self.mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=self.device)
-        self.padded = min(lengths) < width
-        logits = self._forward(torch.tensor(padded, device=self.device), prefill=True)
+        self.width, room = max(lengths), self.sampling.max_new_tokens
+        self.padded = min(lengths) < self.width
+        padded = [[0] * (self.width - len(r.prompt_ids)) + list(r.prompt_ids) for r in self.requests]
+        self.mask = torch.tensor([[0] * (self.width - n) + [1] * (n + room) for n in lengths], device=self.device)
+        positions = (self.mask[:, : self.width].cumsum(-1) - 1).clamp(min=0)
+        self.last = positions[:, -1:]
+        with head_on(self.model, lambda hidden: hidden[:, -1:]):
+            logits = self._forward(torch.tensor(padded, device=self.device), self.width, positions)
         fan_out = [i for i, request in enumerate(self.requests) for _ in request.seeds]
         return logits[self._keep(torch.tensor(fan_out, device=self.device))]
 
     def _keep(self, rows: Tensor) -> Tensor:
         self.cache.reorder_cache(rows)  # pyright: ignore[reportArgumentType]  (it says LongTensor)
-        self.mask = self.mask[rows]
+        self.mask, self.last = self.mask[rows], self.last[rows]
         return rows
 
-    def _forward(self, token_ids: Tensor, *, prefill: bool = False) -> Tensor:
-        """token_ids [rows, n] to the logits [rows, V] after the last of them. Without padding no mask is needed."""
+    def _forward(self, token_ids: Tensor, length: int, positions: Tensor) -> Tensor:
+        """token_ids [rows, n] at `positions`, the last of `length` columns, to the logits [rows, V] after the last of
+        them. Without padding neither a mask nor positions are needed."""
         extra: dict[str, Any] = {self.past: self.cache}
-        if not prefill:
-            self.mask = torch.cat([self.mask, self.mask.new_ones(token_ids.shape)], dim=1)
         if self.padded:
-            positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -token_ids.shape[1] :]
-            extra |= {"attention_mask": self.mask, "position_ids": positions}
-        with head_on(self.model, lambda hidden: hidden[:, -1:]):
-            output = self.model(input_ids=token_ids, use_cache=True, **extra)
-        return output.logits[:, -1]
+            extra |= {"attention_mask": self.mask[:, :length], "position_ids": positions}
+        return self.model(input_ids=token_ids, use_cache=True, **extra).logits[:, -1]
 
     def _take(self, logits: Tensor, t: int) -> Tensor:
         """Draws token t of every row in the batch, and books it for those that have not stopped before."""
@@ -165,13 +168,6 @@ class _Decoding:
         tails = self.tokenizer.batch_decode(self.tokens[alive, max(0, t + 1 - window) : t + 1])
         hit = [any(text in tail for text in self.sampling.stop) for tail in tails]
         self.stopped[alive] = torch.tensor(hit, dtype=torch.bool, device=self.device)
-
-    def _drop_stopped(self, token: Tensor) -> Tensor:
-        alive = (~self.stopped[self.rows]).nonzero()[:, 0]
-        if len(alive) > DROP_BELOW * len(self.rows):
-            return token
-        self.rows = self.rows[self._keep(alive)]
-        return token[alive]
 
     def _collect(self) -> list[list[Generation]]:
         taken = torch.arange(self.logprobs.shape[1], device=self.device) < self.length[:, None]

@@ -151,6 +151,20 @@ def test_a_stop_string_ends_a_response_after_the_token_that_completes_it(tiny_mo
     assert hits > 5  # enough responses were stopped, in whichever batch
 
 
+def test_prompts_of_like_lengths_are_decoded_together_and_come_back_in_the_order_asked(causal_model):
+    model, prompts = causal_model("llama"), prompts_of_lengths([2, 9, 2, 7, 9, 2])
+    seen = []
+    hook = model.register_forward_pre_hook(
+        lambda _, inputs, words: seen.append((*words["input_ids"].shape, words.get("attention_mask"))), with_kwargs=True
+    )
+    found = generate(model, requests_of(prompts), replace(GREEDY, max_new_tokens=1), at_once=2)
+    hook.remove()
+    assert [shape for *shape, _ in seen] == [[2, 9], [2, 7], [2, 2]]
+    masks = [mask if mask is None else mask.tolist() for *_, mask in seen]
+    assert masks == [None, [[1] * 7, [0] * 5 + [1] * 2], None], "without padding there is no mask"
+    assert [g.prompt_ids for [g] in found] == prompts
+
+
 def test_ignore_eos_fills_the_budget(tiny_model, prompts):
     found = generate(tiny_model, requests_of(prompts, n=4), replace(SAMPLED, ignore_eos=True))
     flat = sum(found, [])
@@ -199,6 +213,10 @@ def test_a_roomy_layer_holds_what_a_growing_one_holds():
         for layer in (ours, theirs):
             layer.reorder_cache(torch.tensor(kept))
     assert torch.equal(ours.keys, theirs.keys) and torch.equal(ours.values, theirs.values)
+    plain, prompt, token = RoomyLayer(room=1), states(2, 4), states(2, 1)
+    plain.update(*prompt)
+    for found, *parts in zip(plain.update(*token), prompt, token, strict=True):
+        assert torch.equal(found, torch.cat(parts, dim=2))
 
 
 def test_layers_of_other_kinds_stay_as_the_library_makes_them(causal_model):
