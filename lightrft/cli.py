@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from lightrft.allocator import keep_freed_memory
 from lightrft.args import Args, check, parse
 from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
@@ -92,6 +93,7 @@ def _show(text: str) -> None:
 
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
+    keep_freed_memory()
     from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.loop.finished import finished_already
     from lightrft.plan import plan, plan_notices
