@@ -26,7 +26,7 @@ class RewardSource(Protocol):
     def score(self, rollouts: Sequence[Rollout]) -> Sequence[Reward | None]:
         """One reward per rollout, in the same order; a sample that cannot be judged is `invalid`, never 0.
 
-        None says that this reward does not apply to the sample, which is then judged by the others alone.
+        None: this reward does not apply to the sample, and the others alone judge it.
         """
         ...
 
@@ -37,13 +37,13 @@ def invalid(error: str) -> Reward:
 
 
 def checked(value: float) -> Reward:
-    """A value that float32 holds as a reward; NaN, infinities and what lies beyond as an invalid sample."""
-    reason = no_float32(value)
+    """The reward of a value, if float32 holds it; NaN, infinities and larger numbers make the sample invalid."""
+    reason = why_no_float32(value)
     return Reward(total=value) if reason is None else invalid(f"the reward is {reason}")
 
 
-def no_float32(value: float) -> str | None:
-    """Why float32 does not hold it as a finite number: advantages have to, and 1e39 would make them all NaN."""
+def why_no_float32(value: float) -> str | None:
+    """Why a value is no finite number in float32, as advantages have to be: 1e39 would make them all NaN."""
     if not math.isfinite(value):
         return str(value)
     return f"{value:g}, beyond float32" if abs(value) > LARGEST_FLOAT32 else None

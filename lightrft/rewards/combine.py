@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from lightrft.errors import Refused
-from lightrft.rewards.base import RewardSource, invalid, no_float32
+from lightrft.rewards.base import RewardSource, invalid, why_no_float32
 from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.gym_verifier import from_gym
 from lightrft.rewards.rules import RULES, RuleReward
@@ -61,7 +61,7 @@ class CombinedReward:
         if errors:
             return Reward(total=math.nan, parts=parts, error="; ".join(errors))
         total = sum(self._weights[name] * part for name, part in parts.items())
-        reason = no_float32(total)
+        reason = why_no_float32(total)
         if reason is not None:
             return Reward(total=math.nan, parts=parts, error=f"the weighted sum of {', '.join(parts)} is {reason}")
         return Reward(total=total, parts=parts)
@@ -70,7 +70,7 @@ class CombinedReward:
 def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompts: Sequence[Prompt]) -> CombinedReward:
     """The rewards that `--reward_fn` names; with none named, reasoning_gym's own verifier for its own prompts.
 
-    `prompts` are the training prompts: they tell which columns exist. Raises `Refused`.
+    `prompts` are the training prompts, whose columns functions may ask for. Raises `Refused`.
     """
     entries = list(reward_fn)
     if not entries and prompts and all(map(from_gym, prompts)):
@@ -91,21 +91,21 @@ def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardS
         raise Refused(f"--reward_fn {entry}: which function? {entry}:<function> works")
     if entry not in RULES:
         raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, RULES)}; file.py:function works too")
-    made, rule = RuleReward(entry), RULES[entry]
+    source, rule = RuleReward(entry), RULES[entry]
     if any(find_spec(package) is None for package in rule.packages):
         raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
-    made.check(prompts)
-    return made
+    source.check(prompts)
+    return source
 
 
 def _check_distinct(entries: Sequence[str], names: Sequence[str]) -> None:
     for name in names:
-        same = [entry for entry, its_name in zip(entries, names, strict=True) if its_name == name]
-        if len(set(same)) > 1:
-            both, key = " and ".join(same), f"the key of reward/{name} and --reward_weights {name}=..."
+        same_name = [entry for entry, its_name in zip(entries, names, strict=True) if its_name == name]
+        if len(set(same_name)) > 1:
+            both, key = " and ".join(same_name), f"the key of reward/{name} and --reward_weights {name}=..."
             raise Refused(f"--reward_fn: {both} are named '{name}', which is {key}; rename all functions but one")
-        if len(same) > 1:
-            times = len(same)
+        if len(same_name) > 1:
+            times = len(same_name)
             raise Refused(f"--reward_fn names {name} {times} times; --reward_weights {name}={times} counts it as often")
 
 
@@ -122,5 +122,5 @@ def _check_names(names: list[str], weights: Mapping[str, float]) -> None:
 
 def _nearest(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
     near = difflib.get_close_matches(name, list(names), n=1)
-    meant = f" (did you mean {near[0]}?)" if near else ""
-    return f"{meant}; known: {', '.join(names)}"
+    question = f" (did you mean {near[0]}?)" if near else ""
+    return f"{question}; known: {', '.join(names)}"

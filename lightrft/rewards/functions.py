@@ -18,19 +18,19 @@ from lightrft.rewards.signatures import read_signature
 from lightrft.types import Prompt, Reward, Rollout
 from lightrft.user_code.module import helpers_of, own_module
 
-FAILURES = (Exception, SystemExit)  # of users' code: it must not end the run
+ERRORS = (Exception, SystemExit)  # of users' code: they must not end the run
 
 
 @dataclass(frozen=True)
 class Failed:
-    """What gave no reward. `in_program`: the function returned what is none, which is no matter of the sample."""
+    """Why there is no reward. `in_program`: the function returned no number, which is not the sample's fault."""
 
     reason: str
     in_program: bool = False
 
 
 class NoReward(Exception):
-    """The function returned something else; the text says what."""
+    """The function returned no reward; the text says what it returned."""
 
 
 class FunctionReward:
@@ -42,8 +42,8 @@ class FunctionReward:
     apply to the sample. A call for a batch that raises, or does not return an item per sample, is made once more for
     each sample alone, so that one odd response is one invalid sample.
 
-    Raises `Refused` here if the function cannot be loaded or asks for what is not there, and `RunFailed` in `score`
-    if it returns something other than a number for every sample.
+    Raises `Refused` here if the function cannot be loaded or asks for something that does not exist, and `RunFailed` in
+    `score` if it returns no number for any sample.
     """
 
     def __init__(self, spec: str, columns: Collection[str], flag: str = "--reward_fn") -> None:
@@ -59,21 +59,21 @@ class FunctionReward:
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward | None]:
         with helpers_of(self._module):
-            one_by_one = self._signature.convention.per_sample
-            found = [self._of_one(rollout) for rollout in rollouts] if one_by_one else self._of_all(rollouts)
-        failures = [item for item in found if isinstance(item, Failed)]
-        if failures and len(failures) == len(found) and failures[0].in_program:
+            per_sample = self._signature.convention.per_sample
+            rewards = [self._of_one(rollout) for rollout in rollouts] if per_sample else self._of_all(rollouts)
+        failures = [reward for reward in rewards if isinstance(reward, Failed)]
+        if failures and len(failures) == len(rewards) and failures[0].in_program:
             raise RunFailed(f"{self._label} {failures[0].reason}")
-        return [invalid(item.reason) if isinstance(item, Failed) else item for item in found]
+        return [invalid(reward.reason) if isinstance(reward, Failed) else reward for reward in rewards]
 
     def _of_all(self, rollouts: Sequence[Rollout]) -> Sequence[Reward | Failed | None]:
-        found = self._of_batch(rollouts)
-        if not isinstance(found, Failed):
-            return found
-        alone = [self._of_batch([rollout]) for rollout in rollouts] if len(rollouts) > 1 else [found]
+        together = self._of_batch(rollouts)
+        if not isinstance(together, Failed):
+            return together
+        alone = [self._of_batch([rollout]) for rollout in rollouts] if len(rollouts) > 1 else [together]
         failing = sum(isinstance(one, Failed) for one in alone)
-        if failing == len(alone) or (found.in_program and not failing):
-            return [found] * len(rollouts)  # no sample's fault; a function that compares samples fails otherwise on one
+        if failing == len(alone) or (together.in_program and not failing):
+            return [together] * len(rollouts)  # no sample's fault; one that compares samples fails otherwise on one
         return [one if isinstance(one, Failed) else one[0] for one in alone]
 
     def _of_batch(self, rollouts: Sequence[Rollout]) -> list[Reward | Failed | None] | Failed:
@@ -83,7 +83,7 @@ class FunctionReward:
         try:
             values = self._function(**{name: [sample[name] for sample in samples] for name in self._signature.asked})
             return [self._item(value) for value in _listed(values, len(rollouts))]
-        except FAILURES as error:
+        except ERRORS as error:
             return self._failed(error)
 
     def _of_one(self, rollout: Rollout) -> Reward | Failed | None:
@@ -94,7 +94,7 @@ class FunctionReward:
                     raise NoReward(f"returned a mapping without 'score'; keys: {', '.join(map(str, value))}")
                 value = value["score"]
             return self._item(value)
-        except FAILURES as error:
+        except ERRORS as error:
             return self._failed(error)
 
     def _item(self, value: Any) -> Reward | Failed | None:
@@ -102,8 +102,8 @@ class FunctionReward:
             return None if self._signature.convention.none_is_no_answer else invalid("the reward is None")
         number = value.item() if getattr(value, "ndim", None) == 0 else value
         if not isinstance(number, (numbers.Real, Decimal)):
-            got = " ".join(repr(value).split())[:60]
-            return Failed(f"returned {got} ({type(value).__name__}) for a sample; expected a number", in_program=True)
+            shown = " ".join(repr(value).split())[:60]
+            return Failed(f"returned {shown} ({type(value).__name__}) for a sample; expected a number", in_program=True)
         try:
             return checked(float(number))
         except OverflowError:
@@ -131,8 +131,8 @@ def _listed(values: Any, expected: int) -> Sequence[Any]:
 def _function_of(module: ModuleType, name: str, path: str, label: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
-        there = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
-        raise Refused(f"{label}: no function '{name}' in {path}; functions there: {', '.join(there) or 'none'}")
+        functions = [key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_"]
+        raise Refused(f"{label}: no function '{name}' in {path}; functions there: {', '.join(functions) or 'none'}")
     if inspect.iscoroutinefunction(function):
         raise Refused(f"{label}: '{name}' is async; a plain function works")
     return function

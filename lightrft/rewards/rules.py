@@ -78,7 +78,7 @@ def _is_well_formed(text: str) -> bool:
     return once and FORMAT.fullmatch(text) is not None
 
 
-def _no_objection(prompt: Prompt) -> str | None:
+def _judges_all(prompt: Prompt) -> str | None:
     return None
 
 
@@ -99,14 +99,14 @@ def _to_source(prompt: Prompt) -> str | None:
 
 @dataclass(frozen=True)
 class Rule:
-    """`objection` tells from the prompt alone why the rule can never judge it; `needs` says what works.
+    """objection: why the rule can never judge a prompt, from the prompt alone. needs: what works.
 
-    `packages` are imported when it first judges; `install` is what pip calls them.
+    packages: imported when the rule first judges. install: their name for pip.
     """
 
     judge: Callable[[str, Any, Rollout], float]
     needs: str = ""
-    objection: Callable[[Prompt], str | None] = _no_objection
+    objection: Callable[[Prompt], str | None] = _judges_all
     packages: tuple[str, ...] = ()
     install: str = ""
 

@@ -1,4 +1,4 @@
-"""Whose convention a reward function follows, told by the names of its parameters, and what it is given then."""
+"""Whose convention a reward function follows, by the names of its parameters; and its arguments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ATOMS = (str, int, float, bool, bytes, type(None))
 
 
 def copied(value: Any) -> Any:
-    """The value for one call and one sample: what is changed in it changes nothing for the others.
+    """The value for one call and one sample: a function that changes it changes nothing for the others.
 
     Rows are mostly texts, which cost nothing, and lists of them, for which `deepcopy` takes three times as long.
     """
@@ -57,10 +57,10 @@ def _completion(rollout: Rollout) -> Any:
 
 @dataclass(frozen=True)
 class Convention:
-    """What a kind of function may ask for by name, for one sample: `offered`, and with `columns` any data column.
+    """What a function may ask for by name, for one sample: `offered`, and with `columns` any data column.
 
-    The parameters `marks` tell it from the others. `per_sample`: it is called for each sample, not once with lists.
-    `none_is_no_answer`: it returns None where it does not apply. `unknown_here` is what it is given elsewhere.
+    marks: parameters that only this convention has. per_sample: it is called for each sample, not once with lists.
+    none_is_no_answer: it returns None where it does not apply. unknown_here: what only its own trainer gives.
     """
 
     name: str
@@ -105,7 +105,7 @@ VERL = Convention(
     columns=False,
     per_sample=True,
 )
-NOT_IN_KWARGS = {"rollouts"}  # for those who ask
+NOT_IN_KWARGS = {"rollouts"}  # only for functions that name it
 
 
 @dataclass(frozen=True)
@@ -123,40 +123,40 @@ class Signature:
 
 
 def read_signature(function: Callable[..., Any], columns: Set[str], label: str) -> Signature:
-    """Raises `Refused` for a function that mixes conventions or asks for what is not there."""
+    """Raises `Refused` for a function that mixes conventions or asks for something that does not exist."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:
         raise Refused(f"{label} does not tell its parameters; a function that is written in Python works") from None
     convention = _convention({parameter.name for parameter in parameters}, columns, label)
-    known = {*convention.offered, *(columns if convention.columns else ())}
+    available = {*convention.offered, *(columns if convention.columns else ())}
     asked: set[str] = set()
     for parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
-            asked |= known - NOT_IN_KWARGS
+            asked |= available - NOT_IN_KWARGS
         elif parameter.kind is parameter.POSITIONAL_ONLY:
             raise Refused(f"{label}: parameter '{parameter.name}' is positional-only; all are given by keyword")
-        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name in known:
+        elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.name in available:
             asked.add(parameter.name)
         elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.default is parameter.empty:
-            raise Refused(f"{label} asks for '{parameter.name}', {_not_there(parameter.name, convention, columns)}")
+            raise Refused(f"{label} asks for '{parameter.name}', {_why_missing(parameter.name, convention, columns)}")
     return Signature(convention, tuple(sorted(asked)))
 
 
 def _convention(names: Set[str], columns: Set[str], label: str) -> Convention:
     """A function of TRL's may ask for a data column that has one of our names, so such a column is no mark of ours."""
     marked = [(OWN, (OWN.marks - columns) & names), (TRL, TRL.marks & names), (VERL, VERL.marks & names)]
-    found = [(convention, marks) for convention, marks in marked if marks]
-    if len(found) > 1:
-        mixed = " and ".join(f"{convention.name} ({', '.join(sorted(marks))})" for convention, marks in found)
+    fitting = [(convention, marks) for convention, marks in marked if marks]
+    if len(fitting) > 1:
+        mixed = " and ".join(f"{convention.name} ({', '.join(sorted(marks))})" for convention, marks in fitting)
         raise Refused(f"{label} mixes conventions: {mixed}; a function follows one of them")
-    return found[0][0] if found else OWN
+    return fitting[0][0] if fitting else OWN
 
 
-def _not_there(name: str, convention: Convention, columns: Set[str]) -> str:
+def _why_missing(name: str, convention: Convention, columns: Set[str]) -> str:
     if name in convention.unknown_here:
         return f"which {convention.name} own trainer alone can give; {name}=None works"
-    there = ", ".join(convention.offered)
+    offered = ", ".join(convention.offered)
     if convention.columns:
-        there += f"; data columns: {', '.join(sorted(columns)) or 'none'}"
-    return f"which does not exist; in {convention.name} convention there is {there}"
+        offered += f"; data columns: {', '.join(sorted(columns)) or 'none'}"
+    return f"which does not exist; in {convention.name} convention there is {offered}"

@@ -18,14 +18,14 @@ from lightrft.errors import Refused
 class Beside(MetaPathFinder):
     """Finds the files beside a user's file, while its code runs and for nobody else.
 
-    So two files in two folders have their own helper.py each, and no folder is added to sys.path, where others would
-    find what lies in it (a folder wandb/ without the package). A file beside that is imported by a name which means
-    something else already is refused; but the standard library's names mean its own.
+    So two files in two folders have their own helper.py each. No folder is added to sys.path, where other code would
+    find its files (a folder wandb/ without the package). A helper whose name already means another module is refused;
+    names of the standard library mean the standard library.
     """
 
     def __init__(self, file: Path, module: ModuleType, label: str) -> None:
         self._folder, self._label = file.parent, label
-        self._found: set[str] = set()
+        self._helpers: set[str] = set()  # names of the modules that were found beside the file
         self._modules = {file.stem: module}  # for a helper that imports it
         self._check(file)
 
@@ -40,7 +40,7 @@ class Beside(MetaPathFinder):
         finally:
             sys.meta_path.remove(self)
             sys.dont_write_bytecode = writes
-            ours = [name for name in sys.modules if name.split(".")[0] in self._found or name in self._modules]
+            ours = [name for name in sys.modules if name.split(".")[0] in self._helpers or name in self._modules]
             self._modules |= {name: sys.modules.pop(name) for name in ours}
             sys.modules.update(hidden)
 
@@ -51,17 +51,17 @@ class Beside(MetaPathFinder):
         if file is None:
             return None
         self._check(file)
-        self._found.add(fullname)
+        self._helpers.add(fullname)
         inside = [str(file.parent)] if file.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=inside)
 
     def _file(self, name: str) -> Path | None:
-        ways = (self._folder / f"{name}.py", self._folder / name / "__init__.py")
-        return next((way for way in ways if way.is_file()), None)
+        files = (self._folder / f"{name}.py", self._folder / name / "__init__.py")
+        return next((file for file in files if file.is_file()), None)
 
     def _check(self, file: Path) -> None:
-        for name in sorted(_imported(file) - set(sys.stdlib_module_names) - self._found):
-            helper, other = self._file(name), _found_without_us(name)
+        for name in sorted(_imported(file) - set(sys.stdlib_module_names) - self._helpers):
+            helper, other = self._file(name), _file_without_us(name)
             if helper is not None and other is not None and Path(other).resolve() != helper:
                 means = f"'import {name}' in {file.name} means {other}, not {helper}"
                 raise Refused(f"{self._label}: {means}; rename {helper.name}, and import it by its new name")
@@ -78,7 +78,7 @@ def _imported(file: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def _found_without_us(name: str) -> str | None:
+def _file_without_us(name: str) -> str | None:
     loaded = sys.modules.get(name)
     spec = PathFinder.find_spec(name) if loaded is None else None
     return getattr(loaded, "__file__", None) or (spec.origin if spec is not None else None)

@@ -1,4 +1,4 @@
-"""A Python file of the user's own: executed once per process, and never again under another name."""
+"""A Python file of the user's own is executed once per process, whatever path leads to it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any
 from lightrft.errors import Refused, error_text
 from lightrft.user_code.beside import Beside
 
-MOST = 200  # characters of an error
-BESIDE: dict[str, Beside] = {}  # by the module's name, which tells path and content
+MOST_OF_AN_ERROR = 200  # characters
+BESIDE: dict[str, Beside] = {}  # by the module's name, which stands for path and content
 
 
 def own_module(path: str, label: str) -> ModuleType:
     """The module of the file at `path`; it can import files beside it by their names.
 
-    Raises Refused, which begins with `label`, where the file is not there or fails, naming its line.
+    Raises `Refused` where the file does not exist or fails, with its line; the message begins with `label`.
     """
-    file = Path(os.path.realpath(path))  # which takes a link in a circle as it is
+    file = Path(os.path.realpath(path))  # it leaves a link in a circle as it is
     if not file.is_file():
         raise Refused(f"{label}: no such file {path or '(none given)'} (looked in {Path.cwd()})")
     # known to sys.modules while it runs (dataclasses and pickle ask there), under a name that hides no other module
@@ -79,11 +79,11 @@ def cause(error: BaseException, module: ModuleType) -> str:
     """In one line, with the last line that was reached of the module's file or of one beside it; else the innermost."""
     frames, folder = traceback.extract_tb(error.__traceback__), Path(str(module.__file__)).parent
     frame = ([frame for frame in frames if Path(frame.filename).parent == folder] or frames)[-1]
-    return f"{error_text(error, MOST)} ({Path(frame.filename).name}:{frame.lineno})"
+    return f"{error_text(error, MOST_OF_AN_ERROR)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _cause(error: BaseException, file: Path) -> str:
     """In one line, with the last line of the file that was reached."""
-    text = error_text(error, MOST)
+    text = error_text(error, MOST_OF_AN_ERROR)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f"{text} (line {lines[-1]})" if lines else text

@@ -1,4 +1,4 @@
-"""The child of `sandbox.py`: pickled questions on stdin, a line of JSON for each on stdout."""
+"""The child of `process.py`: it reads pickled questions on stdin, and writes a line of JSON for each to stdout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(name: str, limits: dict[str, Any]) -> None:
     try:
         module = import_module(name)
         getattr(module, "load", lambda: None)()
-        _be_silent()
+        _close_streams()
         confine(limits["memory"])
     except Exception as error:
         return _send(answers, {"error": error_text(error, MOST_OF_AN_ERROR)})
@@ -36,8 +36,8 @@ def serve(name: str, limits: dict[str, Any]) -> None:
         _send(answers, _answer(module, function, arguments, processor_s, limits["wall_s"]))
 
 
-def _be_silent() -> None:
-    """Nothing to read, and nobody who reads what is printed: the answers that are judged cause warnings too."""
+def _close_streams() -> None:
+    """Nothing is read or printed from here on: the answers that are judged cause warnings too."""
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)

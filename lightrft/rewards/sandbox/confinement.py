@@ -1,4 +1,4 @@
-"""What a process that judges answers gives up before it sees the first one.
+"""What a process that judges answers is no longer allowed to do, from before the first one on.
 
 Three walls, from the inside to the outside:
 
@@ -29,7 +29,7 @@ READING = {"os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.getxattr", "os
 REFUSED = {"os", "subprocess", "socket", "shutil", "ctypes", "fcntl", "resource", "pty", "gc", "syslog", "winreg"}
 REFUSED_ALONE = {"sys.addaudithook", "sys.settrace", "sys.setprofile", "code.__new__", "builtins.breakpoint"}
 PURE = frozenset({"abs", "complex", "divmod", "float", "int", "max", "min", "pow", "round", "sum"})  # of Python
-PLAIN = {"cbrt", "real_root", "root", "sqrt"}  # sympy's that are no classes
+FUNCTIONS = {"cbrt", "real_root", "root", "sqrt"}  # of sympy, that are no classes
 STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 
 
@@ -78,12 +78,12 @@ def _names_of_mathematics() -> frozenset[str]:
     if sympy is None:
         return PURE
     kinds = (sympy.Basic, type(sympy.true))
-    found = {
+    ours = {
         name
         for name, value in vars(sympy).items()
         if isinstance(value, kinds) or (isinstance(value, type) and issubclass(value, kinds))
     }
-    return frozenset(PURE | found | PLAIN | {"sympy"})  # its parser runs "from sympy import *"
+    return frozenset(PURE | ours | FUNCTIONS | {"sympy"})  # its parser runs "from sympy import *"
 
 
 def _by_a_library(frame: FrameType) -> bool:

@@ -5,7 +5,7 @@ handler nor a thread can interrupt it. The child has a limit that the kernel kee
 answer is used up, it is ended, and the next answer gets a new child. One such answer is seldom alone in its batch, so
 the next hundred have less time, which is more than an ordinary one takes (0.4 s where it is the first to need a library
 of its task). Processor time, so that a busy machine changes no verdict; a second, longer limit of wall-clock time is
-for what waits and computes nothing. What the child may do to the machine is told in `confinement.py`. It ends when
+for a child that waits and computes nothing. `confinement.py` says what the child may do to the machine. It ends when
 this process does, however that happens.
 """
 
@@ -28,7 +28,7 @@ from threading import Lock
 from typing import Any
 
 GRACE_S = 1.0
-HURRIED = 100  # answers, counted whatever becomes of them: what is slow but honest gets its time again
+HURRIED = 100  # answers, judged or not: after them slow but honest ones get their time again
 START_S = 600.0  # for the imports, once, also from a slow network disk
 CODE = """import sys
 sys.path[:] = {path!r}
@@ -72,7 +72,7 @@ class Sandbox:
     def ask(self, function: str, *arguments: Any, what: str) -> Any:
         """What `function(*arguments)` returns, which has to fit into JSON; the arguments are pickled.
 
-        Raises `Unjudged` for what it raises, and where a limit ends it; `what` then says who was working on it.
+        Raises `Unjudged` where the function raises or a limit ends it. `what` names the work, for the message.
         """
         with self._lock:
             if self._child is not None and self._child.poll() is not None:
@@ -164,7 +164,7 @@ def _read(child: subprocess.Popen[bytes], seconds: float) -> dict | None:
 
 @cache
 def sandbox(module: str) -> Sandbox:
-    """The one of this process for the functions of a module."""
-    made = Sandbox(module)
-    atexit.register(made.close)
-    return made
+    """This process's sandbox for the functions of a module."""
+    child = Sandbox(module)
+    atexit.register(child.close)
+    return child
