@@ -9,7 +9,7 @@ from typing import Any
 
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed, os_errors_as
-from lightrft.evaluation import Evaluations
+from lightrft.held_out import Evaluations
 from lightrft.loop import resumed
 from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
 from lightrft.loop.due import Due

@@ -18,8 +18,8 @@ from lightrft.build.update import (
     make_token_model,
     make_updater,
 )
-from lightrft.evaluation import Evaluations
 from lightrft.hardware import DTYPES, choose_precision
+from lightrft.held_out import Evaluations
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
 from lightrft.loop.due import Due

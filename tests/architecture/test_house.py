@@ -22,6 +22,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"cli", "commands"},
     {"build"},
     {"trainer"},
+    {"held_out"},
     {"plan"},
     {"method"},
     {"recipe", "hardware"},
