@@ -1,12 +1,15 @@
-"""Estimators of the tests' own, so that no expectation here moves with the real ones."""
+"""Estimators of the tests' own, so that no expectation here moves with the real ones, and one parser for all tests."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from lightrft.args import estimators
+from lightrft.args import command_line, estimators
+
+PARSER = cache(command_line.build_parser)  # it keeps nothing of what it read, and takes half the time to build
 
 GROUP_NORM = """
 ESTIMATOR = Estimator(advantage=a, policy_loss=b, aggregation="seq-mean-token-mean", needs={"group"}, paper="x")
@@ -44,3 +47,9 @@ def estimator_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{name}.py").write_text(text)
     monkeypatch.setattr(estimators, "FOLDER", folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_parser(estimator_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = PARSER()
+    monkeypatch.setattr(command_line, "build_parser", lambda: parser)

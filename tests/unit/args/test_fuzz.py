@@ -30,18 +30,12 @@ from lightrft.args.surface import FLAGS, NAMES
 from lightrft.args.unbuilt import UNBUILT
 from lightrft.errors import Refused
 
-CASES = 600
+CASES = 500
 PLACE = re.compile(r"-{1,3}\w|-- |'|\S+\.yaml:\d+: |there is no reward: |[\w.]+=")  # a flag, a word, file and line
 REMEDY = re.compile(
     r"\b(use|give|must be|nearest|choices|remove|write|needs|takes|works|is required|leave it out)\b|--help lists"
     r"|is exactly on-policy|as with --"
 )
-PARSER = cache(command_line.build_parser)  # it keeps nothing of what it read, and takes half the time to build
-
-
-@pytest.fixture(autouse=True)
-def _one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "build_parser", PARSER)
 
 
 @dataclass(frozen=True)

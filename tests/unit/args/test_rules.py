@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from command_lines import BASE, broken_rules, notices, parsed, refusal
+from command_lines import BASE, broken_rules, notices, parsed, refusal, refused
 
 from lightrft.args import check, parse
 from lightrft.args.rules import SUBJECTS
 from lightrft.args.surface import FLAGS
+from lightrft.errors import Refused
 
 TEXT = Path(__file__).with_name("rules.txt").read_text()
 BLOCKS = [block for block in TEXT.replace("\n    ", "\t").splitlines() if block.startswith("--")]
@@ -27,6 +29,27 @@ def test_what_the_rules_say(text: str, told: str):
     if verdict == "noticed":
         strict = f"{line} (refused under --strict_args; remove it, or --strict_args)"
         assert broken_rules(f"{text} --strict_args") == [strict]
+
+
+REFUSED = [(text, told.partition(": ")[2]) for text, told in CASES if told.startswith("refused")]
+BROKEN = [(text, line, name) for text, line in REFUSED for name in re.findall(r"--(?:no-)?(\w+)", text)]
+
+
+@pytest.mark.parametrize(("text", "line", "name"), BROKEN)
+def test_a_rule_is_silent_where_a_flag_that_it_rests_on_is_broken(text: str, line: str, name: str):
+    """One that says something else without the flag, or nothing."""
+    others = " ".join(part for part in re.split(r" (?=--)", text) if not re.match(rf"--(no-)?{name}\b", part))
+    kept = [other for other in _told(others) if other == line]
+    faulty = f"--{name} a b" if FLAGS[name].kind.shape == "one" else f"--{name}"
+    fault, *rest = refused(f"{others} {faulty}")
+    assert fault.startswith(f"--{name} takes ") and rest == kept
+
+
+def _told(text: str) -> list[str]:
+    try:
+        return [str(notice) for notice in check(parsed(text))]
+    except Refused as refusal:
+        return str(refusal).splitlines()
 
 
 def test_every_subject_has_its_cases():
