@@ -6,9 +6,11 @@ itself only. Both give the same log-probabilities; the shared layout saves compu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +37,15 @@ class Layout:
 
 def lay_out(batch: Batch, sharing: Cost | None) -> Layout:
     """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, one column."""
-    layout = shared_prompts(batch) if sharing is not None and sharing_pays(batch, sharing) else padded_rows(batch)
+    layout = _shared_where_it_pays(batch, sharing) or padded_rows(batch)
     return layout if len(layout.predicts) else Layout({"input_ids": batch.input_ids[:, :1]}, layout.predicts)
+
+
+def _shared_where_it_pays(batch: Batch, cost: Cost | None) -> Layout | None:
+    if cost is None:
+        return None
+    groups = groups_of(batch)
+    return shared_prompts(batch, groups) if sharing_pays(groups, batch.input_ids.shape, cost) else None
 
 
 def padded_rows(batch: Batch) -> Layout:
@@ -77,39 +86,59 @@ def can_share_prompts(model: PreTrainedModel) -> bool:
 LARGEST_MASK = 1 << 27
 
 
-def sharing_pays(batch: Batch, cost: Cost) -> bool:
+@dataclass(frozen=True)
+class Group:
+    """One sequence of the shared layout: a prompt's length, and its responses' lengths by the row that holds each."""
+
+    prompt: int
+    responses: dict[int, int]
+
+    @property
+    def length(self) -> int:
+        return self.prompt + sum(self.responses.values())
+
+
+def groups_of(batch: Batch) -> list[Group]:
+    """In one transfer from the device."""
+    group, prompts, lengths = torch.stack([batch.group, batch.prompt_lengths, batch.lengths]).tolist()
+    every = rows_by_group(group).values()
+    return [Group(prompts[rows[0]], {row: lengths[row] - prompts[row] for row in rows}) for rows in every]
+
+
+def sharing_pays(groups: Sequence[Group], shape: Sequence[int], cost: Cost) -> bool:
     """A masked attention over prompt and all responses grows with their square: it pays for short responses, and where
-    its mask is not too large."""
-    lengths, prompts = batch.lengths, batch.prompt_lengths
-    shared = [int(prompts[rows[0]] + (lengths[rows] - prompts[rows]).sum()) for rows in _groups(batch)]
+    its mask is not too large. shape: of the padded rows."""
+    (rows, width), shared = shape, [group.length for group in groups]
     if len(shared) * max(shared) ** 2 > LARGEST_MASK:
         return False
-    width, pairs = batch.input_ids.shape[1], sum(length**2 for length in shared)
-    padded = len(batch) * (width * cost.per_token + width**2 / 2 * cost.per_pair)
-    return sum(shared) * cost.per_token + pairs * cost.per_pair < padded
+    padded = rows * (width * cost.per_token + width**2 / 2 * cost.per_pair)
+    return sum(shared) * cost.per_token + sum(length**2 for length in shared) * cost.per_pair < padded
 
 
-def shared_prompts(batch: Batch) -> Layout:
-    """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees)."""
-    groups = _groups(batch)
-    lengths, prompts = batch.lengths.tolist(), batch.prompt_lengths.tolist()
-    width = max(prompts[rows[0]] + sum(lengths[row] - prompts[row] for row in rows) for rows in groups)
-    blank = batch.input_ids.new_zeros(len(groups), width)
-    ids, positions, owner = blank.clone(), blank.clone(), blank - 1  # owner: -1 padding, 0 prompt, 1.. response
-    predicts = torch.zeros_like(batch.input_ids)
-    for s, rows in enumerate(groups):
-        end = prompt = prompts[rows[0]]
-        ids[s, :prompt], owner[s, :prompt] = batch.input_ids[rows[0], :prompt], 0
-        positions[s, :prompt] = torch.arange(prompt, device=ids.device)
-        for number, row in enumerate(rows, start=1):
-            start, end = end, end + lengths[row] - prompt
-            ids[s, start:end], owner[s, start:end] = batch.input_ids[row, prompt : lengths[row]], number
-            positions[s, start:end] = torch.arange(prompt, lengths[row], device=ids.device)
-            before = torch.arange(start - 1, end - 1, device=ids.device)
+def shared_prompts(batch: Batch, groups: Sequence[Group]) -> Layout:
+    """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees).
+
+    Made on the host, then moved: on a device every one of these small pieces would be a launch of its own.
+    """
+    (rows, row_width), width = batch.input_ids.shape, max(group.length for group in groups)
+    source, positions = np.zeros((2, len(groups), width), dtype=np.int64)  # source: flat indices of the batch's tokens
+    owner = np.full((len(groups), width), -1)  # -1 padding, 0 prompt, 1.. response
+    predicts = np.zeros((rows, row_width), dtype=np.int64)
+    for s, group in enumerate(groups):
+        end = prompt = group.prompt
+        source[s, :end] = next(iter(group.responses)) * row_width + np.arange(end)
+        positions[s, :end], owner[s, :end] = np.arange(end), 0
+        for number, (row, length) in enumerate(group.responses.items(), start=1):
+            start, end, place = end, end + length, prompt + np.arange(length)
+            source[s, start:end], positions[s, start:end], owner[s, start:end] = row * row_width + place, place, number
+            before = np.arange(start - 1, end - 1)
             before[:1] = prompt - 1  # the first token of every response is predicted by the prompt's last
-            predicts[row, prompt : lengths[row]] = s * width + before
-    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": _sees(owner)}
-    return Layout(inputs, predicts[batch.response_mask.bool()])
+            predicts[row, prompt : prompt + length] = s * width + before
+    moved = (torch.from_numpy(array).to(batch.input_ids.device) for array in (source, positions, owner, predicts))
+    where, places, owners, predicting = moved
+    ids = batch.input_ids.flatten()[where] * (owners >= 0)
+    inputs = {"input_ids": ids, "position_ids": places, "attention_mask": _sees(owners)}
+    return Layout(inputs, predicting[batch.response_mask.bool()])
 
 
 def _sees(owner: Tensor) -> Tensor:
@@ -118,7 +147,3 @@ def _sees(owner: Tensor) -> Tensor:
     sees = key == query
     sees |= key == 0
     return sees.tril_()[:, None]  # in place: it is the largest tensor here
-
-
-def _groups(batch: Batch) -> list[list[int]]:
-    return list(rows_by_group(batch.group.tolist()).values())

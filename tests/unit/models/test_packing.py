@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightrft.models.packing import LARGEST_MASK, Cost, lay_out, sharing_pays
+from lightrft.models.packing import LARGEST_MASK, Cost, groups_of, lay_out, sharing_pays
 
 FREE = Cost(per_token=1.0, per_pair=0.0)
 
@@ -25,23 +25,27 @@ def grouped(batch_of, *responses, prompt=2):
     return batch_of(rows, group=torch.zeros(len(rows), dtype=torch.long))
 
 
+def pays(batch, cost):
+    return sharing_pays(groups_of(batch), batch.input_ids.shape, cost)
+
+
 def test_sharing_pays_where_it_costs_less(batch_of):
     """8 + 3 + 3 = 14 tokens in one row against 2 x 11, of which attention looks at half the pairs: 14 p + 196 q against
     22 p + 121 q, so it pays for q below 8 p / 75."""
     batch = grouped(batch_of, 3, 3, prompt=8)
-    assert sharing_pays(batch, Cost(75.0, 7.99)) and not sharing_pays(batch, Cost(75.0, 8.01))
+    assert pays(batch, Cost(75.0, 7.99)) and not pays(batch, Cost(75.0, 8.01))
 
 
 def test_the_mask_of_shared_prompts_has_a_largest_size(batch_of):
     """11,585 is the largest length whose square is within 2^27; two groups may have half of that each."""
     assert LARGEST_MASK == 2**27 and 11585**2 <= 2**27 < 11586**2
-    assert sharing_pays(grouped(batch_of, 11582, 1), FREE)
+    assert pays(grouped(batch_of, 11582, 1), FREE)
     long = grouped(batch_of, 11582, 2)
-    assert not sharing_pays(long, FREE)
+    assert not pays(long, FREE)
     assert lay_out(long, FREE).inputs.keys() == {"input_ids"}, "padded rows, and no mask at all"
     two = long.filled(group=torch.tensor([0, 1]))
-    assert not sharing_pays(two, FREE), "each group has the width of the longest"
-    assert sharing_pays(grouped(batch_of, 8189, 1), FREE)
+    assert not pays(two, FREE), "each group has the width of the longest"
+    assert pays(grouped(batch_of, 8189, 1), FREE)
 
 
 def test_the_mask_lets_a_token_see_its_prompt_and_its_own_response(batch_of):
