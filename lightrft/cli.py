@@ -17,6 +17,7 @@ from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
     from lightrft.args.settings import Notice
+    from lightrft.preflight import Inputs
 
 # Good defaults for what the user has not set; run.json shows them. NCCL_DEBUG has a good one: any level prints NCCL's
 # version, and torch puts NCCL's last warning into the error that it raises.
@@ -96,22 +97,14 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     keep_freed_memory()
     from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.loop.finished import finished_already
-    from lightrft.plan import plan, plan_notices
-    from lightrft.preflight import check_inputs
     from lightrft.ranks.launch import leave_world
 
-    _print_lines(f"notice: {notice}" for notice in notices)
+    _print_notices(notices)
     if (finished := finished_already(args)) is not None:
         _print_lines([finished])
         return 0
-    with os_errors_as(Refused), presets_named(args):
-        inputs = check_inputs(args)
-        lines, more = plan(args, inputs), plan_notices(args, inputs)
-    _print_lines(inputs.skipped)
-    _print_lines(f"notice: {notice}" for notice in (*inputs.notices, *more))
     only_check = args.run.dry_run or args.run.assume_gpus is not None
-    if only_check or not args.logging.quiet:
-        _print_lines(lines)
+    inputs = _preflight(args, show_plan=only_check or not args.logging.quiet)
     if only_check:
         return 0
     try:
@@ -120,3 +113,21 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     finally:
         leave_world()
     return 0
+
+
+def _preflight(args: Args, show_plan: bool) -> Inputs:
+    """Reads what the run needs, and prints what the user should know of it."""
+    from lightrft.plan import plan, plan_notices
+    from lightrft.preflight import check_inputs
+
+    with os_errors_as(Refused), presets_named(args):
+        inputs = check_inputs(args)
+        lines, notices = plan(args, inputs), plan_notices(args, inputs)
+    _print_lines(inputs.skipped)
+    _print_notices((*inputs.notices, *notices))
+    _print_lines(lines if show_plan else [])
+    return inputs
+
+
+def _print_notices(notices: Iterable[object]) -> None:
+    _print_lines(f"notice: {notice}" for notice in notices)

@@ -35,9 +35,9 @@ class EvalResult:
 
     def metrics(self) -> dict[str, float]:
         """What there is a number for."""
-        found = asdict(self)
-        del found["error"]
-        return {f"eval/{name}": float(value) for name, value in found.items() if value is not None}
+        values = asdict(self)
+        del values["error"]
+        return {f"eval/{name}": float(value) for name, value in values.items() if value is not None}
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
