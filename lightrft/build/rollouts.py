@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lightrft.args import Args
+from lightrft.args.groups.model import ModelArgs
 from lightrft.evaluation import Evaluator
 from lightrft.hardware import DTYPES, choose_precision
 from lightrft.models.load import load_model
@@ -24,6 +25,9 @@ from lightrft.recipe import collect_settings, eval_sampling, sampling, temperatu
 from lightrft.rollouts.collector import Collector, RolloutMaker
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.rollouts.engines.probe import needs_equal_lengths
+from lightrft.strategy.base import Precision
+
+Borrow = Callable[[], AbstractContextManager[PreTrainedModel]]
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer."""
     seed_everything(args.training.seed)
     # as in a training, for the same bits: torch chooses among matrix products by whether a weight requires a gradient
-    model = load_model(args.model, DTYPES[choose_precision(args)[0].compute], device, trains=True)
-    return make_rollouts(args, inputs, lambda: nullcontext(model))
+    precision, _ = choose_precision(args)
+    # As the policy: torch takes another way through weights that need no gradient, and the last bits would differ.
+    model = load_model(args.model, DTYPES[precision.compute], device, trains=True)
+    return make_rollouts(args, inputs, precision, lambda: nullcontext(model))
 
 
-def make_rollouts(
-    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]]
-) -> Rollouts:
+def make_rollouts(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow) -> Rollouts:
     """borrow: a context manager that yields the model to sample from, whole."""
     seed, rewards = args.training.seed, inputs.rewards
-    engine = _make_engine(args, inputs, borrow)
+    engine = _make_engine(args.model, inputs, precision, borrow)
     maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
@@ -64,13 +68,9 @@ def make_rollouts(
     )
 
 
-def _make_engine(
-    args: Args, inputs: Inputs, borrow: Callable[[], AbstractContextManager[PreTrainedModel]]
-) -> LocalEngine:
-    ends = end_token_ids(args.model, inputs.tokenizer)
-    apart = needs_equal_lengths(
-        borrow, inputs.prompts[0].token_ids, choose_precision(args)[0].compute, args.model.pretrain
-    )
+def _make_engine(model: ModelArgs, inputs: Inputs, precision: Precision, borrow: Borrow) -> LocalEngine:
+    ends = end_token_ids(model, inputs.tokenizer)
+    apart = needs_equal_lengths(borrow, inputs.prompts[0].token_ids, precision.compute, model.pretrain)
     return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
+from lightrft.models.token_model import TokenModel
 from lightrft.preflight import Inputs
 from lightrft.ranks.launch import join_world
 from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
-from lightrft.strategy.base import Handle, Strategy
+from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
@@ -40,6 +42,7 @@ from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import write_record
 from lightrft.trainer import Trainer
 from lightrft.update.critic import Critic
+from lightrft.update.kl import KLTerm
 
 STRUCTURE = ("fsdp", "zero_stage", "optimizer")  # what the tensors of a checkpoint depend on
 
@@ -60,40 +63,53 @@ def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Cr
     )
 
 
+@dataclass(frozen=True)
+class Models:
+    """Loaded and prepared; the critic is one that learns, the reference is frozen."""
+
+    policy: TokenModel
+    critic: Critic | None
+    reference: TokenModel | None
+
+
+def load_models(args: Args, strategy: Strategy, precision: Precision, steps: int, kl: KLTerm) -> Models:
+    """Those that the flags ask for, on the strategy's device."""
+    estimator, device = load_estimator(args.algorithm.advantage_estimator), strategy.world.device
+    dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
+    learning = max(steps - frozen_steps(args, estimator), 0)
+    model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True)
+    policy = make_token_model(args, strategy, model, optim_args(args, learning))
+    critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
+    reference = None
+    if kl.needs_reference:
+        frozen = load_model(args.model, dtype, device, trains=False)
+        reference = make_token_model(args, strategy, frozen, None)
+    return Models(policy, critic, reference)
+
+
 def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     """Loads the model, prepares it, and joins all parts; on `--load_checkpoint` goes on from the newest checkpoint."""
     seed_everything(args.training.seed)
     world, (precision, _) = join_world(), choose_precision(args)
-    strategy = make_strategy(args, world, precision)
+    strategy, kl, steps = make_strategy(args, world, precision), kl_term(args), total_steps(args, len(inputs.prompts))
     estimator = load_estimator(args.algorithm.advantage_estimator)
-    dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
-    steps = total_steps(args, len(inputs.prompts))
-    learning = max(steps - frozen_steps(args, estimator), 0)
-    model = load_model(args.model, dtype_to_train(args.model, dtype), world.device, trains=True)
-    policy = make_token_model(args, strategy, model, optim_args(args, learning))
-    critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
-    reference = None
-    kl = kl_term(args)
-    if kl.needs_reference:
-        frozen = load_model(args.model, dtype, world.device, trains=False)
-        reference = make_token_model(args, strategy, frozen, None)
-    rollouts = make_rollouts(args, inputs, lambda: strategy.gathered(policy.handle))
+    models = load_models(args, strategy, precision, steps, kl)
+    policy, critic = models.policy, models.critic
+    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle))
     progress = Progress(steps)
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
     if rollouts.engine.equal_lengths:
         console.unless_quiet(
             "notice: padding changes what this model computes; only prompts of one length share a batch"
         )
-    clock, placement = (
-        Clock(console.phase),
-        Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine)),
-    )
-    record = run_record(args, model, inputs.tokenizer)
+    placement = Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine))
+    clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
+    log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
     trainer = Trainer(
         ranks=strategy.ranks,
         prompts=rollouts.prompts,
         collector=rollouts.collector,
-        scorer=make_scorer(args, strategy, policy, reference, kl, critic),
+        scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
         placement=placement,
@@ -104,13 +120,12 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         loggers=Loggers(),
         console=console,
         clock=clock,
-        profiler=Profiler(Path(args.logging.log_dir) / "profile", args.logging.profile_steps),
-        save_path=Path(args.checkpoint.save_path),
+        profiler=Profiler(log_dir / "profile", args.logging.profile_steps),
+        save_path=save_path,
         record=record,
     )
     if args.checkpoint.load_checkpoint:
         trainer.resume()
-    folders = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
-    write_record(record, *folders, fresh=not progress.step)
+    write_record(record, log_dir, save_path, fresh=not progress.step)
     trainer.loggers = make_loggers(args, inputs, console, progress)
     return trainer
