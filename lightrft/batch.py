@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UNFILLED: Any = None
 FILLED_BY = {
-    "step": "update/score.py, from step_index.py",
+    "index": "update/score.py, from step_index.py",
     "old_logprobs": "update/score.py, unless the on-policy short cut applies",
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
     "entropy": "update/score.py, when --high_entropy_token_ratio is above 0",
@@ -42,7 +42,7 @@ class Batch:
     input_ids, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32; lengths [B] long, of
     prompt and response; prompt_lengths [B] long; rewards [B] float64 (NaN = invalid sample); group [B] long;
     truncated [B] bool; group_tokens [B] float64, the trained tokens of the row's whole group. Rows of a group have one
-    prompt.
+    prompt. index: what is known of all ranks' rows.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
@@ -55,7 +55,7 @@ class Batch:
     prompt_lengths: Tensor
     truncated: Tensor
     temperature: float = 1.0
-    step: StepIndex = UNFILLED
+    index: StepIndex = UNFILLED
     old_logprobs: Tensor = UNFILLED
     ref_logprobs: Tensor = UNFILLED
     entropy: Tensor = UNFILLED
@@ -91,14 +91,14 @@ class Batch:
 
     def with_rewards(self, rewards: np.ndarray) -> Batch:
         """With other rewards [R] of all ranks' rows, of which it takes its own."""
-        step = self.step.with_rewards(rewards)
-        return self.filled(step=step, rewards=self.rewards.new_tensor(rewards[step.own]))
+        index = self.index.with_rewards(rewards)
+        return self.filled(index=index, rewards=self.rewards.new_tensor(rewards[index.own]))
 
-    def idle(self) -> Batch:
+    def dummy_row(self) -> Batch:
         """A row that weighs nothing, for a rank that has less to do than others: a prompt of one token, no response."""
         blank = {name: value.new_zeros((1,) * value.dim()) for name, value in self._tensors().items()}
         one = self.lengths.new_ones(1)
-        return self.filled(**blank | {"lengths": one, "prompt_lengths": one})
+        return self.filled(**blank | {"lengths": one, "prompt_lengths": one, "mm_inputs": ()})
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in self._tensors().items()}
@@ -110,11 +110,11 @@ class Batch:
 
     def select(self, rows: Sequence[int]) -> Batch:
         """The rows in the given order, trimmed to the longest of them."""
-        index = self.input_ids.new_tensor(list(rows))
-        width = int(self.lengths[index].max()) if len(rows) else 0
+        chosen = self.input_ids.new_tensor(list(rows))
+        width = int(self.lengths[chosen].max()) if len(rows) else 0
         changed: dict[str, Any] = {}
         for name, value in self._tensors().items():
-            changed[name] = value[index][:, :width] if value.dim() == 2 else value[index]
+            changed[name] = value[chosen][:, :width] if value.dim() == 2 else value[chosen]
         if self.mm_inputs:
             changed["mm_inputs"] = tuple(self.mm_inputs[row] for row in rows)
         return self.filled(**changed)

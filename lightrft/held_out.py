@@ -27,8 +27,8 @@ class Evaluations:
         self.progress, self.clock, self.console = progress, clock, console
 
     def before(self) -> dict[str, float] | None:
-        """Metrics, where this run has not been evaluated before."""
-        if self.evaluator is None or self.progress.eval_before is not None:
+        """Metrics of the policy that nothing has trained yet; a resumed run has them, or will never have them."""
+        if self.evaluator is None or self.progress.step or self.progress.eval_before is not None:
             return None
         result = self._evaluate(self.evaluator)
         self.progress.eval_before = asdict(result)

@@ -160,6 +160,7 @@ class Trainer:
         if newest and newest[0] == self.boundary.step:
             return newest[1]
         self.console.phase("save")
+        self.placement.rest()
         return self.checkpointer.save(self.boundary)
 
     def _keep_what_was_learned(self, error: Exception) -> None:
@@ -206,6 +207,7 @@ class Trainer:
 
     def _finish(self) -> None:
         self.evaluations.after()
+        self.placement.rest()
         self.checkpointer.export(self.save_path)
         self._write_summary()
         self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import AdvantageFunction, Advantages, AdvantageSettings
 from lightrft.algorithms.functional import Groups, group_statistics, kl_penalty, masked
-from lightrft.algorithms.ranks import constant, moments
+from lightrft.algorithms.over_ranks import constant, moments
 from lightrft.ranks.base import ONE_RANK, Ranks
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ def group_baseline(rewards: Tensor, group: Tensor, kind: str) -> tuple[Tensor, G
 
 def own_baseline(batch: Batch, kind: str) -> tuple[Tensor, Groups]:
     """`group_baseline` of the whole rollout step, and of it the [B] rows that are here."""
-    rewards, group = batch.rewards.new_tensor(batch.step.rewards), batch.group.new_tensor(batch.step.group)
+    rewards, group = batch.rewards.new_tensor(batch.index.rewards), batch.group.new_tensor(batch.index.group)
     everywhere, groups = group_baseline(rewards, group, kind)
-    return everywhere[batch.group.new_tensor(batch.step.own)], groups
+    return everywhere[batch.group.new_tensor(batch.index.own)], groups
 
 
 def last_token(mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lightrft.algorithms.faults import guarded
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.ranks import mean
+from lightrft.algorithms.over_ranks import mean
 from lightrft.algorithms.whitening import clipped_advantages, whitened
 from lightrft.args.estimators import own_estimator
 from lightrft.errors import Refused
@@ -90,7 +90,8 @@ class Estimator:
     needs: "group" (at least two samples per prompt), "critic".
     kl: where the KL to the reference goes when its coefficient is above 0: "loss", "reward", or "off".
     whitening: of advantages: "part" of the estimator, "optional", or "never" since they are normalised already.
-    idle_without_advantage: a row whose advantages are all 0 has no policy gradient, so it needs no forward pass.
+    idle_without_advantage: the policy loss has no gradient in a row whose advantages are all 0. Such a row gets no
+    forward pass, where no drift, no critic, no KL and no entropy bonus learns from it either.
     defaults: flags whose defaults this estimator changes. ignores: flags that can do nothing for it.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightrft.algorithms.functional import masked
-from lightrft.algorithms.ranks import constant, moments, share
+from lightrft.algorithms.over_ranks import constant, moments, share
 from lightrft.ranks.base import ONE_RANK, Ranks
 
 if TYPE_CHECKING:

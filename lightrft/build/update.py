@@ -65,7 +65,6 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
         TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing),
         aggregation=aggregation(args, estimator),
         clip=args.algorithm.value_clip,
-        rows=rows_per_pass(args),
     )
 
 
@@ -109,7 +108,7 @@ def make_scorer(
         policy,
         reference,
         critic,
-        rows=rows_per_pass(args),
-        on_policy=not needs_old_logprobs(args, kl),
+        size=rows_per_pass(args),
+        scores_policy=needs_old_logprobs(args, kl),
         with_entropy=needs_entropy(args),
     )

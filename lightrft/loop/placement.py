@@ -11,10 +11,10 @@ State = Literal["generate", "score", "learn"]
 
 
 class Placement:
-    """Three states, which the loop enters one after another; nobody else calls sleep, wake or sync.
+    """Three states, which the loop enters one after another; nobody else calls sleep, wake or push.
 
         generate    the engine is awake and holds the policy's newest weights; evaluations happen here too
-        score       the engine sleeps; the policy and the reference score what was generated
+        score       the engine sleeps; the policy and the reference score what was generated, a checkpoint is written
         learn       the policy changes: what the engine holds is old from here on
 
     A run starts as if it had learned before: whatever the policy was loaded from, the engine gets it before it
@@ -28,17 +28,24 @@ class Placement:
 
     def generate(self, version: int) -> None:
         """version: that of the policy, which is the number of steps done."""
-        self._enter("generate", after=("learn", "generate"))
-        if self.version is None:
+        asleep = self.state != "generate"
+        self._enter("generate", after=("generate", "score", "learn"))
+        if asleep:
             self.engine.wake("weights")
-            self.sync.push(version)
+            if self.version is None:
+                self.sync.push(version)
+                self.version = version
             self.engine.wake("kv_cache")  # only now: beside old and new weights there may be no room for it
-            self.version = version
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
 
     def score(self) -> None:
         self._enter("score", after=("generate",))
         self.engine.sleep()
+
+    def rest(self) -> None:
+        """The engine sleeps, if it does not: a checkpoint gathers whole parameters."""
+        if self.state == "generate":
+            self.score()
 
     def learn(self) -> None:
         self._enter("learn", after=("score",))

@@ -17,6 +17,7 @@ class Collectives:
     """Sums and gathers over the data-parallel ranks: `Ranks` where there are, or may be, several processes."""
 
     def __init__(self, world: World) -> None:
+        assert world.dp_size == world.size, "all ranks hold rows of their own"
         self.world = world
 
     @property

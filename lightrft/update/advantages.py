@@ -48,22 +48,22 @@ class AdvantageStage:
 
     def __call__(self, batch: Batch) -> tuple[Batch, dict[str, float]]:
         """The batch with shaped rewards and advantages, truncated rows masked where asked for, and metrics."""
-        rewards, shaped = self._shaped(batch.step)
+        rewards, shaped = self._shaped(batch.index)
         batch = self._filtered(batch.with_rewards(rewards))
         settings = replace(self.settings, kl_coef=self.kl.at("reward"))
         filled, metrics = self.estimator.fill_advantages(batch, settings, self.ranks)
         trained, moves = filled.response_mask.sum(-1).tolist(), (filled.advantages != 0).any(-1).tolist()
-        step = batch.step.after_advantages(trained, moves, self.ranks)
-        self.health.see(step)
+        index = batch.index.after_advantages(trained, moves, self.ranks)
+        self.health.see(index)
         if metrics["policy/nonfinite_frac"] and not self.health.trained:
             raise none_finite(batch, self.ranks, self.health.steps)
-        return filled.filled(step=step), {**shaped, **metrics}
+        return filled.filled(index=index), {**shaped, **metrics}
 
-    def _shaped(self, step: StepIndex) -> tuple[np.ndarray, dict[str, float]]:
+    def _shaped(self, index: StepIndex) -> tuple[np.ndarray, dict[str, float]]:
         """The rewards [R] of all ranks' rows."""
-        s, rewards, metrics = self.shaping, torch.from_numpy(step.rewards), {}
+        s, rewards, metrics = self.shaping, torch.from_numpy(index.rewards), {}
         if s.overlong_buffer:
-            lengths = torch.from_numpy(step.lengths - step.prompt_lengths).to(rewards.dtype)
+            lengths = torch.from_numpy(index.lengths - index.prompt_lengths).to(rewards.dtype)
             penalty = overlong_penalty(lengths, s.max_new_tokens, s.overlong_buffer, s.overlong_factor)
             rewards, metrics["reward/overlong"] = rewards + penalty, float(penalty.mean())
         if s.running_norm:

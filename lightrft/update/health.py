@@ -64,19 +64,20 @@ class Skips:
     count: int = 0
     first: int = 0
 
-    def note(self, report: StepReport, step: int, sums: MetricSums, ranks: Ranks) -> None:
-        """Raises `RunFailed` at the tenth; all ranks skip together, so all of them do."""
+    def note(self, report: StepReport, step: int, sums: MetricSums, ranks: Ranks) -> RunFailed | None:
+        """Why the run ends, at the tenth; all ranks skip together, so all of them are told."""
         if not report.skipped:
             self.count = 0
         elif not report.scaling:
             self.first = self.first if self.count else step
             self.count += 1
-        if self.count == MOST_SKIPPED:
-            raise RunFailed(
-                f"step {step}: {self.count} optimizer steps of the {self.model} in a row were skipped, from step "
-                f"{self.first} on: {self._cause(sums.not_finite(ranks))}; lower {self.flag}, look for extreme "
-                "rewards, or go on from an older checkpoint"
-            )
+        if self.count != MOST_SKIPPED:
+            return None
+        return RunFailed(
+            f"step {step}: {self.count} optimizer steps of the {self.model} in a row were skipped, from step "
+            f"{self.first} on: {self._cause(sums.not_finite(ranks))}; lower {self.flag}, look for extreme "
+            "rewards, or go on from an older checkpoint"
+        )
 
     def _cause(self, broken: set[str]) -> str:
         losses = sorted(name for name in broken if name.startswith("loss/") or name == "critic/loss")
@@ -107,12 +108,12 @@ class Health:
     trained: bool = True
     told: list[str] = field(default_factory=list)
 
-    def see(self, step: StepIndex) -> None:
-        """A step with its shaped rewards and advantages."""
-        valid = np.isfinite(step.rewards)
-        rewards, trained = set(step.rewards[valid].tolist()), valid & (step.trained > 0)
-        group = (step.group if self.by_prompt else np.zeros_like(step.group)).tolist()
-        varied = varied_groups(group, step.rewards.tolist())
+    def see(self, index: StepIndex) -> None:
+        """A rollout step with its shaped rewards, and with what trains of it."""
+        valid = np.isfinite(index.rewards)
+        rewards, trained = set(index.rewards[valid].tolist()), valid & (index.trained > 0)
+        group = (index.group if self.by_prompt else np.zeros_like(index.group)).tolist()
+        varied = varied_groups(group, index.rewards.tolist())
         learns = any(group[row] in varied for row in np.flatnonzero(trained))
         self.one_reward &= len(rewards) == 1 and self.reward in (None, *rewards)
         self.reward = min(rewards, default=self.reward)

@@ -53,21 +53,22 @@ class LossTerms:
         return "gradient" if self.algorithm.entropy_coef > 0 else "value"
 
     @property
-    def policy_alone(self) -> bool:
-        """Whether a row without advantage has no gradient at all."""
-        other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0
-        return self.estimator.idle_without_advantage and not other
+    def skips_rows_without_advantage(self) -> bool:
+        """Whether a row whose advantages are all 0 has no gradient at all, of the policy or a critic."""
+        e = self.estimator
+        other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0 or e.drift is not None or "critic" in e.needs
+        return e.idle_without_advantage and not other
 
-    def select_tokens(self, batch: Batch, places: Sequence[int], ranks: Ranks) -> Batch:
+    def select_tokens(self, batch: Batch, rows: Sequence[int], ranks: Ranks) -> Batch:
         """With `selected`, the tokens of high entropy, where only these are trained.
 
-        places: where the batch holds rows of the optimizer step, among whose tokens on all ranks they are the highest.
+        rows: those of the batch that the optimizer step learns from. The threshold is over its tokens on all ranks.
         """
         ratio = self.algorithm.high_entropy_token_ratio
         if not 0 < ratio < 1:
             return batch
         entropy, mask = batch.entropy, batch.response_mask
-        everywhere = ranks.concatenate(entropy[places][mask[places] == 1])
+        everywhere = ranks.concatenate(entropy[rows][mask[rows] == 1])
         return batch.filled(selected=high_entropy_mask(entropy, mask, entropy_threshold(everywhere, ratio)))
 
     def __call__(self, batch: Batch, scores: Scores) -> Terms:
@@ -109,7 +110,7 @@ class LossTerms:
         if self.estimator.drift is not None and self.kl.at("drift") > 0:
             drift = self.estimator.drift(scores.logprobs, old, mask, self.algorithm)
             terms.weighted["loss/drift"] = (self.kl.at("drift"), drift.loss)
-            terms.token_metrics |= {**drift.metrics, "kl/drift": terms.token_metrics["policy/approx_kl"]}
+            terms.token_metrics |= {**drift.metrics, "kl/drift": distance(log_ratio(scores.logprobs, old, mask))}
 
     def _add_entropy(self, terms: Terms, scores: Scores) -> None:
         assert scores.entropy is not None

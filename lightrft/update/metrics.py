@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -73,11 +74,21 @@ class MetricSums:
 
     def finish(self, ranks: Ranks) -> UpdateReport:
         steps = max(self.counters.get("update/optimizer_steps", 0.0), 1.0)
-        sums, counts = ranks.reduce(self.numerator), ranks.reduce(self.denominator)
+        sums = ranks.reduce(_everywhere(self.numerator, ranks, 0.0))
+        counts = ranks.reduce(_everywhere(self.denominator, ranks, 0.0))
         over = {name: float(counts.get(name, steps)) for name in sums}
         metrics = {name: float(value) / over[name] for name, value in sums.items() if over[name] > 0}
-        metrics |= {name: float(value) for name, value in ranks.reduce(self.maximum, "max").items()}
+        metrics |= {
+            name: float(value)
+            for name, value in ranks.reduce(_everywhere(self.maximum, ranks, -math.inf), "max").items()
+        }
         metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
         perf = {name: value for name, value in self.counters.items() if name.startswith("perf/")}
         metrics |= {name: value for name, value in self.counters.items() if name not in perf}
         return UpdateReport(dict(sorted(metrics.items())), perf)
+
+
+def _everywhere(values: dict[str, Tensor], ranks: Ranks, fill: float) -> dict[str, Tensor]:
+    """The same names in the same order on all ranks: a loss may measure something on some micro-batches alone."""
+    blank = next(iter(values.values()), torch.zeros((), dtype=torch.float64)).new_full((), fill)
+    return {name: values.get(name, blank) for name in sorted(set(ranks.gather(list(values))))}

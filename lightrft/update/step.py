@@ -67,59 +67,58 @@ class Updater:
         self.changed = False  # whether a model may have changed since the trainer set it to False
         self.failure: RunFailed | None = None  # why the run ends at the next step boundary
 
-    def partition(self, batch: Batch, step: int) -> Iterator[Part]:
+    def partition(self, batch: Batch, turn: int) -> Iterator[Part]:
         """Of the rows of all ranks, equal on each of them."""
-        s, alone = self.settings, step <= self.settings.frozen_steps
+        s, alone = self.settings, turn <= self.settings.frozen_steps
         size = s.batch.train_batch_size
-        return draw_parts(len(batch.step), size, s.max_epochs, seed=s.seed, step=step, critic_alone=alone)
+        return draw_parts(len(batch.index), size, s.max_epochs, seed=s.seed, turn=turn, critic_alone=alone)
 
     def step(self, batch: Batch, part: Part) -> None:
         """Gradient of the loss over `part`, whatever the micro-batches and the ranks, then one update.
 
         batch: this rank's rows of the rollout step, maybe none of the part's; all ranks take part in every step. The
-        tenth skipped update in a row is a failure, which waits for `end_if_failed`; a part without a trained token is
-        none.
+        tenth skipped update in a row is a failure, which waits for `end_if_failed`. A part without a trained token
+        counts as neither taken nor skipped.
         """
-        counts = step_counts(batch.step, part.rows, self.settings.max_new_tokens)
+        counts = step_counts(batch.index, part.rows, self.settings.max_new_tokens)
         self.sums.restart("kl/drift")  # it is the last step's alone
-        for kind, number in (("optimizer", 1.0), ("idle", float(counts.tokens == 0)), ("skipped", 0.0)):
-            self.sums.count(f"update/{kind}_steps", number)
+        self.sums.count("update/optimizer_steps", 1.0)
+        self.sums.count("update/idle_steps", float(counts.tokens == 0))
+        self.sums.count("update/skipped_steps", 0.0)
         if counts.tokens == 0:
             return
         micro_batches = self._micro_batches(batch, part.rows)
         if not part.critic_alone:
-            self._learn(micro_batches, counts, part.step)
+            self._learn(micro_batches, counts, part.turn)
         if self.critic is not None:
             self.critic.backward(micro_batches, counts, self.sums)
-            self._take_step("critic", self.critic.model.handle, part.step)
+            self._take_step("critic", self.critic.model.handle, part.turn)
 
     def _micro_batches(self, batch: Batch, rows: Sequence[int]) -> list[Batch]:
         """Of this rank's rows among `rows`; equally many on all ranks."""
-        index, size = batch.step, self.settings.batch.micro_train_batch_size
-        run = rows_that_move(index, rows) if self.loss.policy_alone else rows
-        if self.loss.policy_alone:
+        index, size = batch.index, self.settings.batch.micro_train_batch_size
+        run = rows_that_move(index, rows) if self.loss.skips_rows_without_advantage else rows
+        if self.loss.skips_rows_without_advantage:
             self.sums.count("update/idle_rows", float(sum(not index.moves[row] for row in rows)))
         batch = batch.filled(group_tokens=batch.rewards.new_tensor(own_group_tokens(index, rows)))
-        batch = self.loss.select_tokens(batch, index.places(rows), self.strategy.ranks)
-        each = cut(index, run, size, by_group=self.policy.shares_prompts)
-        return [batch.select(index.places(own)) if own else batch.idle() for own in each]
+        batch = self.loss.select_tokens(batch, index.batch_rows(rows), self.strategy.ranks)
+        cuts = cut(index, run, size, by_group=self.policy.shares_prompts)
+        return [batch.select(index.batch_rows(rows)) if rows else batch.dummy_row() for rows in cuts]
 
-    def _learn(self, micro_batches: Sequence[Batch], counts: Counts, step: int) -> None:
+    def _learn(self, micro_batches: Sequence[Batch], counts: Counts, turn: int) -> None:
         for number, batch in enumerate(micro_batches):
             loss = self._loss(batch, counts)
             self.strategy.backward(self.policy.handle, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
-        self._take_step("policy", self.policy.handle, step)
+        self._take_step("policy", self.policy.handle, turn)
 
-    def _take_step(self, model: str, handle: Handle, step: int) -> None:
-        before, self.changed = self.changed, True
+    def _take_step(self, model: str, handle: Handle, turn: int) -> None:
+        before, self.changed = self.changed, True  # and so it stays where the step raises
         report = self.strategy.step(handle)
         self.changed = before or not report.skipped
         self.sums.stepped(model, report)
-        try:
-            self.skips[model].note(report, step, self.sums, self.strategy.ranks)
-        except RunFailed as failure:
-            self.failure = self.failure or failure
+        failure = self.skips[model].note(report, turn, self.sums, self.strategy.ranks)
+        self.failure = self.failure or failure
 
     def end_if_failed(self) -> None:
         """Called at a step boundary, where what another model has learned in the same turn can be saved."""

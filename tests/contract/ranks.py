@@ -154,18 +154,20 @@ def told(world: World) -> list[str]:
     """What this rank says: of rewards that differ from rank to rank alone, then of numbers that are NaN on rank 1."""
     run = prepare(world, "--advantage_estimator reinforce", strategy=Float64(world))
     batch, _ = own_batch(run, list(DEALT[world.size][world.rank]))
-    ranks, step, said, number = run.strategy.ranks, batch.step, [], float("nan") if world.rank == 1 else 0.0
+    ranks, index, said, number = run.strategy.ranks, batch.index, [], float("nan") if world.rank == 1 else 0.0
     stage = make_advantages(run.args, ranks, run.updater.estimator, run.updater.loss.kl)
-    stage(batch.filled(step=step.with_rewards(step.owner.astype(float))))
+    stage(batch.filled(index=index.with_rewards(index.owner.astype(float))))
     said += stage.health.remarks({}, 1)
-    huge, old = step.with_rewards(step.rewards * 0 + 1e39), torch.full_like(batch.rollout_logprobs, number)
+    huge, old = index.with_rewards(index.rewards * 0 + 1e39), torch.full_like(batch.rollout_logprobs, number)
     with fails(said):
-        stage(batch.filled(step=huge, old_logprobs=old))
+        stage(batch.filled(index=huge, old_logprobs=old))
     skips, sums = Skips("policy", "--actor_learning_rate"), MetricSums()
     sums.add("loss/policy", torch.tensor(number))
     with fails(said):
         for at in range(1, 12):
-            skips.note(StepReport(1.0, 1e-3, skipped=True), at, sums, ranks)
+            failure = skips.note(StepReport(1.0, 1e-3, skipped=True), at, sums, ranks)
+            if failure is not None:
+                raise failure
     return said
 
 

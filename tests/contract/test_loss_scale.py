@@ -30,6 +30,8 @@ def test_a_gradient_that_no_scale_helps_ends_the_run_after_the_search(world, mon
             logits = handle.module(input_ids=torch.tensor([[1, 2, 3]])).logits
             strategy.backward(handle, logits.float().sum() * torch.nan, last=True)
             found.append(strategy.step(handle))
-            skips.note(found[-1], step, MetricSums(), strategy.ranks)
+            failure = skips.note(found[-1], step, MetricSums(), strategy.ranks)
+            if failure is not None:
+                raise failure
     assert all(report.skipped for report in found)
     assert [report.scaling for report in found] == [False, *[True] * 16, *[False] * 9]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from runs import call, rows, train, words
 
 FLAGS = "--fsdp --reward_fn shaped.py:length --lr_scheduler constant --quiet"
@@ -56,3 +58,14 @@ def test_a_run_that_is_finished_and_kept_no_checkpoint(here):
         assert ended.code == 2 and none in ended.err, name
         (here / name).write_bytes(kept)
     assert train(f"{flags} --load_checkpoint").code == 0
+
+
+def test_a_trained_policy_is_not_taken_for_the_one_before_training(here):
+    """--eval_data comes with the second call: then there is nothing to compare the end with."""
+    flags = f"{FLAGS} --no-quiet --save_path run --save_steps 1 --save_interval 0"
+    argv = words(f"{flags} --max_steps 1")
+    place = argv.index("--eval_data")
+    assert call([*argv[:place], *argv[place + 2 :]]).code == 0
+    again = train(f"{flags} --max_steps 2 --load_checkpoint")
+    assert again.code == 0 and "before" not in again.out
+    assert json.loads((here / "run" / "summary.json").read_text())["eval"].keys() == {"after"}

@@ -58,12 +58,13 @@ def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine)
     assert train(f"{FLAGS} --max_steps 3 --save_steps 2").code == 0
     evaluated, turn = (HELD_OUT, 0), [(PROMPTS, 0), "sleep"]
     first = [*woken(0), evaluated, *turn, *woken(1), (PROMPTS, 1), "sleep", *woken(2), (HELD_OUT, 2)]
-    last = [(PROMPTS, 2), "sleep", *woken(3), (HELD_OUT, 3), "close"]
-    assert engine.told == [*first, *last]
+    saved = ["sleep", "wake weights", "wake kv_cache"]  # a checkpoint of what the engine holds
+    last = [(PROMPTS, 2), "sleep", *woken(3)]
+    assert engine.told == [*first, *saved, *last, (HELD_OUT, 3), "sleep", "close"]
     final = load_file(here / "run/model.safetensors")
     assert engine.own.keys() == (final.keys() if engine is Apart else set())
     assert all(torch.equal(value, final[name]) for name, value in engine.own.items())
 
     engine.told.clear()
     assert train(f"{FLAGS} --max_steps 4 --load_checkpoint").code == 0  # from the checkpoint of step 2
-    assert engine.told == [*woken(2), *last[:-2], (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4), "close"]
+    assert engine.told == [*woken(2), *last, (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4), "sleep", "close"]

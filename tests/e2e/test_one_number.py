@@ -45,7 +45,7 @@ def measured() -> dict[str, list[float]]:
     here = batch.response_mask[SAMPLE] == 1
     run.placement.learn()
     part = next(run.updater.partition(batch, 1))
-    counts = step_counts(batch.step, part.rows, args.model.max_new_tokens)
+    counts = step_counts(batch.index, part.rows, args.model.max_new_tokens)
     scored = run.updater.policy.logprobs(batch.select([SAMPLE]), entropy="value")
     terms = run.updater.loss(batch.select([SAMPLE]), scored)
     _, loss = terms.weighted["loss/policy"]

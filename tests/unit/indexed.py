@@ -12,16 +12,16 @@ def indexed(batch, owner: Sequence[int] = (), rank: int = 0):
     from lightrft.step_index import StepIndex
 
     owner = np.array(owner or [0] * len(batch), dtype=int)
-    place = np.array([(owner[:row] == owner[row]).sum() for row in range(len(owner))], dtype=int)
-    columns = ("group", "prompt_lengths", "lengths", "truncated", "rewards")
+    batch_row = np.array([(owner[:row] == owner[row]).sum() for row in range(len(owner))], dtype=int)
+    columns = ("group", "prompt_lengths", "lengths", "rewards")
     index = StepIndex(
         rank=rank,
-        ranks=int(owner.max()) + 1,
+        n_ranks=int(owner.max()) + 1,
         owner=owner,
-        place=place,
+        batch_row=batch_row,
         errors=(None,) * len(batch),
         trained=batch.response_mask.sum(-1).numpy(),
         moves=(batch.advantages != 0).any(-1).numpy() if batch.has("advantages") else owner >= 0,
         **{name: getattr(batch, name).numpy() for name in columns},
     )
-    return (batch.select(np.flatnonzero(owner == rank).tolist()) if owner.any() else batch).filled(step=index)
+    return (batch.select(np.flatnonzero(owner == rank).tolist()) if owner.any() else batch).filled(index=index)

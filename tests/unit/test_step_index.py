@@ -30,8 +30,7 @@ def views(make_rollout):
     held = [[], [], []]
     for rank, group, sample, prompt, response, reward in HELD:
         told = {"error": "x: bad"} if math.isnan(reward) else {"total": reward}
-        finish = "length" if response == 6 else "stop"
-        made = make_rollout([1] * prompt, [5] * response, position=group, finish=finish, **told)
+        made = make_rollout([1] * prompt, [5] * response, position=group, **told)
         held[rank].append(replace(made, sample=sample))
     facts = [fact for rank, rollouts in enumerate(held) for fact in facts_of(rollouts, rank)]
     return [index_of(facts, rank, 3) for rank in range(3)]
@@ -40,16 +39,16 @@ def views(make_rollout):
 def test_rows_stand_in_the_order_of_groups_and_samples_on_every_rank(views):
     for index in views:
         assert index.group.tolist() == [4, 4, 7, 7, 7] and index.owner.tolist() == [1, 0, 0, 1, 1]
-        assert index.place.tolist() == [0, 0, 1, 2, 1] and len(index) == 5
+        assert index.batch_row.tolist() == [0, 0, 1, 2, 1] and len(index) == 5
         assert index.prompt_lengths.tolist() == [2, 2, 4, 4, 4] and index.lengths.tolist() == [7, 5, 6, 10, 5]
-        assert index.trained.tolist() == [5, 3, 2, 6, 1] and index.truncated.tolist() == [False] * 3 + [True, False]
+        assert index.trained.tolist() == [5, 3, 2, 6, 1]
         assert index.rewards.tolist()[:4] == [0.5, 1.0, 0.0, 1.0] and math.isnan(index.rewards[4])
         assert index.errors == (None, None, None, None, "x: bad") and index.moves.all()
 
 
 def test_each_rank_finds_its_own_rows_in_its_batch(views):
     assert [index.own.tolist() for index in views] == [[1, 2], [0, 4, 3], []]
-    assert [index.places([0, 2, 3, 4]) for index in views] == [[1], [0, 2, 1], []]
+    assert [index.batch_rows([0, 2, 3, 4]) for index in views] == [[1], [0, 2, 1], []]
 
 
 @pytest.mark.parametrize("size, passes", [(1, 3), (2, 2), (3, 1), (4, 1)])

@@ -20,7 +20,6 @@ ESTIMATOR = Estimator(
     drift=cpgd_drift,
     needs={"group"},
     kl="off",
-    idle_without_advantage=False,
     defaults={"clip_range_higher": 0.2, "kl_target": 0.01},
     ignores={"dual_clip"},
     paper="arXiv:2505.12504",

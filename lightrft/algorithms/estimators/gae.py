@@ -21,6 +21,5 @@ ESTIMATOR = Estimator(
     needs={"critic"},
     kl="reward",
     whitening="part",
-    idle_without_advantage=False,  # the critic learns from every row
     paper="arXiv:1506.02438",
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightrft.algorithms import estimators, ranks
+from lightrft.algorithms import estimators, over_ranks
 from lightrft.algorithms.estimator import Advantages, AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.args import parse
@@ -65,8 +65,8 @@ def test_its_gradient_by_hand(cispo):
 
 def test_its_advantages_by_hand(cispo):
     rewards, group = torch.tensor([1.0, 0.0, 0.0, 1.0], dtype=torch.float64), torch.tensor([0, 0, 1, 1])
-    step = SimpleNamespace(rewards=rewards.numpy(), group=group.numpy(), own=np.arange(4))
-    batch = SimpleNamespace(rewards=rewards, group=group, response_mask=torch.tensor([[1], [1], [1], [0]]), step=step)
+    index = SimpleNamespace(rewards=rewards.numpy(), group=group.numpy(), own=np.arange(4))
+    batch = SimpleNamespace(rewards=rewards, group=group, response_mask=torch.tensor([[1], [1], [1], [0]]), index=index)
     found = cispo.advantage(batch, AdvantageSettings(), ONE_RANK).advantages[:, 0].tolist()
     assert found == pytest.approx([0.5**0.5, -(0.5**0.5), -(0.5**0.5), 0.0], abs=1e-5)
 
@@ -97,4 +97,4 @@ def test_what_the_page_says_of_a_batch_and_its_advantages_exists():
         named = set(re.findall(r"`([a-z_]{4,})`", row.partition("|")[2].partition(" | ")[2]))
         assert named and named <= {entry.name for entry in fields(kind)}, row
     (row,) = [line for line in text.splitlines() if line.startswith("| `ranks: Ranks`")]
-    assert all(hasattr(ranks, name) for name in ("ONE_RANK", *re.findall(r"`(total|mean|share|moments)`", row)))
+    assert all(hasattr(over_ranks, name) for name in ("ONE_RANK", *re.findall(r"`(total|mean|share|moments)`", row)))

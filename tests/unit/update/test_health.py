@@ -24,7 +24,9 @@ def note(skips, reports, first=1, **sums):
     for name, value in sums.items():
         made.add(name.replace("_", "/", 1), torch.tensor(value))
     for step, report in enumerate(reports, first):
-        skips.note(report, step, made, ONE_RANK)
+        failure = skips.note(report, step, made, ONE_RANK)
+        if failure is not None:
+            raise failure
 
 
 @pytest.mark.parametrize("model, flag", [("policy", "--actor_learning_rate"), ("critic", "--critic_learning_rate")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
 from types import SimpleNamespace
 
@@ -131,3 +132,29 @@ def test_the_mismatch_by_hand(batch):
     torch.testing.assert_close(found["mismatch/kl"], on_response(*(exp(w) - 1 - w for w in gaps)), **FLOAT32)
     torch.testing.assert_close(found["mismatch/weight_mean"], on_response(1.5, 2.0, 0.5), **FLOAT32)
     torch.testing.assert_close(found["mismatch/weight_square"], on_response(2.25, 4.0, 0.25), **FLOAT32)
+
+
+def test_a_row_without_advantage_is_run_where_something_else_learns_from_it():
+    """An estimator need not say so: a drift, a critic, a KL term and an entropy bonus are known to the trainer."""
+
+    def skips(kl=OFF, flags=None, **changes):
+        estimator = replace(load_estimator("group_norm"), **changes)
+        return LossTerms(estimator, kl, AlgorithmArgs(**(flags or {}))).skips_rows_without_advantage
+
+    assert skips() and not skips(idle_without_advantage=False)
+    assert not skips(drift=load_estimator("cpgd").drift) and not skips(needs={"critic"})
+    assert not skips(KLTerm("loss", KLController(0.1))) and not skips(flags={"entropy_coef": 0.1})
+    assert not any(
+        LossTerms(load_estimator(name), OFF, AlgorithmArgs()).skips_rows_without_advantage for name in ("gae", "cpgd")
+    )
+
+
+def test_the_drift_is_measured_whatever_an_own_loss_measures(batch):
+    """The policy is ln 1.1 above the old one: 1.1 - 1 - ln 1.1."""
+    cpgd = load_estimator("cpgd")
+    silent = replace(cpgd, policy_loss=lambda *given: replace(cpgd.policy_loss(*given), metrics={}))
+    scores = SimpleNamespace(
+        logprobs=batch.old_logprobs + log(1.1) * batch.response_mask, entropy=on_response(0, 0, 0.0)
+    )
+    found = LossTerms(silent, KLTerm("drift", KLController(0.05)), AlgorithmArgs())(batch, scores).token_metrics
+    torch.testing.assert_close(found["kl/drift"], on_response(*[0.1 - log(1.1)] * 3), **FLOAT32)

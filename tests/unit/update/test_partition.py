@@ -11,7 +11,7 @@ def rows_of(*arguments, **named):
 
 @pytest.mark.parametrize("n, size", [(16, 4), (16, 16), (10, 4), (3, 8)])
 def test_every_epoch_covers_each_row_once_and_only_the_last_part_is_short(n, size):
-    parts = rows_of(n, size, 3, seed=1, step=2)
+    parts = rows_of(n, size, 3, seed=1, turn=2)
     for epoch in range(3):
         mine = [rows for number, rows in parts if number == epoch]
         assert sorted(row for rows in mine for row in rows) == list(range(n))
@@ -20,16 +20,16 @@ def test_every_epoch_covers_each_row_once_and_only_the_last_part_is_short(n, siz
 
 
 def test_the_split_depends_on_seed_step_and_epoch_only():
-    first = rows_of(32, 8, 2, seed=1, step=5)
-    assert first == rows_of(32, 8, 2, seed=1, step=5)
-    assert [rows for epoch, rows in first if epoch == 0] == [rows for _, rows in rows_of(32, 8, 1, seed=1, step=5)]
-    others = [rows_of(32, 8, 1, seed=2, step=5), rows_of(32, 8, 1, seed=1, step=6)]
+    first = rows_of(32, 8, 2, seed=1, turn=5)
+    assert first == rows_of(32, 8, 2, seed=1, turn=5)
+    assert [rows for epoch, rows in first if epoch == 0] == [rows for _, rows in rows_of(32, 8, 1, seed=1, turn=5)]
+    others = [rows_of(32, 8, 1, seed=2, turn=5), rows_of(32, 8, 1, seed=1, turn=6)]
     assert all([rows for _, rows in other] != [rows for _, rows in first[:4]] for other in others)
     assert [rows for _, rows in first[:4]] != [rows for _, rows in first[4:]]
 
 
 def test_one_part_holds_all_rows_in_order():
-    assert rows_of(5, 5, 1, seed=0, step=0) == [(0, (0, 1, 2, 3, 4))]
+    assert rows_of(5, 5, 1, seed=0, turn=0) == [(0, (0, 1, 2, 3, 4))]
 
 
 def test_micro_batches_keep_rows_of_like_length_together():

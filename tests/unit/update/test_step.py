@@ -264,11 +264,14 @@ def of_rank(alone, rank, together):
 
     def reduce(values, op="sum"):
         shares = together.exchange(rank, dict(values))
-        assert all(share.keys() == values.keys() for share in shares), "all ranks reduce the same"
+        assert all(list(share) == list(values) for share in shares), "all ranks reduce the same, in one order"
         return {name: (sum if op == "sum" else max)(share[name] for share in shares) for name in values}
 
+    def gather(items):
+        return [item for share in together.exchange(rank, list(items)) for item in share]
+
     made = copy.copy(alone)
-    made.losses, made.ranks = [], SimpleNamespace(rank=rank, size=2, reduce=reduce)
+    made.losses, made.ranks = [], SimpleNamespace(rank=rank, size=2, reduce=reduce, gather=gather)
     return made
 
 
@@ -314,11 +317,11 @@ def test_ten_skipped_updates_end_the_run_at_the_next_boundary(model, batch, alon
     made = updater(alone, model)
     broken = batch.filled(advantages=batch.advantages.masked_fill(batch.advantages > 1, math.inf))
     for number in range(9):
-        made.step(broken, Part(PART.rows, 0, step=3 + number // 4))
+        made.step(broken, Part(PART.rows, 0, turn=3 + number // 4))
     found = made.report()
     assert (counters(found)["skipped"], found.taken) == (9.0, 0.0) and "policy/grad_norm" not in found.metrics
     made.end_if_failed()
-    made.step(broken, Part(PART.rows, 0, step=5))
+    made.step(broken, Part(PART.rows, 0, turn=5))
     with pytest.raises(RunFailed, match="step 5: 10 optimizer steps .* from step 3 on: loss/policy is not finite"):
         made.end_if_failed()
 
@@ -329,7 +332,7 @@ def test_a_step_learns_from_the_rows_of_its_part_only(model, batch, alone):
     model.zero_grad()
     updater(alone, model, mode="token-mean").step(indexed(batch.select([0, 3, 4])), Part((0, 1, 2), 0))
     assert (gradient(model) - found).norm() < 1e-6 * found.norm()
-    assert [part.rows for part in updater(alone, model).partition(batch, step=3)] == [tuple(range(8))]
+    assert [part.rows for part in updater(alone, model).partition(batch, turn=3)] == [tuple(range(8))]
 
 
 def test_metric_sums_by_hand():
@@ -356,6 +359,9 @@ def test_metric_sums_are_reduced_before_they_are_divided():
     class Twice:
         """A second rank with the same sums, and a larger maximum."""
 
+        def gather(self, items):
+            return [*items, *items]
+
         def reduce(self, values, op="sum"):
             return {name: value * 2 if op == "sum" else value + 1 for name, value in values.items()}
 
@@ -366,3 +372,23 @@ def test_metric_sums_are_reduced_before_they_are_divided():
     sums.largest("gap", torch.tensor(3.0))
     wanted = {"kl": 1.5, "loss": 1.0, "gap": 4.0, "update/optimizer_steps": 1.0}
     assert sums.finish(Twice()).metrics == wanted, "counters are the same on every rank"
+
+
+def test_a_metric_that_one_rank_alone_has_measured_is_that_rank_s(alone):
+    """An own loss may measure only where a token trains: the other rank had none."""
+    together, found = Together(2), {}
+
+    def run(rank):
+        sums = MetricSums()
+        if rank:
+            sums.mean("a/own", torch.tensor([4.0]), torch.tensor([1]))
+            sums.largest("b/own", torch.tensor(-3.0))
+        sums.mean("loss", torch.tensor([2.0]), torch.tensor([1]))
+        found[rank] = sums.finish(of_rank(alone, rank, together).ranks).metrics
+
+    threads = [Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] == found[1] == {"a/own": 4.0, "b/own": -3.0, "loss": 2.0}
