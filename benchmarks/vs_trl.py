@@ -112,6 +112,9 @@ def our_flags(options: argparse.Namespace) -> list[str]:
 def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     """What `train.py` does with these flags; a logger at the end of every step keeps the pace."""
     sys.path.insert(0, str(HERE.parent))
+    from lightrft.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before torch is imported, as the command line does it
     from lightrft.args import check, parse
     from lightrft.build.trainer import build_trainer
     from lightrft.preflight import check_inputs

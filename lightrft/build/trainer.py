@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lightrft.algorithms.estimator import load_estimator
+from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
 from lightrft.build.rollouts import make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
@@ -72,9 +72,11 @@ class Models:
     reference: TokenModel | None
 
 
-def load_models(args: Args, strategy: Strategy, precision: Precision, steps: int, kl: KLTerm) -> Models:
+def load_models(
+    args: Args, strategy: Strategy, precision: Precision, estimator: Estimator, steps: int, kl: KLTerm
+) -> Models:
     """Those that the flags ask for, on the strategy's device."""
-    estimator, device = load_estimator(args.algorithm.advantage_estimator), strategy.world.device
+    device = strategy.world.device
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     learning = max(steps - frozen_steps(args, estimator), 0)
     model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True)
@@ -93,7 +95,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     world, (precision, _) = join_world(), choose_precision(args)
     strategy, kl, steps = make_strategy(args, world, precision), kl_term(args), total_steps(args, len(inputs.prompts))
     estimator = load_estimator(args.algorithm.advantage_estimator)
-    models = load_models(args, strategy, precision, steps, kl)
+    models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
     rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle))
     progress = Progress(steps)
