@@ -13,8 +13,8 @@ How to read it: medians over the counted steps; "trl / ours" above 1 means that 
 (user and system, all threads of the process) are the steadier figure on a machine that others use too. The phases are
 in wall seconds; "update" is all that is neither generation nor reward. Peak memory includes loading.
 
-TRL lives in benchmarks/.venv-trl, made at the first run (1.5 GB), or wherever `--trl_python` points.
-LIGHTRFT_TORCH_INDEX is honoured there as in examples/env.sh. Run it from the repository root.
+TRL lives in benchmarks/.venv-trl, made at the first run (1.5 GB; LIGHTRFT_TORCH_INDEX as in examples/env.sh), or
+wherever `--trl_python` points. Run it from the repository root.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from trl_environment import trl_environment
+
 HERE = Path(__file__).resolve().parent
-TORCH, TRL = "torch==2.13.0", "trl==1.16.*"
 LEARNING_RATE, BETAS, MAX_NORM = 1e-5, (0.9, 0.95), 1.0
 SYSTEM = "You are a calculator."
 SUMS = ("6 - 8", "8 - 7", "2 + 4", "3 + 0", "9 - 2", "8 - 3", "6 - 3", "4 + 2")
@@ -113,15 +114,13 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     """What `train.py` does with these flags; a logger at the end of every step keeps the pace."""
     sys.path.insert(0, str(HERE.parent))
     from lightrft.allocator import keep_freed_memory
-
-    keep_freed_memory()  # before torch is imported, as the command line does it
     from lightrft.args import check, parse
     from lightrft.build.trainer import build_trainer
     from lightrft.preflight import check_inputs
     from lightrft.track.base import Logger, Loggers
 
-    args = parse(our_flags(options))
-    check(args, 1)
+    keep_freed_memory()
+    check(args := parse(our_flags(options)), 1)
     trainer = build_trainer(args, check_inputs(args))
     trainer.collector.sampling = replace(trainer.collector.sampling, ignore_eos=not options.natural)
 
@@ -241,25 +240,6 @@ def show(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) ->
     for name, answers in found.items():
         print(f"{name}: {', '.join(f'{package} {number}' for package, number in answers[0]['versions'].items())}")
     print(flush=True)
-
-
-def trl_environment() -> str:
-    """Python of benchmarks/.venv-trl, which is made, or completed, when TRL is not in it."""
-    folder, index = HERE / ".venv-trl", os.environ.get("LIGHTRFT_TORCH_INDEX")
-    python = str(folder / "bin" / "python")
-    probe = [python, "-c", "from importlib.metadata import version; version('trl')"]
-    if Path(python).exists() and subprocess.run(probe, capture_output=True).returncode == 0:
-        return python
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    commands = [
-        [sys.executable, "-m", "venv", str(folder)],
-        [*install, TORCH, *(["--index-url", index] if index else [])],
-        [*install, TRL, f"transformers=={version('transformers')}"],
-    ]
-    for command in commands:
-        print("making TRL's environment:", " ".join(command[1:]), flush=True)
-        subprocess.run(command, check=True)
-    return python
 
 
 def read_options() -> argparse.Namespace:

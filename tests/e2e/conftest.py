@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from runs import REWARDS
 
+from lightrft.ranks.launch import leave_world
+
 
 @pytest.fixture
 def here(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -20,9 +22,10 @@ def here(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture(autouse=True)
-def _signals():
-    """A run listens to signals; pytest wants its own back."""
+def _leaves_no_trace():
+    """A run listens to signals, and pytest wants its own back; a trainer that is built and never runs stays joined."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    leave_world()

@@ -18,6 +18,7 @@ from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
 from lightrft.build.trainer import build_trainer
 from lightrft.preflight import check_inputs
+from lightrft.step_index import index_step
 from lightrft.trainer import Trainer
 from lightrft.update.partition import Part
 
@@ -60,7 +61,8 @@ def recorded(here: Path) -> Batch:
     trainer = built("--init_kl_coef 0.01 --actor_learning_rate 1e-3 --save_path first")
     batches = []
     for step in (1, 2, 3):
-        batches.append(trainer.scorer.to_batch(trainer.collector.collect(trainer.prompts, step), temperature=1.0))
+        rollouts = trainer.collector.collect(trainer.prompts, step)
+        batches.append(trainer.scorer.to_batch(rollouts, index_step(rollouts, trainer.ranks), temperature=1.0))
         if step != 2:
             learn(trainer, batches[-1], step)
     trainer.checkpointer.export(here / "moved")
@@ -88,7 +90,7 @@ def gradient(batch: Batch, name: str, flags: str) -> torch.Tensor:
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
-    full = trainer.updater.strategy.full_params(trainer.policy)
+    full = trainer.updater.strategy.full_params(trainer.updater.policy.handle)
     return torch.cat([value.detach().double().flatten() for _, value in full])
 
 

@@ -26,10 +26,10 @@ def test_values_of_one_dtype_travel_in_one_message(monkeypatch):
         message *= 2
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    found = Collectives(SimpleNamespace(size=2)).reduce(VALUES, "max")
+    found = Collectives(SimpleNamespace(size=2, dp_size=2)).reduce(VALUES, "max")
     assert sent == [([1.5, 5.0, 6.0], dist.ReduceOp.MAX), ([1.0, 2.0, 3.0, 4.0], dist.ReduceOp.MAX)]
     assert list(found) == list(VALUES) and not any(value.requires_grad for value in found.values())
     for name, value in VALUES.items():
         assert torch.equal(found[name], 2 * value) and found[name].dtype == value.dtype
     assert VALUES["row"].tolist() == [5.0, 6.0]
-    assert Collectives(SimpleNamespace(size=2)).reduce({}) == {} and len(sent) == 2
+    assert Collectives(SimpleNamespace(size=2, dp_size=2)).reduce({}) == {} and len(sent) == 2
