@@ -10,11 +10,9 @@ is a warm-up and not counted. For the headline the end of a sequence is suppress
 counts differ. Rewards are a hash of the response: random-like, never equal within a group, and so no group is skipped.
 
 How to read it: medians over the counted steps; "trl / ours" above 1 means that ours is faster or smaller. CPU seconds
-(user and system, all threads of the process) are the steadier figure on a machine that others use too. The phases are
-in wall seconds; "update" is all that is neither generation nor reward. Peak memory includes loading.
-
-TRL lives in benchmarks/.venv-trl, made at the first run (1.5 GB; LIGHTRFT_TORCH_INDEX as in examples/env.sh), or
-wherever `--trl_python` points. Run it from the repository root.
+(user and system, all threads) are the steadier figure on a busy machine. The phases are in wall seconds; "update" is
+all that is neither generation nor reward. Peak memory includes loading.
+TRL lives where `--trl_python` points, or in benchmarks/.venv-trl, made at the first run (1.5 GB). Run it from the root.
 """
 
 from __future__ import annotations
@@ -54,8 +52,8 @@ HIGHER_IS_BETTER, NO_RATIO = {"tokens / CPU s"}, {"tokens a step"}
 
 
 def messages(count: int) -> list[list[dict[str, str]]]:
-    asked = [QUESTION.format(sum_) for sum_ in SUMS[:count]]
-    return [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}] for text in asked]
+    system = {"role": "system", "content": SYSTEM}
+    return [[system, {"role": "user", "content": QUESTION.format(sum_)}] for sum_ in SUMS[:count]]
 
 
 def reward(completions: list[Any], **_: Any) -> list[float]:

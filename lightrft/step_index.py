@@ -98,6 +98,7 @@ def _facts(r: Rollout) -> tuple[int, int, float, str | None, int]:
 
 def index_of(facts: Sequence[tuple], rank: int, n_ranks: int) -> StepIndex:
     """facts: of all ranks, in any order."""
+    assert facts, "a rollout step has rows, on one rank at least"
     ordered = sorted(facts, key=lambda row: row[:4])
     group, _, owner, batch_row, prompts, lengths, rewards, errors, trained = zip(*ordered, strict=True)
     return StepIndex(

@@ -73,7 +73,7 @@ def token_rewards(
 
 def discounted_returns(token_rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """G_t = r_t + gamma G_next, `next` being the next trained token."""
-    if gamma == 1:  # the loop adds the same numbers in the same order, in four times the time
+    if gamma == 1:  # on a CPU, in float64, the loop adds the same numbers in the same order
         return masked(masked(token_rewards, mask).flip(-1).cumsum(-1).flip(-1), mask)
     running, found = token_rewards.new_zeros(token_rewards.shape[0]), []
     for t in range(mask.shape[-1] - 1, -1, -1):

@@ -24,18 +24,17 @@ class Placement:
     def __init__(self, engine: InferenceEngine, sync: WeightSync) -> None:
         self.engine, self.sync = engine, sync
         self.state: State = "learn"
-        self.version: int | None = None  # of the policy, that the engine holds; None = an old one
+        self.version: int | None = None  # of the policy that the engine got last
 
     def generate(self, version: int) -> None:
         """version: that of the policy, which is the number of steps done."""
         asleep = self.state != "generate"
         self._enter("generate", after=("generate", "score", "learn"))
-        if asleep:
+        if asleep:  # and whoever sleeps need not keep its weights
             self.engine.wake("weights")
-            if self.version is None:
-                self.sync.push(version)
-                self.version = version
+            self.sync.push(version)
             self.engine.wake("kv_cache")  # only now: beside old and new weights there may be no room for it
+            self.version = version
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
 
     def score(self) -> None:
@@ -49,7 +48,6 @@ class Placement:
 
     def learn(self) -> None:
         self._enter("learn", after=("score",))
-        self.version = None
 
     def close(self) -> None:
         """From any state, at the end of the run."""

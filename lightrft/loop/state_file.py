@@ -1,6 +1,7 @@
-"""state.json of a checkpoint: the loop's state, the models' tensors, and the sizes of all other files.
+"""state.json of a checkpoint: the loop's state, the models' tensors, and the sizes of what a run goes on from.
 
-It is written after them. So a checkpoint that has one is whole, unless a file was changed later; the sizes show that.
+It is written after them, and before an export beside them. So a checkpoint that has one is whole, unless a file was
+changed later; the sizes show that.
 """
 
 from __future__ import annotations
