@@ -25,7 +25,7 @@ from lightrft.args.surface import Args
 from lightrft.args.unbuilt import MOST_PROCESSES, unbuilt_abilities
 from lightrft.errors import Refused
 
-SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, typed, ignored_flags)
+SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, ignored_flags, typed)
 RULES = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
 

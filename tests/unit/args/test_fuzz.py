@@ -229,6 +229,16 @@ def test_notices_are_what_strictness_refuses(accepted: list[tuple[Result, Args]]
     assert not wrong, shown(wrong)
 
 
+def test_no_advice_is_given_on_what_cannot_matter(results: list[Result]):
+    wrong = []
+    for result in results:
+        _, lines = outcome(argv(put(result.pieces, piece(FLAGS["strict_args"], "true"))))
+        vain = re.findall(r"^--(?:no-)?(\w+)[^:\n]* cannot matter", "\n".join(lines), re.MULTILINE)
+        advice = [line for line in lines for name in vain if re.match(rf"--(no-)?{name}\b.* use --", line)]
+        wrong += [(result, line) for line in advice if not {entry.flag for entry in result.pieces} & OLDER.keys()]
+    assert not wrong, shown(wrong)
+
+
 def test_notices_are_of_what_was_typed(accepted: list[tuple[Result, Args]]):
     """Taking out a flag that cannot matter changes no other value, and ends what is said of it."""
     wrong = []

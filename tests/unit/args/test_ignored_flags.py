@@ -20,17 +20,17 @@ clip_range 0.1 | {ONE_STEP}
 clip_range_higher 0.1 | {ONE_STEP}
 dual_clip 3.0 | {ONE_STEP}
 critic_pretrain x | {CRITIC}
-freezing_actor_steps 1 | {CRITIC}
+freezing_actor_steps 1 --max_steps 1 | {CRITIC}
 value_head_prefix v | {CRITIC}
 critic_learning_rate 1e-05 | {CRITIC}
 lambd 1.0 | {CRITIC}
 value_clip 0.1 | {CRITIC}
 gamma 0.5 | --advantage_estimator group_norm has one advantage a response
-kl_estimator k2 --init_kl_coef 0 | {NO_KL}
+kl_estimator k2 --init_kl_coef 0 --advantage_estimator reinforce | {NO_KL}
 init_kl_coef 0.01 --advantage_estimator cpgd | {ONE_STEP}
 use_kl_loss --init_kl_coef 0 | {NO_KL}
 kl_target 0.01 --advantage_estimator cpgd | {ONE_STEP}
-kl_horizon 5000 | there is no --kl_target, so the coefficient is fixed
+kl_horizon 15 | there is no --kl_target, so the coefficient is fixed
 cpgd_drift_cap 3.0 | --advantage_estimator group_norm has no drift term
 max_gen_batches 3 | there is no --dynamic_sampling
 overlong_buffer_len 8 | there is no --overlong_buffer
@@ -40,10 +40,10 @@ is_low 0.5 --is_correction off | --is_correction is off
 temperature_final 0.5 | --temperature_schedule is constant
 temperature_schedule_steps 5 | --temperature_schedule is constant
 first_token_temperature 5.0 | there is no --use_fire
-fire_mask_first_token | there is no --use_fire
+fire_mask_first_token --max_new_tokens 1 | there is no --use_fire
 reward_running_norm_minus_mean | there is no --reward_running_norm
 num_episodes 20 --max_steps 5 | --max_steps 5 decides when training ends
-lr_warmup_ratio 0.1 --lr_warmup_steps 5 | --lr_warmup_steps 5 decides the warm-up
+lr_warmup_ratio 0.1 --lr_warmup_steps 0 | --lr_warmup_steps 0 decides the warm-up
 adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
 adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together

@@ -90,6 +90,11 @@ def test_all_broken_rules_together():
     assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --lora_rank 1")) == 4
 
 
+def test_what_cannot_matter_is_told_before_what_is_unusual():
+    vain, unusual = notices("--actor_learning_rate 1e-3 --gamma 0.5")
+    assert "cannot matter" in vain and "outside" in unusual
+
+
 def test_a_default_is_no_reason_for_a_notice():
     unusual = {"actor_learning_rate": 1e-3, "zero_stage": 3, "fsdp": True}
     assert check(parse(BASE.split(), unusual)) == []
