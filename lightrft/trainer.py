@@ -107,7 +107,7 @@ class Trainer:
         adapted = self.advantages.kl.after_step(learned.metrics, len(index), learned.taken)
         self.progress.advance()
         if self.collector.over(self.prompts):
-            self._end_here()
+            self._end_at_this_step()
         evaluated: dict[str, float] = {}
         try:
             evaluated = self.evaluations.when_due()
@@ -138,14 +138,15 @@ class Trainer:
             self.loggers.evaluated(metrics)
         self.clock.lap()
 
-    def _end_here(self) -> None:
+    def _end_at_this_step(self) -> None:
         self.progress.end()
         self.console.total_steps = self.progress.total_steps
 
     def _mark_boundary(self) -> None:
-        self.boundary, self.updater.changed = self._here(), False
+        self.boundary = self._boundary_now()
+        self.updater.changed = False
 
-    def _here(self) -> Boundary:
+    def _boundary_now(self) -> Boundary:
         state = {
             "progress": asdict(self.progress),
             "prompts": self.prompts.state(),
@@ -164,8 +165,8 @@ class Trainer:
         return self.checkpointer.save(self.boundary)
 
     def _keep_what_was_learned(self, error: Exception) -> None:
-        """Saves the last boundary, which a turn that fails before its first optimizer step has left as it was: weights
-        are the same, and the loop's state was noted. After its last one, here is a boundary too."""
+        """Saves the last boundary. A turn that fails before its first optimizer step has changed nothing since; one
+        that fails after its last has come to a new boundary. In between nothing can be saved."""
         if isinstance(error, SaveFailed) or not self.progress.step:
             return
         if self.progress.step > self.boundary.step:
@@ -200,7 +201,7 @@ class Trainer:
         self.advantages.load_state(state["advantages"])
         news = differences(state["record"], self.record)
         if self.collector.over(self.prompts):
-            self._end_here()
+            self._end_at_this_step()
         if not self.progress.done:  # the end that was evaluated is the end no more
             self.progress.eval_after = None
         return news

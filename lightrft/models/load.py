@@ -41,7 +41,7 @@ def count_parameters(args: ModelArgs) -> int:
 def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool) -> PreTrainedModel:
     """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
 
-    trains: whether its parameters require gradients; what a strategy then trains is what does, and nothing else.
+    trains: whether its parameters require gradients: a strategy trains those that do.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
     from transformers import AutoModelForCausalLM

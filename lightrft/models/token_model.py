@@ -73,7 +73,11 @@ class TokenModel(PreparedModel):
         logits, run = self._outputs(batch)
         tokens = batch.input_ids[batch.response_mask.bool()]
         logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy)
-        return Scores(_in_place(logprobs, batch), None if entropies is None else _in_place(entropies, batch), run)
+        return Scores(
+            _scattered(logprobs, batch),
+            None if entropies is None else _scattered(entropies, batch),
+            run,
+        )
 
 
 class TokenCritic(PreparedModel):
@@ -82,7 +86,7 @@ class TokenCritic(PreparedModel):
     def values(self, batch: Batch) -> Tensor:
         """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked."""
         outputs, _ = self._outputs(batch)
-        return _in_place(outputs[:, 0], batch)
+        return _scattered(outputs[:, 0], batch)
 
 
 @contextmanager
@@ -104,7 +108,7 @@ def _precise(outputs: Tensor) -> Tensor:
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
 
 
-def _in_place(values: Tensor, batch: Batch) -> Tensor:
+def _scattered(values: Tensor, batch: Batch) -> Tensor:
     """[N], one for each trained token, as [B, T], 0 elsewhere."""
     trained = batch.response_mask.bool()
     return values.new_zeros(trained.shape).masked_scatter(trained, values)
