@@ -5,11 +5,11 @@ As a script under torchrun, `between_steps.py FOLDER`, it makes every check ON_T
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 from deepspeed.accelerator import get_accelerator
+from launch import run_rank
 from policies import STRATEGIES, arguments, largest_difference, own_strategy, small_model
 from torch import Tensor
 
@@ -99,4 +99,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_rank(main)

@@ -6,14 +6,13 @@ each rank says of a run that cannot learn.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from launch import run_rank
 from policies import Trained, as_rollout, half_frozen, make_samples, off_policy, padded_rows, prepare
 
 from lightrft.args.estimators import estimator_names
@@ -192,6 +191,4 @@ def main(out: str, critic: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(0)  # caches of DTensor and DeepSpeed hold the ended group: its threads abort an interpreter that ends
+    run_rank(main)

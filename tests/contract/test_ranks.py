@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from launch import launch
 from policies import largest_difference, save_critic
 from ranks import CASES, Case, turn
-
-SCRIPT, ROOT = Path(__file__).with_name("ranks.py"), Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +34,7 @@ def alone(world, critic):
 def dealt(request, critic, tmp_path_factory):
     """What all cases gave on so many real processes, over gloo, in one launch."""
     out = tmp_path_factory.mktemp("ranks") / "found.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={request.param}"]
-    done = subprocess.run(
-        ["timeout", "-k", "10", "300", *launch, str(SCRIPT), str(out), critic],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{SCRIPT.parent}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    launch("ranks.py", request.param, out, critic, seconds=300)
     return torch.load(out)
 
 
