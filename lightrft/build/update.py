@@ -63,7 +63,6 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     return Critic(
         strategy,
         TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing),
-        aggregation=aggregation(args, estimator),
         clip=args.algorithm.value_clip,
     )
 

@@ -91,7 +91,7 @@ class Updater:
         if not part.critic_alone:
             self._learn(micro_batches, counts, part.turn)
         if self.critic is not None:
-            self.critic.backward(micro_batches, counts, self.sums)
+            self.critic.backward(micro_batches, self.settings.aggregation, counts, self.sums)
             self._take_step("critic", self.critic.model.handle, part.turn)
 
     def _micro_batches(self, batch: Batch, rows: Sequence[int]) -> list[Batch]:
