@@ -205,6 +205,17 @@ def largest_difference(left: dict, right: dict) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+def check_that_it_goes_on(run: Trained, other: Trained, batch: Batch, folder: Path) -> None:
+    """What `run` has saved after a step and `other` has loaded takes the same next two steps, to the bit."""
+    run.learn(batch, 1)
+    run.strategy.save(run.policy, folder)
+    other.strategy.load(other.policy, folder)
+    assert largest_difference(run.parameters(), other.parameters()) == 0
+    for number in (2, 3):
+        assert run.learn(batch, number) == other.learn(batch, number)
+        assert largest_difference(run.parameters(), other.parameters()) == 0
+
+
 def named(model) -> dict:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from policies import STRATEGIES, half_frozen, largest_difference, named, off_policy, plain_steps, settings
+from policies import (
+    STRATEGIES,
+    check_that_it_goes_on,
+    half_frozen,
+    largest_difference,
+    named,
+    off_policy,
+    plain_steps,
+    settings,
+)
 from test_precision import each_half
 
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -52,13 +61,7 @@ def test_a_checkpoint_of_half_a_model_goes_on(trained, rollouts, strategy, preci
     flags = f"{strategy} --optimizer adamw --actor_learning_rate 1e-2 --lr_scheduler linear --lr_warmup_steps 2"
     run, other = (trained(flags, model=half_frozen(seed), precision=precision) for seed in (0, 9))
     batch = run.batch(rollouts)
-    run.learn(batch, 1)
-    run.strategy.save(run.policy, tmp_path)
-    other.strategy.load(other.policy, tmp_path)
-    assert largest_difference(run.parameters(), other.parameters()) == 0
-    for number in (2, 3):
-        assert run.learn(batch, number) == other.learn(batch, number)
-        assert largest_difference(run.parameters(), other.parameters()) == 0
+    check_that_it_goes_on(run, other, batch, tmp_path)
     with torch.no_grad():
         left, right = (each.model.logprobs(batch).logprobs for each in (run, other))
     assert torch.equal(left, right)

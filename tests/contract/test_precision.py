@@ -10,7 +10,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from policies import STRATEGIES, arguments, largest_difference, named, own_strategy, plain_steps, settings, small_model
+from policies import (
+    STRATEGIES,
+    arguments,
+    check_that_it_goes_on,
+    largest_difference,
+    named,
+    own_strategy,
+    plain_steps,
+    settings,
+    small_model,
+)
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
@@ -153,14 +163,7 @@ def test_saved_and_loaded_bits(trained, rollouts, strategy, precision, tmp_path)
     """As test_handles.py has it in float32."""
     flags = f"{strategy} --optimizer adamw --actor_learning_rate 1e-2 --lr_scheduler linear --lr_warmup_steps 2"
     run, other = (trained(flags, seed=seed, precision=precision) for seed in (0, 9))
-    batch = run.batch(rollouts)
-    run.learn(batch, 1)
-    run.strategy.save(run.policy, tmp_path)
-    other.strategy.load(other.policy, tmp_path)
-    assert largest_difference(run.parameters(), other.parameters()) == 0
-    for number in (2, 3):
-        assert run.learn(batch, number) == other.learn(batch, number)
-        assert largest_difference(run.parameters(), other.parameters()) == 0
+    check_that_it_goes_on(run, other, run.batch(rollouts), tmp_path)
 
 
 @each_column
