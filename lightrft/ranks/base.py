@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class World:
-    """Where this process stands: `rank` of `size`, in a mesh of data-parallel x sequence-parallel ranks."""
+    """Where this process stands: `rank` of `size`, in a mesh of data-parallel x sequence-parallel ranks.
+
+    Rank r is data-parallel rank r // sp_size and sequence-parallel rank r % sp_size: those that share a sequence are
+    neighbours. All rows of one data-parallel rank are held by each of its sp_size processes.
+    """
 
     rank: int
     size: int
@@ -42,6 +49,14 @@ class Ranks(Protocol):
         """The values [N] of all ranks, in rank order, on every rank; N may differ."""
         ...
 
+    def agree(self, asked: T | None) -> T | None:
+        """What the first rank that asks for something asks for; None where none does. So all decide alike."""
+        ...
+
+    def exchange(self, items: Sequence[T], destinations: Sequence[int]) -> list[T]:
+        """Sends each item to a rank; those that came, in the order of the ranks that sent them."""
+        ...
+
 
 class OneRank:
     """All rows are here."""
@@ -56,6 +71,12 @@ class OneRank:
 
     def concatenate(self, values: Tensor) -> Tensor:
         return values
+
+    def agree(self, asked: T | None) -> T | None:
+        return asked
+
+    def exchange(self, items: Sequence[T], destinations: Sequence[int]) -> list[T]:
+        return list(items)
 
 
 ONE_RANK = OneRank()

@@ -41,29 +41,35 @@ def _device() -> torch.device:
     return device
 
 
-def join_world() -> World:
-    """Joins (or makes) the process group; safe to call again in the same process."""
+def join_world(sp_size: int = 1, timeout: timedelta = DEFAULT_TIMEOUT) -> World:
+    """Joins (or makes) the process group; safe to call again in the same process.
+
+    sp_size: neighbours that share a sequence. timeout: of every collective operation.
+    """
     if not dist.is_initialized():
         if "RANK" not in os.environ:
             _alone()
-        _start(_device())
+        _start(_device(), timeout)
     rank, size = dist.get_rank(), dist.get_world_size()
-    return World(rank, size, dp_rank=rank, dp_size=size, sp_rank=0, sp_size=1, device=_device())
+    assert size % sp_size == 0, "args/rules/hardware.py refuses this"
+    place = {"dp_rank": rank // sp_size, "dp_size": size // sp_size, "sp_rank": rank % sp_size, "sp_size": sp_size}
+    return World(rank, size, **place, device=_device())
 
 
-def _start(device: torch.device) -> None:
-    """On GPUs the group is told which is this process's, as barriers would have to guess.
+def _start(device: torch.device, timeout: timedelta) -> None:
+    """On GPUs tensors there go over NCCL and those of the host over gloo, and the group is told which GPU is this
+    process's, as barriers would have to guess.
 
     A single process has nobody to wait for, and on some GPUs fails when groups are split off a bound one (DeepSpeed's
     issue 8248): there the guess, which is right, is not warned of.
     """
     if device.type != "cuda":
-        dist.init_process_group("gloo", timeout=DEFAULT_TIMEOUT)
+        dist.init_process_group("gloo", timeout=timeout)
     elif int(os.environ["WORLD_SIZE"]) > 1:
-        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT, device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout, device_id=device)
     else:
         warnings.filterwarnings("ignore", r"barrier\(\): using the device under current context", UserWarning)
-        dist.init_process_group("nccl", timeout=DEFAULT_TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout)
 
 
 def leave_world() -> None:

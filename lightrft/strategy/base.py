@@ -90,7 +90,8 @@ class Strategy(Protocol):
         ...
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
-        """Adds the gradient of `loss`; gradients SUM over micro-batches and data-parallel ranks."""
+        """Adds the gradient of `loss`; gradients SUM over micro-batches and all processes. Those that share a sequence
+        have the same loss, and each the gradient through its own part of the sequence."""
         ...
 
     def step(self, handle: Handle) -> StepReport:

@@ -49,9 +49,9 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "untested optimizer" not in record.getMessage()
 
 
-def effective_stage(zero_stage: int, dp_size: int) -> int:
+def effective_stage(zero_stage: int, world_size: int) -> int:
     """The stage that runs; see DeepSpeedStrategy."""
-    return 1 if zero_stage == 2 and dp_size == 1 else zero_stage
+    return 1 if zero_stage == 2 and world_size == 1 else zero_stage
 
 
 class DeepSpeedStrategy:
@@ -63,7 +63,7 @@ class DeepSpeedStrategy:
 
     def __init__(self, world: World, precision: Precision, zero_stage: int) -> None:
         self.world, self.ranks, self.precision = world, Collectives(world), precision.compute
-        self.stage = effective_stage(zero_stage, world.dp_size)
+        self.stage = effective_stage(zero_stage, world.size)
         self.deepspeed = _deepspeed()
         when_leaving(self._forget_groups)
 
@@ -120,7 +120,7 @@ class DeepSpeedStrategy:
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         handle.module.set_gradient_accumulation_boundary(last)
-        handle.module.backward(loss * self.world.dp_size)  # ZeRO averages over ranks, our losses are shares of a sum
+        handle.module.backward(loss * self.world.size)  # ZeRO averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:
         engine, lr, scale = handle.module, handle.scheduler.get_last_lr()[0], self._scale(handle)

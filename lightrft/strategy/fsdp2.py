@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from lightrft.errors import warn
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
-from lightrft.ranks.meshes import data_parallel_mesh
+from lightrft.ranks.meshes import sharding_mesh
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
 
@@ -62,7 +62,7 @@ class FSDP2Strategy:
 
     def __init__(self, world: World, precision: Precision, *, cpu_offload: bool = False) -> None:
         self.world, self.ranks = world, Collectives(world)
-        self.mesh = data_parallel_mesh(world)
+        self.mesh = sharding_mesh(world)
         self.compute = COMPUTE[precision.compute]
         self.offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy()
 
@@ -80,7 +80,7 @@ class FSDP2Strategy:
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         handle.module.set_requires_gradient_sync(last)
-        (loss * self.world.dp_size).backward()  # FSDP averages over ranks, our losses are shares of a sum
+        (loss * self.world.size).backward()  # FSDP averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None

@@ -20,8 +20,8 @@ GUESSED = "barrier(): using the device under current context. You can specify `d
     [
         ("cpu", 1, ("gloo", None)),
         ("cpu", 4, ("gloo", None)),
-        ("cuda:1", 1, ("nccl", None)),
-        ("cuda:1", 4, ("nccl", "cuda:1")),
+        ("cuda:1", 1, ("cpu:gloo,cuda:nccl", None)),
+        ("cuda:1", 4, ("cpu:gloo,cuda:nccl", "cuda:1")),
     ],
 )
 def test_processes_are_bound_to_their_gpus(monkeypatch, device, processes, expected):
@@ -39,7 +39,7 @@ def test_processes_are_bound_to_their_gpus(monkeypatch, device, processes, expec
     ((backend, how),) = made
     bound = how.get("device_id")
     assert (backend, str(bound) if bound else None) == expected
-    assert bool(warned) == (expected != ("nccl", None)), "the one that is not bound would be warned of"
+    assert bool(warned) == (expected != ("cpu:gloo,cuda:nccl", None)), "the one that is not bound would be warned of"
 
 
 def test_joined_twice_and_left_without_a_trace():
