@@ -97,6 +97,8 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     keep_freed_memory()
     from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.loop.finished import finished_already
+    from lightrft.loop.lock import FolderLock
+    from lightrft.loop.run_folders import folders_of
     from lightrft.ranks.launch import leave_world
 
     _print_notices(notices)
@@ -108,7 +110,8 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     if only_check:
         return 0
     try:
-        with os_errors_as(RunFailed, remedy="--load_checkpoint goes on from the newest checkpoint, if there is one"):
+        remedy = "--load_checkpoint goes on from the newest checkpoint, if there is one"
+        with FolderLock(folders_of(args)), os_errors_as(RunFailed, remedy=remedy):
             build_trainer(args, inputs).fit()
     finally:
         leave_world()

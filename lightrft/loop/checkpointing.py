@@ -9,14 +9,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lightrft.errors import Refused, RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.checksums import check_files, files_below, sums_of
 from lightrft.loop.damage import Damaged, check_damage, why_damaged
 from lightrft.loop.disk import free_bytes
 from lightrft.loop.disk_errors import as_disk_error
-from lightrft.loop.random_state import set_random_state
+from lightrft.loop.random_state import read_random_state, set_random_state, write_random_state
 from lightrft.loop.state_file import Shapes, read_state, write_state
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
@@ -85,8 +84,8 @@ class Checkpointer:
             for name, handle in self.trained.items():
                 (path / name).mkdir()
                 self.strategy.save(handle, path / name)
-            torch.save(dict(boundary.random), path / "random.pt")
-            write_state(path, boundary.state, self._shapes())
+            write_random_state(path, self.strategy.world.rank, boundary.random)
+            write_state(path, boundary.state, self._shapes(), sums_of(path, files_below(path)))
             if self.with_hf:
                 (path / "hf").mkdir()
                 self._export("policy", path / "hf")
@@ -121,10 +120,12 @@ class Checkpointer:
         state = read_state(path, self.structure, self._shapes())
         if state["progress"]["step"] != step:
             raise Damaged(f"its state.json is of step {state['progress']['step']}")
-        random = torch.load(path / "random.pt", weights_only=True)
+        check_files(path, state["files"])
+        random = read_random_state(path, self.strategy.world.rank)
         for name, handle in self.trained.items():
             self.strategy.load(handle, path / name)
-        set_random_state(random)
+        if random is not None:
+            set_random_state(random)
         return apply(state)
 
     def _shapes(self) -> dict[str, Shapes]:

@@ -1,12 +1,14 @@
-"""The random numbers of users' reward functions: their generators' states go into each checkpoint.
+"""The random numbers of users' reward functions: their generators' states go into each checkpoint, one file a rank.
 
 Our own noise is counter-based and has no state.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,37 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Of torch, numpy and Python, in types that `torch.load` reads with `weights_only`."""
+    """Of torch, numpy and Python, in types that JSON knows: arrays are their bytes in hexadecimal."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {
-        "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "python": [version, list(internal), gauss],
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "numpy": [kind, np.asarray(keys, "<u4").tobytes().hex(), position, has_gauss, cached],
+        "python": [version, np.asarray(internal, "<u4").tobytes().hex(), gauss],
     }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
+    torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
     kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((kind, _integers(keys), *rest))
     version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(_integers(internal).tolist()), gauss))
+
+
+def _integers(text: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(text), "<u4")
+
+
+def random_file(folder: Path, rank: int) -> Path:
+    return folder / f"random_{rank}.json"
+
+
+def write_random_state(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
+    random_file(folder, rank).write_text(json.dumps(state))
+
+
+def read_random_state(folder: Path, rank: int) -> dict[str, Any] | None:
+    """None for a rank that the run did not have then: it goes on from the seed."""
+    file = random_file(folder, rank)
+    return json.loads(file.read_text()) if file.exists() else None

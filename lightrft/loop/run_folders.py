@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lightrft.args import Args
 from lightrft.errors import Refused
+from lightrft.loop import lock
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 
 FLAGS = ("save_path", "ckpt_path", "log_dir", "use_tensorboard")
@@ -31,12 +32,18 @@ OF_A_START = {  # by flag: what a run leaves that ended before its first checkpo
 }
 
 
+def folders_of(args: Args) -> dict[str, Path]:
+    """Those that a run writes into, by the flag that names each."""
+    return {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
+
+
 def check_folders(args: Args) -> None:
     """Raises `Refused`, naming the flag, the path and what would work."""
-    folders = {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
+    folders = folders_of(args)
     for flag, path in folders.items():
         check_writable(flag, path)
         _check_not_read(args, flag, _real(path))
+    lock.check_unused(folders)
     checkpoints = CheckpointFolder(folders["ckpt_path"], 1, 1).newest_first()
     resuming = bool(checkpoints) and args.checkpoint.load_checkpoint
     own = _own(args, folders, [path for _, path in checkpoints]) if resuming else set()
@@ -149,8 +156,9 @@ def _foreign_entries(folder: Path, taken: set[Path], ours: list[re.Pattern[str]]
 
 
 def _is_empty(entry: Path) -> bool:
-    """A folder without any file below it."""
-    return entry.is_dir() and not entry.is_symlink() and not any(not inner.is_dir() for inner in entry.rglob("*"))
+    """A folder without any file below it, but what a killed run locked."""
+    inside = (inner for inner in entry.rglob("*") if not inner.is_dir() and inner.name != lock.NAME)
+    return entry.is_dir() and not entry.is_symlink() and not any(inside)
 
 
 def _flag_to_change(args: Args, flag: str) -> str:

@@ -1,51 +1,47 @@
-"""state.json of a checkpoint: the loop's state, the models' tensors, and the sizes of what a run goes on from.
+"""state.json of a checkpoint: the loop's state, the models' tensors, and the sums of what a run goes on from.
 
-It is written after them, and before an export beside them. So a checkpoint that has one is whole, unless a file was
-changed later; the sizes show that.
+It is written after them, and before an export beside them; `state.sha256`, its own sum, is the last file. So a
+checkpoint that has one is whole, unless a file was changed later; the sums show that.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightrft.errors import Refused
+from lightrft.loop.checksums import Sums
 from lightrft.loop.damage import Damaged
 
-NAME = "state.json"
+NAME, OWN_SUM = "state.json", "state.sha256"
 Shapes = Mapping[str, list[int]]  # of a model's tensors, by their names
 
 
-def write_state(folder: Path, state: Mapping[str, Any], models: Mapping[str, Shapes]) -> None:
-    content = {**state, "models": models, "files": file_sizes(folder)}
-    (folder / NAME).write_text(json.dumps(content, default=str))
+def write_state(folder: Path, state: Mapping[str, Any], models: Mapping[str, Shapes], files: Sums) -> None:
+    """files: what a run goes on from, by the ranks that wrote it."""
+    content = json.dumps({**state, "models": models, "files": files}, default=str).encode()
+    (folder / NAME).write_bytes(content)
+    (folder / OWN_SUM).write_text(own_sum(content))
+
+
+def own_sum(content: bytes) -> str:
+    """As `sha256sum` prints it, and checks it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {NAME}\n"
 
 
 def read_state(folder: Path, structure: Mapping[str, Any], models: Mapping[str, Shapes]) -> dict[str, Any]:
-    """Raises `Damaged` where a file is not as it was written, `Refused` for a checkpoint of other flags or models."""
-    try:
-        state = json.loads((folder / NAME).read_text())
-    except ValueError as error:
-        raise Damaged(f"its {NAME} is broken: {error}") from error
+    """Raises `Damaged` where it is not as it was written, `Refused` for a checkpoint of other flags or models."""
+    content, expected = (folder / NAME).read_bytes(), (folder / OWN_SUM).read_bytes()
+    if own_sum(content).encode() != expected:
+        raise Damaged(f"{NAME} is not as it was written")
+    state = json.loads(content)
     arguments = state["record"]["arguments"]
     _check_flags(arguments, structure, folder)
     _check_models(state["models"], models, arguments, folder)
-    for name, expected in state["files"].items():
-        size = (folder / name).stat().st_size
-        if size != expected:
-            raise Damaged(f"{name} has {size} bytes of {expected}")
     return state
-
-
-def file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file, by its path in the folder."""
-    return {
-        entry.relative_to(folder).as_posix(): entry.stat().st_size
-        for entry in sorted(folder.rglob("*"))
-        if entry.is_file()
-    }
 
 
 def _check_flags(arguments: Mapping[str, Any], structure: Mapping[str, Any], folder: Path) -> None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightrft.digest import sha256_of
 from lightrft.errors import RunFailed, os_errors_as
 from lightrft.track.step_files import set_aside, write_whole
 
@@ -20,7 +21,6 @@ PACKAGES = (
     *("lightrft", "torch", "transformers", "deepspeed", "accelerate", "peft", "numpy", "vllm", "sglang"),
     *("datasets", "pyarrow", "reasoning-gym", "math-verify", "tensorboard", "wandb"),
 )
-PIECE = 1 << 20
 SMALL, IN_ALL = 64 << 20, 1 << 30  # bytes: of a file whose contents are hashed, and of all such in a folder
 SHOWN_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -62,14 +62,10 @@ def hashes(paths: Iterable[str]) -> dict[str, str]:
 
 def _file_hash(path: Path, most: int = SMALL) -> str:
     """Of the contents of a file of at most `most` bytes; of a larger one's size and time, which takes no time."""
-    digest, facts = hashlib.sha256(), path.stat()
+    facts = path.stat()
     if facts.st_size > most:
-        digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
-        return digest.hexdigest()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.sha256(f"{facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()
+    return sha256_of(path)
 
 
 def _folder_hash(folder: Path) -> str:

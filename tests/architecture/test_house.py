@@ -34,7 +34,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"batch"},
     {"step_index"},
     {"ranks", "groups", "types", "args", "hub", "user_code"},
-    {"errors", "streams", "allocator"},
+    {"errors", "streams", "allocator", "digest"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

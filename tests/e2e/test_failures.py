@@ -15,6 +15,9 @@ from runs import files, read_json, rows, train, weights, words
 from safetensors.torch import load_file, save_file
 
 from lightrft.cli import main
+from lightrft.loop import checkpointing
+from lightrft.loop.state_file import own_sum
+from lightrft.strategy.deepspeed import DeepSpeedStrategy
 from lightrft.strategy.fsdp2 import FSDP2Strategy
 from lightrft.update.score import Scorer
 
@@ -130,6 +133,16 @@ def breaks(what, at, error=ZeroDivisionError("injected")):  # noqa: B008
         return what(*arguments, **more)
 
     return broken
+
+
+def noted(what, calls):
+    """Each call's last argument is kept."""
+
+    def wrapped(*arguments):
+        calls.append(arguments[-1])
+        return what(*arguments)
+
+    return wrapped
 
 
 CASES = {  # what breaks, at which call, and what is kept then: two optimizer steps a turn
@@ -274,8 +287,9 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
     cut = folder / "step_000005/policy/__0_0.distcp"
     cut.write_bytes(cut.read_bytes()[:-100])
     wrong = folder / "step_000004/state.json"
-    state = json.loads(wrong.read_text())
-    wrong.write_text(json.dumps({**state, "prompts": {"next": "many", "queue": []}}))
+    content = json.dumps({**read_json(wrong), "prompts": {"next": "many", "queue": []}}).encode()
+    wrong.write_bytes(content)
+    wrong.with_name("state.sha256").write_text(own_sum(content))
     shutil.rmtree(folder / "step_000003")
     (folder / "step_000003").write_text("")
     resumed = train(f"{flags} --save_path run --load_checkpoint")
@@ -298,18 +312,38 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
 
 
 @each_strategy
-def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy):
-    """Its weights are in the model when its optimizer turns out to be broken; then the one before is loaded."""
+def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy, monkeypatch):
+    """Its weights are in the model when its random numbers turn out to be of no use; then the one before is loaded."""
     flags = f"{strategy} --max_steps 3 --save_steps 1 --reward_fn shaped.py:length --quiet"
     assert train(f"{flags} --save_path whole").code == 0
     shutil.copytree("whole", "run")
-    found = [path for path in (here / "run/checkpoints/step_000003/policy").rglob("*") if path.is_file()]
-    broken = max(found, key=lambda path: path.stat().st_size)
-    content = bytearray(broken.read_bytes())
-    content[len(content) * 3 // 4 :] = bytes(len(content) - len(content) * 3 // 4)
-    broken.write_bytes(content)
+    set_random = checkpointing.set_random_state
+    monkeypatch.setattr(checkpointing, "set_random_state", breaks(set_random, 1, ValueError("no generator's state")))
     resumed = train(f"{flags} --save_path run --load_checkpoint")
-    assert resumed.code == 0 and "warning: step_000003 (" in resumed.out and "resumed from step 2" in resumed.out
+    assert resumed.code == 0 and "warning: step_000003 (ValueError: no generator's state)" in resumed.out
+    assert "resumed from step 2" in resumed.out
+    assert_same(here / "run", here / "whole")
+
+
+@each_strategy
+def test_a_flipped_bit_in_any_file_is_found_before_anything_is_loaded(here, strategy, monkeypatch):
+    flags = f"{strategy} --max_steps 2 --save_steps 1 --reward_fn shaped.py:length --quiet"
+    assert train(f"{flags} --save_path whole").code == 0
+    kind = FSDP2Strategy if strategy == "--fsdp" else DeepSpeedStrategy
+    newest = here / "run/checkpoints/step_000002"
+    for name in sorted(files(here / "whole/checkpoints/step_000002")):
+        shutil.rmtree("run", ignore_errors=True)
+        shutil.copytree("whole", "run")
+        content = bytearray((newest / name).read_bytes())
+        content[len(content) // 3] ^= 4
+        (newest / name).write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, "load", noted(kind.load, loaded := []))
+            resumed = train(f"{flags} --save_path run --load_checkpoint")
+        assert resumed.code == 0 and "resumed from step 1 (" in resumed.out, name
+        told = [line for line in resumed.out.splitlines() if "cannot be loaded" in line]
+        assert len(told) == 1 and "is not as it was written" in told[0], name
+        assert [path.parent.name for path in loaded] == ["step_000001"], name
     assert_same(here / "run", here / "whole")
 
 

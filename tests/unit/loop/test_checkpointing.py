@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lightrft.errors import Refused
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Boundary, Checkpointer, Restored, SaveFailed
 from lightrft.loop.random_state import random_state
+from lightrft.loop.state_file import own_sum
 from lightrft.models.given import read_given
 from lightrft.strategy.base import Handle, named_tensors
 
@@ -26,6 +28,7 @@ def draws():
 @dataclass
 class FakeStrategy:
     fail: bool = False
+    world = SimpleNamespace(rank=0)
 
     def save(self, handle, path):
         (path / "weights").write_text(str(handle.module))
@@ -104,7 +107,7 @@ def test_a_checkpoint_that_fails_leaves_the_one_before_and_says_what_is_needed(t
 def test_what_a_writer_in_c_says_of_a_full_disk_is_not_believed(tmp_path, full_disk, monkeypatch):
     """torch's says `unexpected pos`; the disk itself is asked. A fault that is none of the disk's stays what it is."""
     _, made = maker(tmp_path)
-    large = Boundary(1, {}, {"noise": torch.zeros(1 << 19)})
+    large = Boundary(1, {}, {"noise": "0" * (1 << 21)})
     with full_disk(1 << 20), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
         made.save(large)
     assert list(tmp_path.iterdir()) == []
@@ -151,11 +154,12 @@ def test_a_run_with_a_critic_does_not_go_on_from_one_without(tmp_path):
 
 
 def rewrite(change):
-    """Changes the parsed state.json."""
+    """Changes the parsed state.json, as another version might have written it."""
 
     def damage(path):
-        state = json.loads((path / "state.json").read_text())
-        (path / "state.json").write_text(json.dumps(change(state)))
+        content = json.dumps(change(json.loads((path / "state.json").read_text()))).encode()
+        (path / "state.json").write_bytes(content)
+        (path / "state.sha256").write_text(own_sum(content))
 
     return damage
 
@@ -164,9 +168,15 @@ def cut(name):
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:-1])
 
 
-def garbage(path):
-    size = (path / "random.pt").stat().st_size
-    (path / "random.pt").write_bytes(b"x" * size)
+def flip(name):
+    """One bit in the middle."""
+
+    def damage(path):
+        content = bytearray((path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (path / name).write_bytes(content)
+
+    return damage
 
 
 def file_for_folder(path):
@@ -176,16 +186,20 @@ def file_for_folder(path):
 
 DAMAGE = {
     "no state.json": (lambda path: (path / "state.json").unlink(), "state.json is missing"),
-    "half of state.json": (cut("state.json"), "its state.json is broken: "),
-    "state.json in latin-1": (lambda path: (path / "state.json").write_bytes(b'"\xe9"'), "its state.json is broken: "),
+    "half of state.json": (cut("state.json"), "state.json is not as it was written"),
+    "a bit of state.json": (flip("state.json"), "state.json is not as it was written"),
+    "a bit of its sum": (flip("state.sha256"), "state.json is not as it was written"),
+    "half of its sum": (cut("state.sha256"), "state.json is not as it was written"),
+    "no sum": (lambda path: (path / "state.sha256").unlink(), "state.sha256 is missing"),
     "a list for the state": (rewrite(lambda state: [state]), "TypeError: "),
     "no entry": (rewrite(lambda state: {**state, "progress": {}}), "it has no entry 'step'"),
     "nothing of files": (rewrite(lambda s: {k: v for k, v in s.items() if k != "files"}), "it has no entry 'files'"),
     "another step": (rewrite(lambda state: {**state, "progress": {"step": 7}}), "its state.json is of step 7"),
-    "no random.pt": (lambda path: (path / "random.pt").unlink(), "random.pt is missing"),
-    "half a random.pt": (cut("random.pt"), "random.pt has "),
-    "garbage in random.pt": (garbage, "a file of it is broken"),
+    "no random numbers": (lambda path: (path / "random_0.json").unlink(), "random_0.json is missing"),
+    "half of the random numbers": (cut("random_0.json"), "random_0.json has "),
+    "a bit of the random numbers": (flip("random_0.json"), "random_0.json is not as it was written"),
     "half a policy": (cut("policy/weights"), "policy/weights has 4 bytes of 5"),
+    "a bit of the policy": (flip("policy/weights"), "policy/weights is not as it was written"),
     "no policy": (lambda path: shutil.rmtree(path / "policy"), "policy/weights is missing"),
     "a file for the folder": (file_for_folder, "it is a file, not a folder"),
     "an empty folder": (lambda path: (shutil.rmtree(path), path.mkdir()), "state.json is missing"),
@@ -195,12 +209,15 @@ DAMAGE = {
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kind):
     damage, reason = DAMAGE[kind]
-    _, made = maker(tmp_path)
+    policy, made = maker(tmp_path)
     made.save(boundary(1))
+    policy.module = "other"
     damage(made.save(boundary(2)))
     step, found = restored(made)
     assert step == 1 and found.path == tmp_path / "step_000001"
-    assert len(found.damaged) == 1 and found.damaged[0].startswith(f"step_000002 ({reason}"), found.damaged
+    assert (
+        policy.module == "first" and len(found.damaged) == 1 and found.damaged[0].startswith(f"step_000002 ({reason}")
+    ), found.damaged
     made.save(boundary(2))  # the damaged one is not taken for this run's
     assert restored(made) == (2, Restored(tmp_path / "step_000002", ["news"], [], []))
 
@@ -209,7 +226,7 @@ def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
     """Else a later step of the branch that was left would win at the next resume."""
     _, made = maker(tmp_path, keep=9)
     for step in (1, 2, 3, 4):
-        cut("random.pt")(made.save(boundary(step)))
+        cut("random_0.json")(made.save(boundary(step)))
     made.save(boundary(1))
     assert restored(made)[0] == 1 and len(list(tmp_path.glob("step_*"))) == 4
     made.save(boundary(2))
@@ -219,12 +236,12 @@ def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
 def test_without_a_whole_one_all_are_named_in_one_line(tmp_path):
     _, made = maker(tmp_path)
     for step in (1, 2):
-        (made.save(boundary(step)) / "random.pt").unlink()
+        (made.save(boundary(step)) / "random_0.json").unlink()
     with pytest.raises(Refused) as refused:
         restored(made)
     assert str(refused.value) == (
-        f"--load_checkpoint: no checkpoint in {tmp_path} can be loaded: step_000002 (random.pt is missing), "
-        "step_000001 (random.pt is missing); bring one back, or start anew with another --save_path"
+        f"--load_checkpoint: no checkpoint in {tmp_path} can be loaded: step_000002 (random_0.json is missing), "
+        "step_000001 (random_0.json is missing); bring one back, or start anew with another --save_path"
     )
     assert (tmp_path / "step_000001").is_dir() and (tmp_path / "step_000002").is_dir()
 
