@@ -44,7 +44,7 @@ from lightrft.trainer import Trainer
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm
 
-STRUCTURE = ("fsdp", "zero_stage", "optimizer")  # what the tensors of a checkpoint depend on
+STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
 
 
 def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Critic | None) -> Checkpointer:

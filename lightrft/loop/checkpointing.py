@@ -12,7 +12,7 @@ from typing import Any
 from lightrft.errors import Refused, RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checksums import check_files, files_below, sums_of
-from lightrft.loop.damage import Damaged, check_damage, why_damaged
+from lightrft.loop.damage import check_damage, why_damaged
 from lightrft.loop.disk import free_bytes
 from lightrft.loop.disk_errors import as_disk_error
 from lightrft.loop.random_state import read_random_state, set_random_state, write_random_state
@@ -20,10 +20,11 @@ from lightrft.loop.state_file import Shapes, read_state, write_state
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.strategy.base import Handle, Strategy, shapes
+from lightrft.strategy.state import Damaged, StateReader, write_model_state
 
 # Bytes that a parameter takes, at most
 IN_A_MODEL = 4
-IN_A_CHECKPOINT = 16  # a float32 weight, its master copy, and AdamW's two moments
+IN_A_CHECKPOINT = 12  # a float32 weight, and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Checkpointer:
         with as_disk_error(path):
             for name, handle in self.trained.items():
                 (path / name).mkdir()
-                self.strategy.save(handle, path / name)
+                write_model_state(self.strategy.state(handle), path / name, self.strategy.world.rank)
             write_random_state(path, self.strategy.world.rank, boundary.random)
             write_state(path, boundary.state, self._shapes(), sums_of(path, files_below(path)))
             if self.with_hf:
@@ -123,7 +124,7 @@ class Checkpointer:
         check_files(path, state["files"])
         random = read_random_state(path, self.strategy.world.rank)
         for name, handle in self.trained.items():
-            self.strategy.load(handle, path / name)
+            self.strategy.load_state(handle, StateReader(path / name))
         if random is not None:
             set_random_state(random)
         return apply(state)

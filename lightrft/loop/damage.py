@@ -6,10 +6,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 from lightrft.errors import Refused, is_out_of_memory, os_error_text
-
-
-class Damaged(Exception):
-    """A checkpoint that is not as it was written."""
+from lightrft.strategy.state import Damaged
 
 
 def check_damage(error: Exception, path: Path) -> None:

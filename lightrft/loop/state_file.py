@@ -14,7 +14,7 @@ from typing import Any
 
 from lightrft.errors import Refused
 from lightrft.loop.checksums import Sums
-from lightrft.loop.damage import Damaged
+from lightrft.strategy.state import Damaged
 
 NAME, OWN_SUM = "state.json", "state.sha256"
 Shapes = Mapping[str, list[int]]  # of a model's tensors, by their names

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lightrft.ranks.base import Ranks, World
@@ -13,6 +12,8 @@ from lightrft.ranks.base import Ranks, World
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from lightrft.strategy.state import ModelState, StateReader
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class Strategy(Protocol):
         """Whole parameters under their Hugging Face names, one at a time, in float32 as the optimizer steps them."""
         ...
 
-    def save(self, handle: Handle, path: Path) -> None: ...
+    def state(self, handle: Handle) -> ModelState:
+        """What this rank writes of the model and its optimizer: copies in host memory."""
+        ...
 
-    def load(self, handle: Handle, path: Path) -> None: ...
+    def load_state(self, handle: Handle, reader: StateReader) -> None:
+        """Sets the model, its optimizer and its schedule to what any number of ranks has written, under any strategy
+        and in any precision. Learning rate, betas and so on stay what this run's flags say."""
+        ...

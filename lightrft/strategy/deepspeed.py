@@ -6,21 +6,21 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lightrft.errors import Refused, RunFailed
+from lightrft.errors import Refused
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import when_leaving
+from lightrft.strategy import zero_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
-from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+from lightrft.strategy.state import ModelState, StateReader
 
-TAG = "zero"
 BUCKET = 500_000_000  # DeepSpeed's own: parameters that stage 3 makes room for at once, also for a model with far fewer
 
 
@@ -35,8 +35,6 @@ def _deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # Its bfloat16 optimizer collects all garbage four times when it is made, to print how much memory there is.
     deepspeed.runtime.bf16_optimizer.see_memory_usage = lambda *_, **__: None
-    # And at every load it prints the name of one of its functions.
-    deepspeed.runtime.bf16_optimizer.print = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     logging.getLogger("DeepSpeed").addFilter(_is_news)
     # Deprecated collectives, which it calls at every layer.
@@ -105,10 +103,11 @@ class DeepSpeedStrategy:
         if self.precision == "fp16":
             # At the smallest scale it would raise; what to do about skipped steps is for the update to say.
             engine.optimizer.loss_scaler.raise_error_at_min_scale = False
-        for name, parameter in model.named_parameters():
-            if name in finer and parameter.requires_grad:
-                self.deepspeed.utils.safe_set_full_fp32_param(parameter, finer.pop(name).to(self.world.device))
-        return Handle(engine, model, engine.optimizer, scheduler, optim, finer)
+        handle = Handle(engine, model, engine.optimizer, scheduler, optim)
+        zero_state.set_masters(handle, self.world, finer)
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        handle.finer = {name: value for name, value in finer.items() if name in frozen}
+        return handle
 
     def _finer_than_computed(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """Float32 weights, kept in host memory while DeepSpeed makes the masters of them: it rounds them before. Of
@@ -175,26 +174,8 @@ class DeepSpeedStrategy:
             with self.deepspeed.zero.GatheredParameters([value], enabled=sharded):
                 yield name, value.detach().clone() if sharded else value
 
-    def save(self, handle: Handle, path: Path) -> None:
-        handle.module.save_checkpoint(str(path), tag=TAG, client_state={"finer": handle.finer}, save_latest=False)
-        save_schedule(handle.scheduler, path)
+    def state(self, handle: Handle) -> ModelState:
+        return zero_state.read_state(handle, self.world)
 
-    def load(self, handle: Handle, path: Path) -> None:
-        self._check_precision(path)
-        with flags_win(handle.scheduler):
-            loaded, ours = handle.module.load_checkpoint(str(path), tag=TAG)
-        if loaded is None:
-            raise RunFailed(f"--ckpt_path: DeepSpeed finds nothing to load in {path}")
-        handle.finer = ours.get("finer", handle.finer)  # older checkpoints have none
-        assert handle.optim is not None
-        handle.optimizer.clip_grad = handle.optim.max_norm  # it takes the checkpoint's
-        load_schedule(handle.scheduler, path)
-
-    def _check_precision(self, path: Path) -> None:
-        """bfloat16 has an optimizer of its own, whose files only it can read."""
-        was, now = any((path / TAG).glob("bf16_*")), self.precision == "bf16"
-        if was != now:
-            flag = {True: "--bf16", False: "--no-bf16"}
-            raise Refused(
-                f"{flag[now]}: the checkpoint {path.parent} was made with {flag[was]}; go on with that, or start anew"
-            )
+    def load_state(self, handle: Handle, reader: StateReader) -> None:
+        zero_state.set_state(handle, self.world, reader)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -20,8 +15,10 @@ from lightrft.errors import warn
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.meshes import sharding_mesh
+from lightrft.strategy import fsdp2_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
-from lightrft.strategy.optimizer import flags_win, load_schedule, make_optimizer, make_scheduler, save_schedule
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+from lightrft.strategy.state import ModelState, StateReader
 
 COMPUTE = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -46,15 +43,6 @@ def _repeated(model: nn.Module) -> list[nn.Module]:
 
 def _parts(handle: Handle) -> list[FSDPModule]:
     return [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    """The library hides what went wrong on a rank in a BaseException of its own."""
-    try:
-        yield
-    except CheckpointException as error:
-        raise next(iter(error.failures.values()))[0] from error
 
 
 class FSDP2Strategy:
@@ -118,30 +106,10 @@ class FSDP2Strategy:
         for part in _parts(handle):
             part.reshard()
 
-    def save(self, handle: Handle, path: Path) -> None:
-        with _own_errors():
-            state_dict_saver.save(self._state(handle), checkpoint_id=path)
-        save_schedule(handle.scheduler, path)
-
-    def load(self, handle: Handle, path: Path) -> None:
-        state = self._state(handle)
-        with _own_errors():
-            state_dict_loader.load(state, checkpoint_id=path)
-        with flags_win(handle.scheduler):
-            set_state_dict(
-                handle.model,
-                handle.optimizer,
-                model_state_dict=dict(state["model"]),
-                optim_state_dict=dict(state["optimizer"]),
-                options=StateDictOptions(strict=True),
-            )
-        load_schedule(handle.scheduler, path)
-
-    def _state(self, handle: Handle) -> dict[str, Any]:
+    def state(self, handle: Handle) -> ModelState:
         self._reshard(handle)
-        unused = not handle.optimizer.state
-        model, optimizer = get_state_dict(handle.model, handle.optimizer)
-        if unused:  # it was filled by a step without gradients, which must not count
-            for state in handle.optimizer.state.values():
-                state.get("step", torch.zeros(())).zero_()
-        return {"model": model, "optimizer": optimizer}
+        return fsdp2_state.read_state(handle, self.world)
+
+    def load_state(self, handle: Handle, reader: StateReader) -> None:
+        self._reshard(handle)
+        fsdp2_state.set_state(handle, self.world, reader)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +10,7 @@ from transformers import get_scheduler
 
 from lightrft.strategy.base import OptimArgs
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, as torch and DeepSpeed call them
 MIN_LR_RATE = 0.1  # of the peak: where cosine_with_min_lr leads
 
 
@@ -71,25 +69,9 @@ def place_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, done: int) -
     scheduler._last_lr = rates
 
 
-HYPERPARAMETERS = ("lr", "initial_lr", "betas", "eps", "weight_decay")
-
-
-@contextmanager
-def flags_win(scheduler: torch.optim.lr_scheduler.LRScheduler) -> Iterator[None]:
-    """Around the loading of an optimizer's state: learning rate, betas and so on stay what this run's flags say."""
-    kept = [{name: group[name] for name in HYPERPARAMETERS if name in group} for group in _groups(scheduler)]
-    yield
-    for group, own in zip(_groups(scheduler), kept, strict=True):
-        group.update(own)
-
-
-def _groups(scheduler: torch.optim.lr_scheduler.LRScheduler) -> list[dict[str, Any]]:
-    return scheduler.optimizer.param_groups
-
-
-def save_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
-    (folder / "schedule.json").write_text(json.dumps({"optimizer_steps": steps_done(scheduler)}))
-
-
-def load_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, folder: Path) -> None:
-    place_schedule(scheduler, json.loads((folder / "schedule.json").read_text())["optimizer_steps"])
+def fresh_state(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, Any]:
+    """Of a parameter, as the optimizer's first step makes it before it updates: moments of 0."""
+    if isinstance(optimizer, torch.optim.SGD):
+        return {}
+    step = torch.zeros((), device=parameter.device)
+    return {"step": step, **{kind: torch.zeros_like(parameter, requires_grad=False) for kind in MOMENTS}}

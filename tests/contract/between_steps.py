@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from deepspeed.accelerator import get_accelerator
 from launch import run_rank
-from policies import STRATEGIES, arguments, largest_difference, own_strategy, small_model
+from policies import STRATEGIES, arguments, largest_difference, load, own_strategy, save, small_model
 from torch import Tensor
 
 from lightrft.ranks.launch import join_world, leave_world
@@ -72,8 +72,8 @@ def a_checkpoint_after_a_skipped_step(strategy: Strategy, folder: Path) -> None:
     handle, other = prepared(strategy), prepared(strategy, seed=9)
     assert not step(strategy, handle).skipped
     assert step(strategy, handle, float("nan")).skipped
-    strategy.save(handle, folder)
-    strategy.load(other, folder)
+    save(strategy, handle, folder)
+    load(strategy, other, folder)
     assert equal(strategy, handle, other)
     for _ in range(2):
         assert step(strategy, handle) == step(strategy, other)

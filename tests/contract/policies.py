@@ -31,6 +31,7 @@ from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
 from lightrft.step_index import index_step
 from lightrft.strategy.base import Handle, Precision, Strategy
+from lightrft.strategy.state import StateReader, write_model_state
 from lightrft.types import Prompt, Reward, Rollout
 from lightrft.update.step import Updater
 
@@ -205,11 +206,21 @@ def largest_difference(left: dict, right: dict) -> float:
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
+def save(strategy: Strategy, handle: Handle, folder: Path) -> None:
+    """On every rank; when it returns, all have written."""
+    write_model_state(strategy.state(handle), folder, strategy.world.rank)
+    strategy.ranks.gather(["written"])
+
+
+def load(strategy: Strategy, handle: Handle, folder: Path) -> None:
+    strategy.load_state(handle, StateReader(folder))
+
+
 def check_that_it_goes_on(run: Trained, other: Trained, batch: Batch, folder: Path) -> None:
     """What `run` has saved after a step and `other` has loaded takes the same next two steps, to the bit."""
     run.learn(batch, 1)
-    run.strategy.save(run.policy, folder)
-    other.strategy.load(other.policy, folder)
+    save(run.strategy, run.policy, folder)
+    load(other.strategy, other.policy, folder)
     assert largest_difference(run.parameters(), other.parameters()) == 0
     for number in (2, 3):
         assert run.learn(batch, number) == other.learn(batch, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plain
 import pytest
 import torch
-from policies import largest_difference, named, save_critic, small_model
+from policies import largest_difference, load, named, save, save_critic, small_model
 from safetensors.torch import load_file
 
 STRATEGIES = ("--zero_stage 1", "--zero_stage 3", "--fsdp")
@@ -158,8 +158,8 @@ def test_a_checkpoint_before_the_first_step_changes_nothing(trained, rollouts, s
     for name in ("policy", "critic"):
         (tmp_path / name).mkdir()
         handles = [run.policy if name == "policy" else run.updater.critic.model.handle for run in (saved, loaded)]
-        saved.strategy.save(handles[0], tmp_path / name)
-        loaded.strategy.load(handles[1], tmp_path / name)
+        save(saved.strategy, handles[0], tmp_path / name)
+        load(loaded.strategy, handles[1], tmp_path / name)
     for step in (2, 3):
         seen = [run.learn(batch, step) for run in (plainly, saved, loaded)]
         assert seen[0] == seen[1] == seen[2]

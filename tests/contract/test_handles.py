@@ -6,7 +6,17 @@ import logging
 
 import pytest
 import torch
-from policies import STRATEGIES, largest_difference, named, off_policy, plain_steps, settings, small_model
+from policies import (
+    STRATEGIES,
+    largest_difference,
+    load,
+    named,
+    off_policy,
+    plain_steps,
+    save,
+    settings,
+    small_model,
+)
 from torch.distributed.tensor import DTensor
 
 from lightrft.rollouts.engines.base import Sampling
@@ -122,10 +132,10 @@ def test_saved_and_loaded_bits(trained, rollouts, strategy, tmp_path):
     batch = run.batch(rollouts)
     for step in (1, 2, 3):
         run.learn(batch, step)
-    run.strategy.save(run.policy, tmp_path)
+    save(run.strategy, run.policy, tmp_path)
     other = trained(f"{strategy} {ADAM}", seed=9)
     assert largest_difference(run.parameters(), other.parameters()) > 1e-2
-    other.strategy.load(other.policy, tmp_path)
+    load(other.strategy, other.policy, tmp_path)
     assert largest_difference(run.parameters(), other.parameters()) == 0
     for step in (4, 5):
         left, right = run.learn(batch, step), other.learn(batch, step)

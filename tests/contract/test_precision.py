@@ -15,9 +15,11 @@ from policies import (
     arguments,
     check_that_it_goes_on,
     largest_difference,
+    load,
     named,
     own_strategy,
     plain_steps,
+    save,
     settings,
     small_model,
 )
@@ -170,9 +172,9 @@ def test_saved_and_loaded_bits(trained, rollouts, strategy, precision, tmp_path)
 def test_gradients_are_clipped_as_the_flags_of_the_resumed_run_say(trained, rollouts, strategy, precision, tmp_path):
     """A step of SGD at rate 1 is as long as --max_norm lets it be."""
     run = trained(f"{strategy} --max_norm 0.05", precision=precision)
-    run.strategy.save(run.policy, tmp_path)
+    save(run.strategy, run.policy, tmp_path)
     other = trained(f"{strategy} --max_norm 0.02", precision=precision)
-    other.strategy.load(other.policy, tmp_path)
+    load(other.strategy, other.policy, tmp_path)
     before = other.parameters()
     other.learn(other.batch(rollouts))
     assert distance(other.parameters(), before) == pytest.approx(0.02, rel=1e-3)

@@ -284,7 +284,7 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
     shutil.copytree("whole", "run")
     folder = here / "run/checkpoints"
     (folder / "step_000006/state.json").unlink()
-    cut = folder / "step_000005/policy/__0_0.distcp"
+    cut = folder / "step_000005/policy/rank_00000.safetensors"
     cut.write_bytes(cut.read_bytes()[:-100])
     wrong = folder / "step_000004/state.json"
     content = json.dumps({**read_json(wrong), "prompts": {"next": "many", "queue": []}}).encode()
@@ -298,7 +298,7 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
     for line, number, reason in zip(
         told,
         (6, 5, 4, 3),
-        ("state.json is missing", "policy/__0_0.distcp has ", "ValueError: invalid literal", "it is a file"),
+        ("state.json is missing", "policy/rank_00000.safetensors has ", "ValueError: invalid literal", "it is a file"),
         strict=True,
     ):
         assert line.startswith(f"warning: step_00000{number} ({reason}"), line
@@ -338,12 +338,12 @@ def test_a_flipped_bit_in_any_file_is_found_before_anything_is_loaded(here, stra
         content[len(content) // 3] ^= 4
         (newest / name).write_bytes(content)
         with monkeypatch.context() as patch:
-            patch.setattr(kind, "load", noted(kind.load, loaded := []))
+            patch.setattr(kind, "load_state", noted(kind.load_state, loaded := []))
             resumed = train(f"{flags} --save_path run --load_checkpoint")
         assert resumed.code == 0 and "resumed from step 1 (" in resumed.out, name
         told = [line for line in resumed.out.splitlines() if "cannot be loaded" in line]
         assert len(told) == 1 and "is not as it was written" in told[0], name
-        assert [path.parent.name for path in loaded] == ["step_000001"], name
+        assert [reader.folder.parent.name for reader in loaded] == ["step_000001"], name
     assert_same(here / "run", here / "whole")
 
 

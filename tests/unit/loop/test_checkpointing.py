@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,9 @@ from lightrft.loop.checkpointing import Boundary, Checkpointer, Restored, SaveFa
 from lightrft.loop.random_state import random_state
 from lightrft.loop.state_file import own_sum
 from lightrft.models.given import read_given
+from lightrft.ranks.base import World
 from lightrft.strategy.base import Handle, named_tensors
+from lightrft.strategy.state import WEIGHT, ModelState, Piece
 
 
 def draws():
@@ -28,21 +29,23 @@ def draws():
 @dataclass
 class FakeStrategy:
     fail: bool = False
-    world = SimpleNamespace(rank=0)
+    world = World(0, 1, 0, 1, 0, 1, torch.device("cpu"))
 
-    def save(self, handle, path):
-        (path / "weights").write_text(str(handle.module))
+    def state(self, handle):
         if self.fail:
             raise OSError("no space left on device")
+        text = torch.tensor(list(handle.module.encode()), dtype=torch.uint8)
+        return ModelState([Piece(WEIGHT, "module", (len(text),), 0, text)], {}, {})
 
-    def load(self, handle, path):
-        handle.module = (path / "weights").read_text()
+    def load_state(self, handle, reader):
+        handle.module = bytes(reader.read(WEIGHT, "module", 0, *reader.shapes["module"]).tolist()).decode()
 
     def full_params(self, handle):
         return named_tensors(handle.model)
 
 
-RECORD = {"arguments": {"fsdp": {"value": False}, "pretrain": {"value": "tiny"}, "critic_pretrain": {"value": None}}}
+FLAGS = {"optimizer": "adamw", "pretrain": "tiny", "critic_pretrain": None}
+RECORD = {"arguments": {flag: {"value": value} for flag, value in FLAGS.items()}}
 SHAPES = {"a": (2, 3), "b": (4,)}
 
 
@@ -58,7 +61,9 @@ def boundary(step, **state):
 def maker(path, keep=2, **more):
     policy = Handle("first", model())
     folder = CheckpointFolder(path, keep, 1)
-    return policy, Checkpointer(folder, FakeStrategy(), policy, {}, with_hf=False, structure={"fsdp": False}, **more)
+    return policy, Checkpointer(
+        folder, FakeStrategy(), policy, {}, with_hf=False, structure={"optimizer": "adamw"}, **more
+    )
 
 
 def restored(made):
@@ -111,17 +116,17 @@ def test_what_a_writer_in_c_says_of_a_full_disk_is_not_believed(tmp_path, full_d
     with full_disk(1 << 20), pytest.raises(SaveFailed, match="step 1 could not be written: File too large"):
         made.save(large)
     assert list(tmp_path.iterdir()) == []
-    made.strategy.save = lambda handle, path: 1 / 0
+    made.strategy.state = lambda handle: 1 / 0
     with pytest.raises(ZeroDivisionError):
         made.save(boundary(1))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_checkpoint_of_another_strategy_is_refused_before_anything_is_loaded(tmp_path):
+def test_a_checkpoint_of_another_optimizer_is_refused_before_anything_is_loaded(tmp_path):
     policy, made = maker(tmp_path)
     made.save(boundary(1))
-    policy.module, made.structure = "second", {"fsdp": True}
-    with pytest.raises(Refused, match="--fsdp True: the checkpoint .*step_000001 was made with False"):
+    policy.module, made.structure = "second", {"optimizer": "sgd"}
+    with pytest.raises(Refused, match="--optimizer sgd: the checkpoint .*step_000001 was made with adamw"):
         restored(made)
     assert policy.module == "second"
 
@@ -184,6 +189,7 @@ def file_for_folder(path):
     path.write_text("")
 
 
+RANK_0 = "policy/rank_00000.safetensors"
 DAMAGE = {
     "no state.json": (lambda path: (path / "state.json").unlink(), "state.json is missing"),
     "half of state.json": (cut("state.json"), "state.json is not as it was written"),
@@ -198,9 +204,9 @@ DAMAGE = {
     "no random numbers": (lambda path: (path / "random_0.json").unlink(), "random_0.json is missing"),
     "half of the random numbers": (cut("random_0.json"), "random_0.json has "),
     "a bit of the random numbers": (flip("random_0.json"), "random_0.json is not as it was written"),
-    "half a policy": (cut("policy/weights"), "policy/weights has 4 bytes of 5"),
-    "a bit of the policy": (flip("policy/weights"), "policy/weights is not as it was written"),
-    "no policy": (lambda path: shutil.rmtree(path / "policy"), "policy/weights is missing"),
+    "half a policy": (cut(RANK_0), f"{RANK_0} has "),
+    "a bit of the policy": (flip(RANK_0), f"{RANK_0} is not as it was written"),
+    "no policy": (lambda path: shutil.rmtree(path / "policy"), f"{RANK_0} is missing"),
     "a file for the folder": (file_for_folder, "it is a file, not a folder"),
     "an empty folder": (lambda path: (shutil.rmtree(path), path.mkdir()), "state.json is missing"),
 }
@@ -265,11 +271,11 @@ def test_a_machine_that_fails_makes_no_checkpoint_a_damaged_one(tmp_path, monkey
     made.save(boundary(1))
     made.save(boundary(2))
 
-    def fails(handle, path):
+    def fails(handle, reader):
         raise error
 
     with monkeypatch.context() as patch, pytest.raises(raised, match=message):
-        patch.setattr(made.strategy, "load", fails)
+        patch.setattr(made.strategy, "load_state", fails)
         restored(made)
     assert restored(made)[0] == 2
 

@@ -1,0 +1,60 @@
+"""The state of what FSDP2 shards: rows of each tensor, so a range of it flattened; the optimizer's state alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+from lightrft.ranks.base import World
+from lightrft.strategy.base import Handle, named_tensors
+from lightrft.strategy.held import Held, fill, moments, own_pieces, set_steps, steps_of
+from lightrft.strategy.optimizer import fresh_state, place_schedule, steps_done
+from lightrft.strategy.state import WEIGHT, ModelState, StateReader
+
+
+def read_state(handle: Handle, world: World) -> ModelState:
+    found = {name: steps_of(state) for name, _, state in _states(handle)}
+    steps = {name: count for name, count in found.items() if count is not None}
+    return ModelState(own_pieces(_held(handle, world)), steps, {"optimizer_steps": steps_done(handle.scheduler)})
+
+
+def set_state(handle: Handle, world: World, reader: StateReader) -> None:
+    for name, parameter, state in _states(handle):
+        if not state:
+            state.update(fresh_state(handle.optimizer, parameter))
+        set_steps(state, reader.steps.get(name, 0))
+    fill(_held(handle, world), reader)
+    place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
+
+
+def _states(handle: Handle) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+    """Of what trains: name, parameter, and what the optimizer knows of it, {} before its first step."""
+    for name, parameter in handle.model.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter, handle.optimizer.state[parameter]
+
+
+def _held(handle: Handle, world: World) -> Iterator[Held]:
+    for name, value in named_tensors(handle.model):
+        yield _range(WEIGHT, name, value, world)
+    for name, _, state in _states(handle):
+        yield from (_range(kind, name, value, world) for kind, value in moments(state))
+
+
+def _range(kind: str, name: str, value: Tensor, world: World) -> Held:
+    """A buffer is whole on every rank; a shard may be held by several groups of ranks."""
+    shape = tuple(value.shape)
+    if not isinstance(value, DTensor):
+        return Held(kind, name, shape, 0, value.detach().view(-1), world.rank, world.size)
+    mesh, copy, copies = value.device_mesh, 0, 1
+    _, offset = compute_local_shape_and_global_offset(shape, mesh, value.placements)
+    for axis, placement in enumerate(value.placements):
+        if placement.is_replicate():
+            copy, copies = copy * mesh.size(axis) + mesh.get_local_rank(axis), copies * mesh.size(axis)
+    values = value._local_tensor.detach().view(-1)
+    return Held(kind, name, shape, offset[0] * prod(shape[1:]), values, copy, copies)
