@@ -15,6 +15,7 @@ from lightrft.args.conditions import needs_entropy
 from lightrft.errors import Refused
 from lightrft.models.critic import load_critic
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.sequence_parallel import share_sequences
 from lightrft.models.token_model import TokenCritic, TokenModel
 from lightrft.ranks.base import Ranks, World
 from lightrft.recipe import (
@@ -45,8 +46,8 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
 
 def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:
     """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded."""
-    sharing = share_prompts(args, model)
-    return TokenModel(strategy.prepare(model, optim), sharing)
+    ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
+    return TokenModel(strategy.prepare(model, optim), sharing, ranks)
 
 
 def make_advantages(args: Args, ranks: Ranks, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
@@ -58,11 +59,11 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     if "critic" not in estimator.needs:
         return None
     model = load_critic(args.model, dtype, strategy.world.device)
-    sharing = share_prompts(args, model.backbone)
+    ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     return Critic(
         strategy,
-        TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing),
+        TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing, ranks),
         clip=args.algorithm.value_clip,
     )
 

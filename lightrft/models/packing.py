@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
+from lightrft.models.sequence_parallel import TAKE_A_MASK
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,33 +27,68 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Layout:
     """inputs: what the model is called with; predicts [N]: for each trained token of the batch, in row-major order,
-    the flat index of the position whose hidden state predicts it."""
+    the flat index of the position whose hidden state predicts it.
+
+    here: which of the batch's trained tokens those are, [all] bool; None = all of them.
+    """
 
     inputs: dict[str, Tensor]
     predicts: Tensor
+    here: Tensor | None = None
 
     def select(self, hidden: Tensor) -> Tensor:
         """[rows, length, H] to [N, H]; index_select, because its backward is deterministic."""
         return hidden.flatten(0, 1).index_select(0, self.predicts)
 
+    def own(self, values: Tensor) -> Tensor:
+        """[all] to [N]."""
+        return values if self.here is None else values[self.here]
 
-def lay_out(batch: Batch, sharing: Cost | None) -> Layout:
-    """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, one column."""
-    layout = _shared_where_it_pays(batch, sharing) or padded_rows(batch)
-    return layout if len(layout.predicts) else Layout({"input_ids": batch.input_ids[:, :1]}, layout.predicts)
+    @property
+    def positions(self) -> int:
+        return self.inputs["input_ids"].numel()
+
+    def part(self, number: int, parts: int) -> Layout:
+        """The positions of one of so many equal parts of every row. A mask stays that of whole rows."""
+        width = self.inputs["input_ids"].shape[1]
+        length = width // parts
+        start = number * length
+        inputs = {"position_ids": torch.arange(width, device=self.predicts.device)[None], **self.inputs}
+        own = {name: inputs[name][:, start : start + length] for name in ("input_ids", "position_ids")}
+        row, column = self.predicts // width, self.predicts % width - start
+        here = (column >= 0) & (column < length)
+        return Layout({**inputs, **own}, (row * length + column)[here], here)
 
 
-def _shared_where_it_pays(batch: Batch, cost: Cost | None) -> Layout | None:
+def lay_out(batch: Batch, sharing: Cost | None, parts: int = 1) -> Layout:
+    """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, one column.
+
+    parts: how many equal parts rows can be cut into, for which they may need more padding.
+    """
+    layout = _shared_where_it_pays(batch, sharing, parts) or padded_rows(batch, parts)
+    if len(layout.predicts):
+        return layout
+    return Layout({"input_ids": _divisible(batch.input_ids[:, :1], parts)}, layout.predicts)
+
+
+def _shared_where_it_pays(batch: Batch, cost: Cost | None, parts: int) -> Layout | None:
     if cost is None:
         return None
     groups = groups_of(batch)
-    return shared_prompts(batch, groups) if sharing_pays(groups, batch.input_ids.shape, cost) else None
+    return shared_prompts(batch, groups, parts) if sharing_pays(groups, batch.input_ids.shape, cost) else None
 
 
-def padded_rows(batch: Batch) -> Layout:
+def padded_rows(batch: Batch, parts: int = 1) -> Layout:
     """Right padding needs no mask in a causal model: no real token sees it."""
     row, column = batch.response_mask.nonzero(as_tuple=True)
-    return Layout({"input_ids": batch.input_ids}, row * batch.input_ids.shape[1] + column - 1)
+    ids = _divisible(batch.input_ids, parts)
+    return Layout({"input_ids": ids}, row * ids.shape[1] + column - 1)
+
+
+def _divisible(ids: Tensor, parts: int) -> Tensor:
+    """Padded on the right to a width that `parts` divides."""
+    more = -ids.shape[1] % parts
+    return pad(ids, (0, more)) if more else ids
 
 
 @dataclass(frozen=True)
@@ -78,7 +115,7 @@ def can_share_prompts(model: PreTrainedModel) -> bool:
     windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
     full = kinds == {"full_attention"} and (hasattr(config, "layer_types") or not windowed)
-    return full and rotary and config._attn_implementation == "sdpa"
+    return full and rotary and config._attn_implementation in TAKE_A_MASK
 
 
 # Bytes of the mask, one per pair of positions: 128 MiB, or 11,585 positions of one group. Attention makes a copy in
@@ -115,12 +152,13 @@ def sharing_pays(groups: Sequence[Group], shape: Sequence[int], cost: Cost) -> b
     return sum(shared) * cost.per_token + sum(length**2 for length in shared) * cost.per_pair < padded
 
 
-def shared_prompts(batch: Batch, groups: Sequence[Group]) -> Layout:
+def shared_prompts(batch: Batch, groups: Sequence[Group], parts: int = 1) -> Layout:
     """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees).
 
     Made on the host, then moved: on a device every one of these small pieces would be a launch of its own.
     """
-    (rows, row_width), width = batch.input_ids.shape, max(group.length for group in groups)
+    (rows, row_width), longest = batch.input_ids.shape, max(group.length for group in groups)
+    width = longest + -longest % parts
     source, positions = np.zeros((2, len(groups), width), dtype=np.int64)  # source: flat indices of the batch's tokens
     owner = np.full((len(groups), width), -1)  # -1 padding, 0 prompt, 1.. response
     predicts = np.zeros((rows, row_width), dtype=np.int64)

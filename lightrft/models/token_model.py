@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from lightrft.models.logprob import token_logprobs
-from lightrft.models.packing import Cost, lay_out
+from lightrft.models.packing import Cost, Layout, lay_out
 from lightrft.strategy.base import Handle
 
 if TYPE_CHECKING:
     from lightrft.batch import Batch
+    from lightrft.ranks.sequences import SequenceRanks
 
 
 @dataclass(frozen=True)
@@ -36,30 +37,47 @@ class Scores:
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What running a model over a batch takes, and nobody else asks for: a sequence-parallel group, adapters and media
-    have their place here too, once there are some.
+    """What running a model over a batch takes, and nobody else asks for: adapters and media have their place here too,
+    once there are some.
 
     sharing: the model's costs where the samples of a group may share their prompt's computation, which is done where
-    it pays; None where they may not.
+    it pays; None where they may not. sequence_ranks: the processes that hold the same rows and run a part of each
+    (models/sequence_parallel.py); None where this one runs whole rows.
     """
 
     handle: Handle
     sharing: Cost | None = None
+    sequence_ranks: SequenceRanks | None = None
 
     @property
     def shares_prompts(self) -> bool:
         return self.sharing is not None
 
-    def _outputs(self, batch: Batch) -> tuple[Tensor, int]:
-        """The head's output for each trained token, [N, V] in row-major order, and the positions that were run.
+    @property
+    def parts(self) -> int:
+        """Of a row, each run by another process."""
+        return 1 if self.sequence_ranks is None else self.sequence_ranks.size
+
+    def _outputs(self, batch: Batch) -> tuple[Tensor, Layout]:
+        """The head's output for each trained token that is predicted here, [N, V] in row-major order.
 
         A batch with no trained token still runs the model, on its first column (sharded models need every rank), and
         gives [0, V] with a graph.
         """
-        layout = lay_out(batch, self.sharing)
+        ranks, more = self.sequence_ranks, dict[str, Any]()
+        layout = lay_out(batch, self.sharing, self.parts)
+        if ranks is not None:
+            layout, more = layout.part(ranks.rank, ranks.size), {"sequence_ranks": ranks}
         with head_on(self.handle.model, layout.select):
-            outputs = self.handle.module(**layout.inputs, use_cache=False).logits
-        return _precise(outputs), layout.inputs["input_ids"].numel()
+            outputs = self.handle.module(**layout.inputs, **more, use_cache=False).logits
+        return _precise(outputs), layout
+
+    def _scattered(self, values: Tensor, layout: Layout, batch: Batch) -> Tensor:
+        """[N], one for each trained token that is predicted here, as [B, T] of all, 0 elsewhere."""
+        if self.sequence_ranks is not None and layout.here is not None:
+            values = self.sequence_ranks.total(values.new_zeros(len(layout.here)).masked_scatter(layout.here, values))
+        trained = batch.response_mask.bool()
+        return values.new_zeros(trained.shape).masked_scatter(trained, values)
 
 
 class TokenModel(PreparedModel):
@@ -70,13 +88,13 @@ class TokenModel(PreparedModel):
 
         entropy: "value", "gradient" for one that can be trained on, or None.
         """
-        logits, run = self._outputs(batch)
-        tokens = batch.input_ids[batch.response_mask.bool()]
+        logits, layout = self._outputs(batch)
+        tokens = layout.own(batch.input_ids[batch.response_mask.bool()])
         logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy)
         return Scores(
-            _scattered(logprobs, batch),
-            None if entropies is None else _scattered(entropies, batch),
-            run,
+            self._scattered(logprobs, layout, batch),
+            None if entropies is None else self._scattered(entropies, layout, batch),
+            layout.positions * self.parts,
         )
 
 
@@ -85,8 +103,8 @@ class TokenCritic(PreparedModel):
 
     def values(self, batch: Batch) -> Tensor:
         """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked."""
-        outputs, _ = self._outputs(batch)
-        return _scattered(outputs[:, 0], batch)
+        outputs, layout = self._outputs(batch)
+        return self._scattered(outputs[:, 0], layout, batch)
 
 
 @contextmanager
@@ -106,9 +124,3 @@ def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
 def _precise(outputs: Tensor) -> Tensor:
     """float32 or better: bfloat16 has three digits."""
     return outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-
-
-def _scattered(values: Tensor, batch: Batch) -> Tensor:
-    """[N], one for each trained token, as [B, T], 0 elsewhere."""
-    trained = batch.response_mask.bool()
-    return values.new_zeros(trained.shape).masked_scatter(trained, values)

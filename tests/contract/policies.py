@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plain
 import torch
@@ -99,21 +100,20 @@ def prepare(
     model: PreTrainedModel | None = None,
     strategy: Strategy | None = None,
     precision: str | None = None,
+    make: Callable[[int], PreTrainedModel] | None = None,
 ) -> Trained:
     """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say.
 
-    model: one in the place of the random one. strategy: one in the place of the flags', then in float64. precision: one
-    in the place of the flags'.
+    model: one in the place of the random one; make: of a seed, in the place of `small_model`. strategy: one in the
+    place of the flags', then in float64. precision: one in the place of the flags'.
     """
     args = arguments(flags)
     dtype = torch.float32 if strategy is None else torch.float64
-    strategy = strategy or own_strategy(args, world, precision)
-    policy = make_token_model(
-        args, strategy, (model or small_model(seed)).to(world.device, dtype), optim_args(args, 100)
-    )
+    strategy, make = strategy or own_strategy(args, world, precision), make or small_model
+    policy = make_token_model(args, strategy, (model or make(seed)).to(world.device, dtype), optim_args(args, 100))
     reference = None
     if reference_seed is not None:
-        reference = small_model(reference_seed).to(world.device, dtype).requires_grad_(False)
+        reference = make(reference_seed).to(world.device, dtype).requires_grad_(False)
         reference = make_token_model(args, strategy, reference, None)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
@@ -129,9 +129,16 @@ def own_strategy(args: Args, world: World, precision: str | None = None) -> Stra
     return strategy
 
 
-def small_model(seed: int = 0):
-    """Two layers of 64, with weights large enough that probabilities are far from uniform."""
+def small_model(seed: int = 0, **changes: Any):
+    """Two layers of 64, with weights large enough that probabilities are far from uniform.
+
+    changes: of the configuration, as for a model with other heads.
+    """
     model = make_model(seed, hidden_size=64)
+    if changes:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = type(model)(type(model.config)(**{**model.config.to_dict(), **changes}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:
@@ -147,10 +154,11 @@ def half_frozen(seed: int = 0):
     return model
 
 
-def save_critic(path: Path) -> Path:
+def save_critic(path: Path, make: Callable[[int], PreTrainedModel] = small_model) -> Path:
     """A critic of its own weights with a lively head, named as flags name it."""
-    small_model(7).save_pretrained(path)
-    head = torch.randn(1, 64, generator=torch.Generator().manual_seed(3)) * 0.1
+    model = make(7)
+    model.save_pretrained(path)
+    head = torch.randn(1, model.config.hidden_size, generator=torch.Generator().manual_seed(3)) * 0.1
     tensors = {**load_file(path / "model.safetensors"), "score.weight": head}
     save_file(tensors, path / "model.safetensors", {"format": "pt"})
     return path

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.distributed as dist
 from launch import run_rank
-from policies import Trained, as_rollout, half_frozen, make_samples, off_policy, padded_rows, prepare
+from policies import Trained, as_rollout, half_frozen, make_samples, off_policy, padded_rows, prepare, small_model
 
 from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
@@ -49,6 +50,7 @@ class Case:
     more: str = ""
     dealt: str = "uneven"
     half: bool = False  # of the policy's parameters do not train
+    model: str = "small"
 
     @property
     def flags(self) -> str:
@@ -85,12 +87,20 @@ UNEQUAL += [Case("group_norm", kind, 2, f"{FEW} {ALONE} --overlong_filter", "ske
 HALVES = [Case("group_norm", kind, half=True) for kind in ("--fsdp", "--zero_stage 2", "--zero_stage 3")]
 CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN, *HALVES]
 
+# Configurations beside the small model's own: more heads than those of keys, with which 3 does not go; an untied head.
+MODELS: dict[str, dict] = {
+    "small": {},
+    "one key head": {"num_key_value_heads": 1},
+    "six heads": {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32},
+    "untied": {"tie_word_embeddings": False},
+}
+
 
 class Float64:
-    """Plain PyTorch, for numbers without strategies' roundings: the step sums gradients over ranks; SGD."""
+    """Plain PyTorch, for numbers without strategies' roundings: the step sums gradients over processes; SGD."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.ranks = world, Collectives(world)
+        self.world, self.ranks, self.everyone = world, Collectives(world), Collectives(world, everyone=True)
 
     def prepare(self, model, optim: OptimArgs | None) -> Handle:
         return Handle(model.double(), model, optim=optim)
@@ -102,7 +112,7 @@ class Float64:
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None
         rate, trained = handle.optim.learning_rate, [p for p in handle.model.parameters() if p.requires_grad]
-        grads = self.ranks.reduce({str(place): p.grad for place, p in enumerate(trained)})
+        grads = self.everyone.reduce({str(place): p.grad for place, p in enumerate(trained)})
         for parameter, grad in zip(trained, grads.values(), strict=True):
             parameter -= rate * grad
             parameter.grad = None
@@ -120,11 +130,12 @@ class Float64:
 def turn(world: World, case: Case, critic: str) -> tuple[dict, dict, dict]:
     """Parameters of policy and critic before and after one turn of the loop, and the metrics, equal on all ranks."""
     more = f" --critic_pretrain {critic}" if case.estimator == "gae" else ""
+    make = partial(small_model, **MODELS[case.model])
     strategy = Float64(world) if case.strategy == "float64" else None
     model = half_frozen() if case.half else None
-    run = prepare(world, case.flags + more, reference_seed=3, model=model, strategy=strategy)
+    run = prepare(world, case.flags + more, reference_seed=3, model=model, strategy=strategy, make=make)
     dealt = SKEWED if case.dealt == "skewed" else DEALT
-    before, mine = parameters(run), list(dealt[world.size][world.rank])
+    before, mine = parameters(run), list(dealt[world.dp_size][world.dp_rank])
     batch, metrics = own_batch(run, mine)
     for part in run.updater.partition(batch, 1):
         run.updater.step(batch, part)
