@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from lightrft.allocator import keep_freed_memory
 from lightrft.args import Args, check, parse
+from lightrft.args.hardware import processes_started
 from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
-from lightrft.errors import Refused, RunFailed, is_out_of_memory, os_errors_as
+from lightrft.errors import Refused, RunFailed, is_out_of_memory, os_errors_as, out_of_memory_text
 from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
     from lightrft.args.settings import Notice
     from lightrft.preflight import Inputs
+    from lightrft.ranks.base import Ranks
 
 # Good defaults for what the user has not set; run.json shows them. NCCL_DEBUG has a good one: any level prints NCCL's
 # version, and torch puts NCCL's last warning into the error that it raises.
@@ -44,19 +46,19 @@ def _exit_code(words: Sequence[str], program: str) -> int:
         _print_lines(lines, sys.stderr)
         return RunFailed.exit_code
     except (Refused, RunFailed) as error:
-        _print_lines((f"error: {line}" for line in str(error).splitlines()), sys.stderr)
+        _say_once(str(error))
         return error.exit_code
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        remedy = "lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
-        _print_lines([f"error: out of memory: {reason}; {remedy}"], sys.stderr)
+        _say_once(out_of_memory_text(error))
         return RunFailed.exit_code
+    finally:
+        _leave_world()
 
 
 def _run(words: Sequence[str], program: str) -> int:
-    world_size = _world_size(os.environ.get("WORLD_SIZE", "1"))
+    world_size = processes_started()
     with os_errors_as(Refused):
         args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
@@ -68,12 +70,18 @@ def _run(words: Sequence[str], program: str) -> int:
     return _train(args, notices)
 
 
-def _world_size(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise Refused(
-            f"WORLD_SIZE={text!r} in the environment is no number of processes; torchrun sets it, or unset it"
-        )
-    return int(text)
+def _say_once(text: str) -> None:
+    """By whichever process comes first: most of what ends a run ends it on all of them."""
+    ranks = sys.modules.get("lightrft.ranks.launch")  # imports torch: not for the refusal of a flag
+    first = os.environ.get("LOCAL_RANK", "0") == "0" if ranks is None else ranks.first_to_say(text)
+    if first:
+        _print_lines((f"error: {line}" for line in text.splitlines()), sys.stderr)
+
+
+def _leave_world() -> None:
+    ranks = sys.modules.get("lightrft.ranks.launch")
+    if ranks is not None:
+        ranks.leave_world()
 
 
 def _print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
@@ -99,36 +107,52 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.loop.finished import finished_already
     from lightrft.loop.lock import FolderLock
     from lightrft.loop.run_folders import folders_of
-    from lightrft.ranks.launch import leave_world
+    from lightrft.ranks.together import together
 
-    _print_notices(notices)
-    if (finished := finished_already(args)) is not None:
-        _print_lines([finished])
+    everyone = _everyone(args)
+    first = everyone.rank == 0
+    _print_notices(notices if first else ())
+    if (finished := everyone.agree(finished_already(args) if first else None)) is not None:
+        _print_lines([finished] if first else [])
         return 0
     only_check = args.run.dry_run or args.run.assume_gpus is not None
-    inputs = _preflight(args, show_plan=only_check or not args.logging.quiet)
+    with together(everyone):
+        inputs = _preflight(args, first=first, show_plan=only_check or not args.logging.quiet)
     if only_check:
         return 0
-    try:
-        remedy = "--load_checkpoint goes on from the newest checkpoint, if there is one"
-        with FolderLock(folders_of(args)), os_errors_as(RunFailed, remedy=remedy):
+    with ExitStack() as held:
+        with together(everyone):
+            if first:
+                held.enter_context(FolderLock(folders_of(args)))
+        with os_errors_as(RunFailed, remedy="--load_checkpoint goes on from the newest checkpoint, if there is one"):
             build_trainer(args, inputs).fit()
-    finally:
-        leave_world()
     return 0
 
 
-def _preflight(args: Args, show_plan: bool) -> Inputs:
-    """Reads what the run needs, and prints what the user should know of it."""
+def _everyone(args: Args) -> Ranks:
+    """Several processes meet before they read anything, so that what one of them refuses ends all."""
+    from lightrft.ranks.base import ONE_RANK
+
+    if processes_started() == 1:
+        return ONE_RANK
+    from lightrft.ranks.collectives import Collectives
+    from lightrft.ranks.launch import join_world
+
+    return Collectives(join_world(args.distributed.sp_size), everyone=True)
+
+
+def _preflight(args: Args, *, first: bool, show_plan: bool) -> Inputs:
+    """Reads what the run needs; the first process prints what the user should know of it."""
     from lightrft.plan import plan, plan_notices
     from lightrft.preflight import check_inputs
 
     with os_errors_as(Refused), presets_named(args):
-        inputs = check_inputs(args)
+        inputs = check_inputs(args, first=first)
         lines, notices = plan(args, inputs), plan_notices(args, inputs)
-    _print_lines(inputs.skipped)
-    _print_notices((*inputs.notices, *notices))
-    _print_lines(lines if show_plan else [])
+    if first:
+        _print_lines(inputs.skipped)
+        _print_notices((*inputs.notices, *notices))
+        _print_lines(lines if show_plan else [])
     return inputs
 
 

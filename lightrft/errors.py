@@ -6,6 +6,7 @@ Everything else that escapes is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,7 +62,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
+def out_of_memory_text(error: BaseException) -> str:
+    """With what to do about it."""
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return f"out of memory: {reason}; lower --micro_train_batch_size, --micro_rollout_batch_size or the lengths"
+
+
 def warn(text: str) -> None:
-    """One line on standard error. Where that is closed or its disk is full, the line is lost and nothing else."""
-    with suppress(OSError):
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+    """One line on standard error, of the first process alone. Where that is closed or its disk is full, the line is
+    lost and nothing else."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):
+            print(f"warning: {text}", file=sys.stderr, flush=True)

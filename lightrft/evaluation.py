@@ -9,7 +9,7 @@ from statistics import fmean
 
 from lightrft.rollouts.collector import RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.types import Prompt, Reward, Rollout
+from lightrft.types import Outcome, Prompt, Reward, Rollout
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 FULL_MARK = 1.0 - 1e-9
@@ -48,7 +48,7 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half))  # rounding may not cut the rate out
 
 
-def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
+def summarise(rollouts: Sequence[Rollout | Outcome], primary: str) -> EvalResult:
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     valid = [reward for reward in rewards if reward.error is None]
     errors = Counter(reward.error for reward in rewards if reward.error is not None)
@@ -60,7 +60,7 @@ def summarise(rollouts: Sequence[Rollout], primary: str) -> EvalResult:
         ci_low=low,
         ci_high=high,
         reward_mean=fmean(reward.total for reward in valid) if valid else None,
-        length_mean=fmean(len(rollout.response_ids) for rollout in rollouts),
+        length_mean=fmean(rollout.length for rollout in rollouts),
         truncated_frac=fmean(rollout.finish_reason == "length" for rollout in rollouts),
         invalid=len(rollouts) - len(valid),
         error=errors.most_common(1)[0][0] if errors else None,
@@ -79,9 +79,10 @@ class Evaluator:
         self.counted: dict[str, float] = {}
 
     def evaluate(self) -> EvalResult:
-        rollouts = self.maker.make(self.prompts, 0, 1, self.sampling)
+        """Each rank answers its share of the prompts, and all know the result."""
+        rollouts = self.maker.make(self.maker.share(self.prompts), 0, 1, self.sampling)
         self.counted = self.maker.stats("perf/eval_")
-        return summarise(rollouts, self.primary)
+        return summarise(self.maker.ranks.gather([rollout.outcome for rollout in rollouts]), self.primary)
 
     def stats(self) -> dict[str, float]:
         """What the engine counted in the last evaluation."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lightrft.args import Args
-from lightrft.args.hardware import assumed_gpus
+from lightrft.args.hardware import assumed_gpus, processes_started
 from lightrft.errors import Refused
 from lightrft.strategy.base import Precision
 
@@ -28,7 +28,7 @@ def hardware(args: Args) -> Hardware:
     gpus, on_gpu = assumed_gpus(args), torch.cuda.is_available()
     if gpus:
         return Hardware(gpus.count, f"{gpus.count} x {gpus.gigabytes:g} GB GPU (assumed)", True, gpus.gigabytes)
-    return Hardware(1, "cuda" if on_gpu else "cpu", on_gpu and torch.cuda.is_bf16_supported())
+    return Hardware(processes_started(), "cuda" if on_gpu else "cpu", on_gpu and torch.cuda.is_bf16_supported())
 
 
 def choose_precision(args: Args) -> tuple[Precision, str]:

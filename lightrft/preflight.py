@@ -46,10 +46,11 @@ class Inputs:
         return f"first prompt {first.where}, {len(first.token_ids)} tokens, reference {first.reference!r}: {text!r}"
 
 
-def check_inputs(args: Args) -> Inputs:
-    """Reads everything that a run reads. Raises `Refused`."""
-    check_folders(args)
-    check_wandb(args.logging)
+def check_inputs(args: Args, *, first: bool = True) -> Inputs:
+    """Reads everything that a run reads. Raises `Refused`. The first process looks after the run's own folders."""
+    if first:
+        check_folders(args)
+        check_wandb(args.logging)
     _check_strategy(args)
     _check_attention(args)
     load_estimator(args.algorithm.advantage_estimator)

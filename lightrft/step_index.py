@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lightrft.groups import rows_by_group
+from lightrft.types import valid_total
 
 if TYPE_CHECKING:
     from lightrft.ranks.base import Ranks
-    from lightrft.types import Rollout
+    from lightrft.types import Outcome, Rollout
+
+NOT_SCORED = "it was not scored"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class StepIndex:
     """Arrays [R] over the rows of all ranks, in the order (group, sample), whichever rank holds them.
 
     owner: the rank that holds a row; batch_row: which row of that rank's batch it is. rewards: float64, NaN = invalid
-    sample; errors: why. trained: tokens that are trained on; moves: whether a row has an advantage that is not 0.
+    sample; outcomes: what came of each row, with its raw reward. trained: tokens that are trained on; moves: whether a
+    row has an advantage that is not 0.
     Before advantages are made, trained counts the sampled tokens and every row moves.
     """
 
@@ -37,12 +41,17 @@ class StepIndex:
     prompt_lengths: np.ndarray
     lengths: np.ndarray
     rewards: np.ndarray
-    errors: tuple[str | None, ...]
+    outcomes: tuple[Outcome, ...]
     trained: np.ndarray
     moves: np.ndarray
 
     def __len__(self) -> int:
         return len(self.group)
+
+    @property
+    def errors(self) -> list[str | None]:
+        """Why a row's sample is invalid; None of one that is valid."""
+        return [NOT_SCORED if o.reward is None else o.reward.error for o in self.outcomes]
 
     @property
     def own(self) -> np.ndarray:
@@ -80,37 +89,56 @@ class StepIndex:
         return replace(self, trained=all_trained, moves=all_moves)
 
 
+@dataclass(frozen=True)
+class Fact:
+    """What a rank tells of one of its rows; in this order rows are sorted."""
+
+    group: int
+    sample: int
+    owner: int
+    batch_row: int
+    prompt_length: int
+    trained: int
+    outcome: Outcome
+
+    @property
+    def length(self) -> int:
+        return self.prompt_length + self.outcome.length
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        return self.group, self.sample, self.owner, self.batch_row
+
+
 def index_step(rollouts: Sequence[Rollout], ranks: Ranks) -> StepIndex:
-    """The step's first exchange: each rank tells of the rollouts that it holds, which may be none."""
+    """Each rank tells of the rollouts that it holds, which may be none. Where they are dealt out first,
+    rollouts/dealer.py makes the index of what it has been told already."""
     return index_of(ranks.gather(facts_of(rollouts, ranks.rank)), ranks.rank, ranks.size)
 
 
-def facts_of(rollouts: Sequence[Rollout], rank: int) -> list[tuple]:
-    """What a rank tells of its rows: first what orders them, (group, sample, owner, batch row)."""
-    return [(r.group, r.sample, rank, batch_row, *_facts(r)) for batch_row, r in enumerate(rollouts)]
+def facts_of(rollouts: Sequence[Rollout], rank: int) -> list[Fact]:
+    """What a rank tells of its rows."""
+    return [
+        Fact(r.group, r.sample, rank, batch_row, len(r.prompt_ids), sum(r.response_mask), r.outcome)
+        for batch_row, r in enumerate(rollouts)
+    ]
 
 
-def _facts(r: Rollout) -> tuple[int, int, float, str | None, int]:
-    length = len(r.prompt_ids) + len(r.response_ids)
-    error = "it was not scored" if r.reward is None else r.reward.error
-    return len(r.prompt_ids), length, r.valid_reward, error, sum(r.response_mask)
-
-
-def index_of(facts: Sequence[tuple], rank: int, n_ranks: int) -> StepIndex:
+def index_of(facts: Sequence[Fact], rank: int, n_ranks: int) -> StepIndex:
     """facts: of all ranks, in any order."""
     assert facts, "a rollout step has rows, on one rank at least"
-    ordered = sorted(facts, key=lambda row: row[:4])
-    group, _, owner, batch_row, prompts, lengths, rewards, errors, trained = zip(*ordered, strict=True)
+    ordered = sorted(facts, key=lambda fact: fact.place)
+    outcomes = tuple(fact.outcome for fact in ordered)
     return StepIndex(
         rank=rank,
         n_ranks=n_ranks,
-        group=np.array(group),
-        owner=np.array(owner),
-        batch_row=np.array(batch_row),
-        prompt_lengths=np.array(prompts),
-        lengths=np.array(lengths),
-        rewards=np.array(rewards, dtype=np.float64),
-        errors=errors,
-        trained=np.array(trained),
-        moves=np.ones(len(group), dtype=bool),
+        group=np.array([fact.group for fact in ordered]),
+        owner=np.array([fact.owner for fact in ordered]),
+        batch_row=np.array([fact.batch_row for fact in ordered]),
+        prompt_lengths=np.array([fact.prompt_length for fact in ordered]),
+        lengths=np.array([fact.length for fact in ordered]),
+        rewards=np.array([valid_total(outcome.reward) for outcome in outcomes], dtype=np.float64),
+        outcomes=outcomes,
+        trained=np.array([fact.trained for fact in ordered]),
+        moves=np.ones(len(ordered), dtype=bool),
     )

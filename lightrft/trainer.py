@@ -19,16 +19,18 @@ from lightrft.loop.random_state import random_state
 from lightrft.loop.stop import StopRequest
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import Ranks
+from lightrft.ranks.together import together
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
+from lightrft.rollouts.dealer import Dealer
 from lightrft.rollouts.statistics import rollout_metrics
-from lightrft.step_index import index_step
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
 from lightrft.track.peaks import peak_memory
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
+from lightrft.track.samples import first_samples
 from lightrft.types import Rollout
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.score import Scorer
@@ -37,9 +39,13 @@ from lightrft.update.step import Updater, UpdateReport
 
 @dataclass
 class Trainer:
-    ranks: Ranks
+    """everyone: all processes; rows: those that hold rows of their own. shown: samples of a step that loggers get."""
+
+    everyone: Ranks
+    rows: Ranks
     prompts: PromptSampler
     collector: Collector
+    dealer: Dealer
     scorer: Scorer
     advantages: AdvantageStage
     updater: Updater
@@ -54,6 +60,7 @@ class Trainer:
     profiler: Profiler
     save_path: Path
     record: dict[str, Any]
+    shown: int = 0
     stop: StopRequest = field(default_factory=StopRequest)
     boundary: Boundary = field(init=False)
 
@@ -80,20 +87,25 @@ class Trainer:
         self._mark_boundary()
         self._evaluate_before()
         self._mark_boundary()
-        while not self.progress.done and self.stop.name is None:
+        signal = None
+        while not self.progress.done and (signal := self._signal()) is None:
             with self.profiler(self.progress.step + 1):
                 self._turn()
         if self.progress.done:
             self._finish()
         else:
-            self._stop_early()
+            self._stop_early(signal)
+
+    def _signal(self) -> str | None:
+        """The one that came, to any rank."""
+        return self.everyone.agree(self.stop.name)
 
     def _turn(self) -> None:
         step, episode = self.progress.step + 1, self.prompts.episode
         self.placement.generate(self.progress.step)
         with self.clock("generate"):
             rollouts = self.collector.collect(self.prompts, step)
-        index = index_step(rollouts, self.ranks)
+            rollouts, index = self.dealer.deal(rollouts, step)
         check_some_valid(index.errors, step)
         self.placement.score()
         with self.clock("score"):
@@ -119,16 +131,16 @@ class Trainer:
             self._save()
 
     def _track(self, rollouts: Sequence[Rollout], batch: Batch, update: UpdateReport, extra: dict[str, float]) -> None:
-        step = self.progress.step
-        metrics = {**rollout_metrics(rollouts), **update.metrics, **extra, "episode": self.prompts.episode}
+        step, index = self.progress.step, batch.index
+        metrics = {**rollout_metrics(index.outcomes), **update.metrics, **extra, "episode": self.prompts.episode}
         perf = {**self.clock.lap(), **update.perf, **peak_memory()}
-        sampled = sum(len(rollout.response_ids) for rollout in rollouts)
+        sampled = sum(outcome.length for outcome in index.outcomes)
         perf["perf/tokens_per_s"] = sampled / max(perf["perf/generate_s"], 1e-9)
         if self.progress.reward_first is None:
             self.progress.reward_first = metrics["reward/mean"]
         self.progress.reward_last = metrics["reward/mean"]
         self.loggers.metrics({**metrics, **perf}, step)
-        self.loggers.rollouts(rollouts, batch, step)
+        self.loggers.rollouts(index.outcomes, first_samples(rollouts, batch, self.shown, self.rows), step)
         for line in self.advantages.health.remarks(metrics, step):
             self.console.always(line)
 
@@ -167,7 +179,8 @@ class Trainer:
     def _keep_what_was_learned(self, error: Exception) -> None:
         """Saves the last boundary. A turn that fails before its first optimizer step has changed nothing since; one
         that fails after its last has come to a new boundary. In between nothing can be saved."""
-        if isinstance(error, SaveFailed) or not self.progress.step:
+        alone = self.everyone.size > 1 and not isinstance(error, RunFailed)  # the other ranks may have no such error
+        if alone or isinstance(error, SaveFailed) or not self.progress.step:
             return
         if self.progress.step > self.boundary.step:
             self._mark_boundary()
@@ -218,15 +231,18 @@ class Trainer:
         for line in self.advantages.health.verdict():
             self.console.always(line)
 
-    def _stop_early(self) -> None:
+    def _stop_early(self, signal: str | None) -> None:
         path = self._save()
         self._write_summary()
-        self.console.always(
-            f"stopped by {self.stop.name} after step {self.progress.step}; go on with --load_checkpoint"
-        )
+        self.console.always(f"stopped by {signal} after step {self.progress.step}; go on with --load_checkpoint")
         self.console.always(f"checkpoint: {path}")
 
     def _write_summary(self) -> None:
+        with together(self.everyone):
+            if self.everyone.rank == 0:
+                self._summarise()
+
+    def _summarise(self) -> None:
         path = self.save_path / "summary.json"
         with os_errors_as(RunFailed, f"--save_path: {path} could not be written", "make room and --load_checkpoint"):
             write_json(path, self.progress.summary())

@@ -69,6 +69,18 @@ class Reward:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What all ranks are told of a rollout, wherever it is; a `Rollout` has the same under the same names.
+
+    length: tokens of the response.
+    """
+
+    reward: Reward | None
+    length: int
+    finish_reason: str
+
+
+@dataclass(frozen=True)
 class Rollout:
     """One response to one prompt with all that is known of it.
 
@@ -90,6 +102,18 @@ class Rollout:
     stop_text: str = ""  # the end of `response`, from the --stop text on that ended it
 
     @property
+    def length(self) -> int:
+        return len(self.response_ids)
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.reward, self.length, self.finish_reason)
+
+    @property
     def valid_reward(self) -> float:
-        """The reward's total; NaN of a sample that is invalid or was not scored."""
-        return math.nan if self.reward is None or self.reward.error else self.reward.total
+        return valid_total(self.reward)
+
+
+def valid_total(reward: Reward | None) -> float:
+    """The reward's total; NaN of a sample that is invalid or was not scored."""
+    return math.nan if reward is None or reward.error else reward.total

@@ -1,7 +1,8 @@
-"""The GPUs that `--assume_gpus 1x80GB` speaks of."""
+"""How many processes there are, and the GPUs that `--assume_gpus 1x80GB` speaks of."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,8 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightrft.args.surface import Args
 
+from lightrft.errors import Refused
+
 FORM = re.compile(r"([1-9][0-9]{0,5})x([0-9]{1,6}(?:\.[0-9]+)?)GB", re.IGNORECASE)
 EXAMPLE = "1x80GB"
+
+
+def processes_started() -> int:
+    """By torchrun; 1 with plain python."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise Refused(
+            f"WORLD_SIZE={text!r} in the environment is no number of processes; torchrun sets it, or unset it"
+        )
+    return int(text)
 
 
 @dataclass(frozen=True)

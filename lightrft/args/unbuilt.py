@@ -10,20 +10,16 @@ from collections.abc import Iterator
 from lightrft.args.surface import FLAGS
 
 UNBUILT: dict[str, str] = {flag.name: flag.record.unbuilt for flag in FLAGS.values() if flag.record.unbuilt}
-MOST_PROCESSES = 1  # that can train together
 _CHOICES = {
     "engines": ("engine_type", "vllm sglang"),
 }
 UNBUILT_CHOICES = {(flag, name): part for part, (flag, names) in _CHOICES.items() for name in names.split()}
 
 
-def unbuilt_abilities(world_size: int, program: str, *, assumed: bool = False) -> Iterator[str]:
+def unbuilt_abilities(program: str) -> Iterator[str]:
     """What is refused whatever the flags are: one line each."""
     if program == "vision":
         yield "training of vision-language models is not built yet (vision); train.py trains text models"
-    if world_size > MOST_PROCESSES:
-        remedy = "use --assume_gpus 1x80GB" if assumed else "start one process"
-        yield f"training on {world_size} processes is not built yet (distributed); {remedy}"
 
 
 def about_choice(flag: str, value: object) -> str | None:

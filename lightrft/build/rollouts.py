@@ -21,6 +21,7 @@ from lightrft.models.suitable import end_token_ids
 from lightrft.preflight import Inputs
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
+from lightrft.ranks.base import ONE_RANK, Ranks
 from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
 from lightrft.rollouts.collector import Collector, RolloutMaker
 from lightrft.rollouts.engines.local import LocalEngine
@@ -50,11 +51,13 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     return make_rollouts(args, inputs, precision, lambda: nullcontext(model))
 
 
-def make_rollouts(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow) -> Rollouts:
-    """borrow: a context manager that yields the model to sample from, whole."""
+def make_rollouts(
+    args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, ranks: Ranks = ONE_RANK
+) -> Rollouts:
+    """borrow: a context manager that yields the model to sample from, whole. ranks: of all processes."""
     seed, rewards = args.training.seed, inputs.rewards
     engine = _make_engine(args.model, inputs, precision, borrow)
-    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed)
+    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed, ranks=ranks)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
     evaluator = None

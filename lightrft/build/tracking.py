@@ -37,7 +37,7 @@ def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progres
     if to.plot_every:
         loggers.add(Plots, folder / "plots", step, metrics, to.plot_every, lambda: progress.eval_before)
     if to.save_trajectories:
-        loggers.add(Trajectories, folder / "trajectories", step, to.num_trajectories_to_save, inputs.tokenizer)
+        loggers.add(Trajectories, folder / "trajectories", step, inputs.tokenizer)
     if to.use_wandb:
         name = to.wandb_run_name or Path(args.checkpoint.save_path).absolute().name
         loggers.add(WandB, to, step, name, values, console.unless_quiet)

@@ -31,8 +31,12 @@ from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
 from lightrft.models.token_model import TokenModel
 from lightrft.preflight import Inputs
+from lightrft.ranks.base import ONE_RANK
+from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world
+from lightrft.ranks.together import together
 from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
+from lightrft.rollouts.dealer import Dealer, Split
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
@@ -43,6 +47,7 @@ from lightrft.track.run_record import write_record
 from lightrft.trainer import Trainer
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm
+from lightrft.update.partition import draw_parts
 
 STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
 
@@ -89,17 +94,25 @@ def load_models(
     return Models(policy, critic, reference)
 
 
+def first_epoch(args: Args) -> Split:
+    """The optimizer steps of a turn's first epoch: for these the dealer balances tokens."""
+    size, seed = args.batch.train_batch_size, args.training.seed
+    return lambda n_rows, turn: [part.rows for part in draw_parts(n_rows, size, 1, seed=seed, turn=turn)]
+
+
 def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     """Loads the model, prepares it, and joins all parts; on `--load_checkpoint` goes on from the newest checkpoint."""
-    seed_everything(args.training.seed)
-    world, (precision, _) = join_world(), choose_precision(args)
+    world, (precision, _) = join_world(args.distributed.sp_size), choose_precision(args)
+    everyone = Collectives(world, everyone=True) if world.size > 1 else ONE_RANK
+    seed_everything(args.training.seed + world.rank)
     strategy, kl, steps = make_strategy(args, world, precision), kl_term(args), total_steps(args, len(inputs.prompts))
     estimator = load_estimator(args.algorithm.advantage_estimator)
     models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
-    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle))
+    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), everyone)
     progress = Progress(steps)
-    console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet)
+    first = world.rank == 0
+    console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet, silent=not first)
     if rollouts.engine.equal_lengths:
         console.unless_quiet(
             "notice: padding changes what this model computes; only prompts of one length share a batch"
@@ -108,9 +121,11 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
     trainer = Trainer(
-        ranks=strategy.ranks,
+        everyone=everyone,
+        rows=strategy.ranks,
         prompts=rollouts.prompts,
         collector=rollouts.collector,
+        dealer=Dealer(world, everyone, first_epoch(args)),
         scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
@@ -122,12 +137,15 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         loggers=Loggers(),
         console=console,
         clock=clock,
-        profiler=Profiler(log_dir / "profile", args.logging.profile_steps),
+        profiler=Profiler(log_dir / "profile", args.logging.profile_steps if first else ()),
         save_path=save_path,
         record=record,
+        shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
     )
     if args.checkpoint.load_checkpoint:
         trainer.resume()
-    write_record(record, log_dir, save_path, fresh=not progress.step)
-    trainer.loggers = make_loggers(args, inputs, console, progress)
+    with together(everyone):
+        if first:
+            write_record(record, log_dir, save_path, fresh=not progress.step)
+            trainer.loggers = make_loggers(args, inputs, console, progress)
     return trainer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,5 +121,4 @@ def _layers(model: PreTrainedModel, left: Sequence[str]) -> str | None:
 @cache
 def _warn_once(text: str) -> None:
     """By one process, however often the model is loaded."""
-    if os.environ.get("RANK", "0") == "0":
-        warn(text)
+    warn(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import warnings
@@ -70,6 +71,17 @@ def _start(device: torch.device, timeout: timedelta) -> None:
     else:
         warnings.filterwarnings("ignore", r"barrier\(\): using the device under current context", UserWarning)
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timeout)
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of this run has said it. No process waits for another: some may have gone."""
+    if not dist.is_initialized():
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+    key = f"said {hashlib.sha256(text.encode(errors='replace')).hexdigest()}"
+    try:
+        return dist.distributed_c10d._get_default_store().add(key, 1) == 1
+    except RuntimeError:  # the process that keeps the store has gone
+        return True
 
 
 def leave_world() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lightrft.errors import RunFailed
-from lightrft.types import Prompt, Reward, Rollout
+from lightrft.types import Outcome, Prompt, Reward, Rollout
 
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 MOST_OF_AN_ERROR = 200
@@ -49,7 +49,7 @@ def why_no_float32(value: float) -> str | None:
     return f"{value:g}, beyond float32" if abs(value) > LARGEST_FLOAT32 else None
 
 
-def describe_invalid(rollouts: Sequence[Rollout]) -> str | None:
+def describe_invalid(rollouts: Sequence[Rollout | Outcome]) -> str | None:
     """How many samples are invalid, and the most frequent reason, in words; None where all are valid."""
     errors = [rollout.reward.error for rollout in rollouts if rollout.reward is not None and rollout.reward.error]
     if not errors:

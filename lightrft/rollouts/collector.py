@@ -9,9 +9,11 @@ from statistics import fmean
 
 from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.errors import RunFailed
-from lightrft.groups import rows_by_group, varied_groups
+from lightrft.groups import varied_groups
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
+from lightrft.ranks.base import ONE_RANK, Ranks
+from lightrft.ranks.together import together
 from lightrft.rewards.base import RewardSource
 from lightrft.rollouts.engines.base import InferenceEngine, Sampling
 from lightrft.rollouts.engines.noise import response_seed
@@ -21,16 +23,34 @@ from lightrft.types import Generation, Prompt, Request, Rollout
 class RolloutMaker:
     """Prompts to rewarded rollouts. Training and evaluation have one each, over one engine.
 
-    at_once: most prompts that the engine decodes together.
+    at_once: most prompts that the engine decodes together. ranks: of all processes, each with an engine of its own.
     """
 
     def __init__(
-        self, encoder: Encoder, engine: InferenceEngine, rewards: RewardSource, seed: int, at_once: int
+        self,
+        encoder: Encoder,
+        engine: InferenceEngine,
+        rewards: RewardSource,
+        seed: int,
+        at_once: int,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         self.encoder, self.engine, self.rewards, self.seed, self.at_once = encoder, engine, rewards, seed, at_once
+        self.ranks = ranks
+
+    def share(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Those that this rank's engine answers."""
+        return prompts[self.ranks.rank :: self.ranks.size]
 
     def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
-        """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation."""
+        """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation.
+
+        Every rank takes part, also without prompts: an engine may need all of them to gather its weights.
+        """
+        with together(self.ranks):
+            return self._make(prompts, step, n, sampling)
+
+    def _make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
         requests = [self._request(prompt, step, n) for prompt in prompts]
         try:
             generated = self.engine.generate(requests, sampling, at_once=self.at_once)
@@ -41,7 +61,7 @@ class RolloutMaker:
             for prompt, group in zip(prompts, generated, strict=True)
             for sample, generation in enumerate(group)
         ]
-        rewards = self.rewards.score(rollouts)
+        rewards = self.rewards.score(rollouts) if rollouts else []
         return [replace(rollout, reward=reward) for rollout, reward in zip(rollouts, rewards, strict=True)]
 
     def stats(self, prefix: str) -> dict[str, float]:
@@ -92,7 +112,10 @@ class CollectSettings:
 
 
 class Collector:
-    """Collects a rollout step at the temperature that the schedule has for it."""
+    """Collects a rollout step at the temperature that the schedule has for it.
+
+    The stream of prompts is that of all ranks: each takes the same prompts from it and answers its share of them.
+    """
 
     def __init__(
         self, maker: RolloutMaker, sampling: Sampling, schedule: TemperatureSchedule, settings: CollectSettings
@@ -101,7 +124,8 @@ class Collector:
         self.seen: dict[str, float] = {}
 
     def collect(self, prompts: PromptSampler, step: int) -> list[Rollout]:
-        """Rows in the order of their groups. Where no group at all varies, all of them with nothing to train on."""
+        """This rank's rows in the order of their groups. Where no group at all varies, all of them with nothing to
+        train on."""
         sampling = replace(self.sampling, temperature=self.temperature(step))
         self.seen = {"rollout/temperature": sampling.temperature}
         most = self.settings.most_batches
@@ -124,34 +148,38 @@ class Collector:
         found: list[Rollout] = []
         for start in range(0, self.settings.prompts_per_step, self.settings.rollout_batch_size):
             wanted = min(self.settings.rollout_batch_size, self.settings.prompts_per_step - start)
-            found += self.maker.make(prompts.take(wanted), step, self.settings.n_samples, sampling)
+            found += self._make(prompts.take(wanted), step, sampling)
         return found
 
     def _varied(self, prompts: PromptSampler, step: int, sampling: Sampling, most: int) -> list[Rollout]:
-        s, kept, batches, everything = self.settings, [], 0, []
-        while not batches or (len(kept) < s.prompts_per_step and batches < most and not self.over(prompts)):
-            latest = self.maker.make(prompts.take(s.rollout_batch_size), step, s.n_samples, sampling)
-            everything, batches = everything + latest, batches + 1
-            kept += groups_that_vary(latest)
-        surplus = kept[s.prompts_per_step :]
-        prompts.give_back([group[0].prompt for group in surplus])
+        """What all ranks have sampled decides, so they all send as many batches and keep the same groups."""
+        s, batches, own = self.settings, 0, []
+        taken: dict[int, Prompt] = {}
+        told: list[tuple[int, float]] = []
+        varied: list[int] = []
+        while not batches or (len(varied) < s.prompts_per_step and batches < most and not self.over(prompts)):
+            batch = prompts.take(s.rollout_batch_size)
+            taken |= {prompt.position: prompt for prompt in batch}
+            latest, batches = self._make(batch, step, sampling), batches + 1
+            own += latest
+            told += self.maker.ranks.gather([(rollout.group, rollout.valid_reward) for rollout in latest])
+            varied = sorted(varied_groups([group for group, _ in told], [reward for _, reward in told]))
+        chosen, surplus = varied[: s.prompts_per_step], varied[s.prompts_per_step :]
+        prompts.give_back([taken[group] for group in surplus])
         self.seen |= {
             "rollout/batches": float(batches),
-            "rollout/varied_groups_frac": len(kept) * s.n_samples / len(everything),
-            "reward/sampled_mean": _mean_reward(everything),
+            "rollout/varied_groups_frac": len(varied) * s.n_samples / len(told),
+            "reward/sampled_mean": _mean([reward for _, reward in told]),
         }
-        if not kept:
-            return [replace(rollout, response_mask=(0,) * len(rollout.response_mask)) for rollout in everything]
-        return [rollout for group in kept[: s.prompts_per_step] for rollout in group]
+        if not varied:
+            return [replace(rollout, response_mask=(0,) * rollout.length) for rollout in own]
+        return [rollout for rollout in own if rollout.group in set(chosen)]
+
+    def _make(self, prompts: Sequence[Prompt], step: int, sampling: Sampling) -> list[Rollout]:
+        return self.maker.make(self.maker.share(prompts), step, self.settings.n_samples, sampling)
 
 
-def groups_that_vary(rollouts: Sequence[Rollout]) -> list[list[Rollout]]:
-    """Whole groups, in their order, whose valid rewards are not all equal."""
-    group = [rollout.group for rollout in rollouts]
-    varied = varied_groups(group, [rollout.valid_reward for rollout in rollouts])
-    return [[rollouts[row] for row in rows] for name, rows in rows_by_group(group).items() if name in varied]
-
-
-def _mean_reward(rollouts: Sequence[Rollout]) -> float:
-    valid = [rollout.valid_reward for rollout in rollouts if not math.isnan(rollout.valid_reward)]
+def _mean(rewards: Sequence[float]) -> float:
+    """Of the valid ones."""
+    valid = [reward for reward in rewards if not math.isnan(reward)]
     return fmean(valid) if valid else math.nan

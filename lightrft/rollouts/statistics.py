@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from lightrft.types import Rollout
+from lightrft.types import Outcome, Rollout
 
 
-def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+def rollout_metrics(rollouts: Sequence[Rollout | Outcome]) -> dict[str, float]:
     """reward/* over the valid samples, rollout/* over all; std is over samples (population).
 
     reward/<part> is over the valid samples that have the part, and absent in a step where none has it.
@@ -16,7 +16,7 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
     rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
     valid = [reward for reward in rewards if reward.error is None]
     totals = [reward.total for reward in valid]
-    lengths = [len(rollout.response_ids) for rollout in rollouts]
+    lengths = [rollout.length for rollout in rollouts]
     names = sorted({name for reward in valid for name in reward.parts})
     return {
         "reward/mean": fmean(totals),

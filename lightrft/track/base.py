@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightrft.batch import Batch
 from lightrft.errors import error_text, warn
-from lightrft.types import Rollout
+from lightrft.track.samples import Sample
+from lightrft.types import Outcome
 
 
 class Logger:
@@ -18,8 +18,8 @@ class Logger:
 
     def metrics(self, values: Mapping[str, float], step: int) -> None: ...
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
-        """Row i of `batch` is rollout i, with its advantages."""
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
+        """What came of all rows of the rollout step, whichever rank holds them, and the first of its samples."""
 
     def close(self) -> None: ...
 
@@ -43,8 +43,8 @@ class Loggers:
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._each("metrics", values, step)
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
-        self._each("rollouts", rollouts, batch, step)
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
+        self._each("rollouts", outcomes, samples, step)
 
     def close(self) -> None:
         self._each("close")

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from lightrft.batch import Batch
 from lightrft.rewards.base import describe_invalid
 from lightrft.track.base import Logger, report_failure
-from lightrft.types import Rollout
+from lightrft.track.samples import Sample
+from lightrft.types import Outcome
 
 
 def duration(seconds: float) -> str:
@@ -23,16 +23,24 @@ class Console(Logger):
     """Prints a line every `every` steps; on a terminal it shows the current phase in between.
 
     quiet: only lines given to `always` and `warn` are printed. total_steps: the planned number; the loop corrects it
-    where a run ends earlier.
+    where a run ends earlier. silent: nothing is printed at all, on ranks other than the first.
     """
 
-    def __init__(self, total_steps: int, every: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        every: int,
+        *,
+        quiet: bool = False,
+        silent: bool = False,
+        stream: TextIO | None = None,
+    ) -> None:
         self.total_steps, self._every, self._quiet = total_steps, every, quiet
         self._stream = stream or sys.stdout
         self._first_step: int | None = None
         self._started = time.monotonic()
         self._step = 0
-        self._broken = False
+        self._broken = silent
         self._all_valid = True
 
     def always(self, text: str) -> None:
@@ -59,9 +67,9 @@ class Console(Logger):
         if self._due(step):
             self.unless_quiet(self._line(values, step))
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
         """Why samples are invalid: always for the first ones of the run, then under the lines that say how many."""
-        reason = describe_invalid(rollouts)
+        reason = describe_invalid(outcomes)
         if reason is not None and (self._due(step) or self._all_valid):
             (self.always if self._all_valid else self.unless_quiet)(f"step {step}: {reason}")
             self._all_valid = False

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightrft.batch import Batch
 from lightrft.track.base import Logger
 from lightrft.track.metrics_file import read_from
+from lightrft.track.samples import Sample
 from lightrft.track.step_files import remove_after, write_whole
-from lightrft.types import Rollout
+from lightrft.types import Outcome
 
 PANELS = (("reward/mean", "reward"), ("rollout/length_mean", "response tokens"), ("policy/entropy", "entropy (nats)"))
 DRAWN = ("step", *(name for name, _ in PANELS), "eval/accuracy", "eval/ci_low", "eval/ci_high")
@@ -37,11 +37,11 @@ class Plots(Logger):
         if step % self._every == 0:
             self._curves()
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
         if step % self._every:
             return
         figure, axes = _figure(1)
-        lengths = [len(rollout.response_ids) for rollout in rollouts]
+        lengths = [outcome.length for outcome in outcomes]
         axes[0].hist(lengths, bins=min(30, max(lengths) - min(lengths) + 1))
         axes[0].set(title=f"response length, step {step}", xlabel="tokens", ylabel="responses")
         self._save(figure, f"length_{step:06d}.png")

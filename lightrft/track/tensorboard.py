@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightrft.batch import Batch
 from lightrft.track.base import Logger
-from lightrft.types import Rollout
+from lightrft.track.samples import Sample
+from lightrft.types import Outcome
 
 
 class TensorBoard(Logger):
@@ -44,11 +44,11 @@ class TensorBoard(Logger):
         points = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(step=step, summary=self._summary.Summary(value=points))
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
         import numpy as np
         from torch.utils.tensorboard.summary import histogram
 
-        lengths = np.array([len(rollout.response_ids) for rollout in rollouts])
+        lengths = np.array([outcome.length for outcome in outcomes])
         self._write(step=step, summary=histogram("rollout/length", lengths, bins="auto", max_bins=30))
 
     def close(self) -> None:

@@ -8,33 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightrft.batch import Batch
 from lightrft.track.base import Logger
+from lightrft.track.samples import Sample
 from lightrft.track.step_files import remove_after, write_whole
-from lightrft.types import Rollout
+from lightrft.types import Outcome, Rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PER_TOKEN = ("advantages", "old_logprobs", "ref_logprobs", "values", "returns")  # of the batch, where they are filled
-
 
 class Trajectories(Logger):
-    """`<folder>/step_<step>.jsonl`, one line per sample; at most `count` of a step, in the order of the rollouts."""
+    """`<folder>/step_<step>.jsonl`, one line per sample."""
 
-    def __init__(self, folder: Path, resumed: int, count: int, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, folder: Path, resumed: int, tokenizer: PreTrainedTokenizerBase) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         remove_after(folder, resumed)
-        self._folder, self._count, self._tokenizer = folder, count, tokenizer
+        self._folder, self._tokenizer = folder, tokenizer
 
-    def rollouts(self, rollouts: Sequence[Rollout], batch: Batch, step: int) -> None:
-        chosen = rollouts[: self._count]
-        columns = {name: getattr(batch, name)[: len(chosen)].tolist() for name in PER_TOKEN if batch.has(name)}
-        lines = []
-        for row, rollout in enumerate(chosen):
-            response = slice(len(rollout.prompt_ids), len(rollout.prompt_ids) + len(rollout.response_ids))
-            per_token = {name: column[row][response] for name, column in columns.items()}
-            lines.append(json.dumps({"step": step, **self._sample(rollout), **_finite(per_token)}, default=str) + "\n")
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
+        entries = ({"step": step, **self._sample(s.rollout), **_finite(dict(s.per_token))} for s in samples)
+        lines = [json.dumps(entry, default=str) + "\n" for entry in entries]
         write_whole(self._folder / f"step_{step:06d}.jsonl", "".join(lines))
 
     def _sample(self, rollout: Rollout) -> dict[str, Any]:

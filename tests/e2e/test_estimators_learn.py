@@ -18,7 +18,6 @@ from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
 from lightrft.build.trainer import build_trainer
 from lightrft.preflight import check_inputs
-from lightrft.step_index import index_step
 from lightrft.trainer import Trainer
 from lightrft.update.partition import Part
 
@@ -61,8 +60,8 @@ def recorded(here: Path) -> Batch:
     trainer = built("--init_kl_coef 0.01 --actor_learning_rate 1e-3 --save_path first")
     batches = []
     for step in (1, 2, 3):
-        rollouts = trainer.collector.collect(trainer.prompts, step)
-        batches.append(trainer.scorer.to_batch(rollouts, index_step(rollouts, trainer.ranks), temperature=1.0))
+        rollouts, index = trainer.dealer.deal(trainer.collector.collect(trainer.prompts, step), step)
+        batches.append(trainer.scorer.to_batch(rollouts, index, temperature=1.0))
         if step != 2:
             learn(trainer, batches[-1], step)
     trainer.checkpointer.export(here / "moved")

@@ -13,7 +13,6 @@ from lightrft.algorithms.functional import aggregate, token_weights
 from lightrft.args import parse
 from lightrft.build.trainer import build_trainer
 from lightrft.preflight import check_inputs
-from lightrft.step_index import index_step
 from lightrft.update.counts import step_counts
 
 PAGE = Path(ROOT, "docs", "architecture.md").read_text().partition("## Where one number goes")[2]
@@ -38,7 +37,7 @@ def measured() -> dict[str, list[float]]:
     rollouts = run.collector.collect(run.prompts, 1)
     rollout, group = rollouts[SAMPLE], [each.reward.total for each in rollouts[:4]]
     question = rollout.prompt.messages[-1]["content"]
-    index = index_step(rollouts, run.ranks)
+    rollouts, index = run.dealer.deal(rollouts, 1)
     run.placement.score()
     batch = run.scorer.to_batch(rollouts, index, run.collector.temperature(1))
     batch, _ = run.advantages(batch)

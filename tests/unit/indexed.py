@@ -10,6 +10,7 @@ def indexed(batch, owner: Sequence[int] = (), rank: int = 0):
     import numpy as np
 
     from lightrft.step_index import StepIndex
+    from lightrft.types import Outcome, Reward
 
     owner = np.array(owner or [0] * len(batch), dtype=int)
     batch_row = np.array([(owner[:row] == owner[row]).sum() for row in range(len(owner))], dtype=int)
@@ -19,7 +20,7 @@ def indexed(batch, owner: Sequence[int] = (), rank: int = 0):
         n_ranks=int(owner.max()) + 1,
         owner=owner,
         batch_row=batch_row,
-        errors=(None,) * len(batch),
+        outcomes=tuple(Outcome(Reward(total), 0, "stop") for total in batch.rewards.tolist()),
         trained=batch.response_mask.sum(-1).numpy(),
         moves=(batch.advantages != 0).any(-1).numpy() if batch.has("advantages") else owner >= 0,
         **{name: getattr(batch, name).numpy() for name in columns},

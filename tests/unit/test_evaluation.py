@@ -6,6 +6,7 @@ import pytest
 
 from lightrft.evaluation import Evaluator, summarise, wilson_interval
 from lightrft.loop.progress import describe
+from lightrft.ranks.base import ONE_RANK
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Prompt
 
@@ -81,6 +82,8 @@ def test_every_evaluation_asks_for_the_same(make_rollout):
     calls = []
 
     class Maker:
+        ranks, share = ONE_RANK, staticmethod(list)
+
         def make(self, *arguments):
             calls.append(arguments)
             return [make_rollout([1], [5], total=1.0, parts={"exact": 1.0})]

@@ -43,7 +43,7 @@ def test_rows_stand_in_the_order_of_groups_and_samples_on_every_rank(views):
         assert index.prompt_lengths.tolist() == [2, 2, 4, 4, 4] and index.lengths.tolist() == [7, 5, 6, 10, 5]
         assert index.trained.tolist() == [5, 3, 2, 6, 1]
         assert index.rewards.tolist()[:4] == [0.5, 1.0, 0.0, 1.0] and math.isnan(index.rewards[4])
-        assert index.errors == (None, None, None, None, "x: bad") and index.moves.all()
+        assert index.errors == [None, None, None, None, "x: bad"] and index.moves.all()
 
 
 def test_each_rank_finds_its_own_rows_in_its_batch(views):

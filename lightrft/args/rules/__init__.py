@@ -19,10 +19,10 @@ from lightrft.args.rules import (
     sampling,
     typed,
 )
-from lightrft.args.rules.finding import Finding, Rule
+from lightrft.args.rules.finding import Finding
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
-from lightrft.args.unbuilt import MOST_PROCESSES, unbuilt_abilities
+from lightrft.args.unbuilt import unbuilt_abilities
 from lightrft.errors import Refused
 
 SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, ignored_flags, typed)
@@ -39,20 +39,13 @@ def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str
 
 
 def findings(args: Args, world_size: int, *, strict: bool = False, program: str = "text") -> list[Finding]:
-    """What all rules say of these processes, or of those that --assume_gpus names. Of more than can train together
-    one line says so: what would suit them helps nobody yet."""
+    """What all rules say of these processes, or of those that --assume_gpus names."""
     assumed = assumed_gpus(args)
     world = assumed.count if assumed else world_size
-    told = [entry for rule in RULES for entry in _of_rule(rule, args, world)]
+    told = [entry for rule in RULES for entry in rule(args, world)]
     told = [replace(entry, text=with_presets(args, entry.text)) for entry in told]
     told = [_hardened(entry) for entry in told] if strict else told
-    return [*(Problem((), line) for line in unbuilt_abilities(world, program, assumed=assumed is not None)), *told]
-
-
-def _of_rule(rule: Rule, args: Args, world: int) -> list[Finding]:
-    """What holds for these processes, and for as many of them as can train."""
-    told = list(rule(args, world))
-    return list(rule(args, MOST_PROCESSES)) if told and world > MOST_PROCESSES else told
+    return [*(Problem((), line) for line in unbuilt_abilities(program)), *told]
 
 
 def _hardened(entry: Finding) -> Problem:

@@ -164,7 +164,6 @@ def test_all_problems_together_and_rules_only_on_sound_flags():
         "--temperature 0.0 is out of bounds: it must be > 0",
         "--max_len 0 is out of bounds: it must be >= 2",
         "--adavntage_estimator is not a flag; nearest: --advantage_estimator",
-        "training on 2 processes is not built yet (distributed); start one process",
         "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it",
         "--top_k 0 leaves no token to sample; use -1 (off) or at least 1",
         "there is no reward: give --reward_fn (a rule or file.py:function), --reward_pretrain (a reward model, not "

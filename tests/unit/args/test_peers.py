@@ -108,7 +108,7 @@ def test_each_is_refused_in_a_line_of_its_own():
         ("--no-scale_rewards", "--no-scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
         ("--no-push_to_hub", "--no-push_to_hub is not a flag; nothing is uploaded"),
         ("--gpus 8",
-         "--gpus is not a flag; torchrun --nproc_per_node starts the processes; more than one is not built yet"),
+         "--gpus is not a flag; torchrun --nproc_per_node starts the processes"),
         ("--sampling_temperature 1", "--sampling_temperature is not a flag; nearest: --temperature"),
         ("--mirco_train_batch_size 1", "--mirco_train_batch_size is not a flag; nearest: --micro_train_batch_size"),
         ("--temp 1", "--temp is not a flag; use --temperature"),
@@ -148,7 +148,7 @@ def test_what_is_said_of_a_name(text: str, line: str):
         ("worker.actor.optim.lr=1e-6", "use --actor_learning_rate 1e-6"),
         ("worker.actor.global_batch_size=8", "use --train_batch_size 8 (prompts in EasyR1, samples here: times "
          "--n_samples_per_prompt)"),
-        ("trainer.n_gpus_per_node=8", "torchrun --nproc_per_node starts the processes; more than one is not built yet"),
+        ("trainer.n_gpus_per_node=8", "torchrun --nproc_per_node starts the processes"),
         ("args.max_steps=3", "use --max_steps 3 (optimizer steps in TRL, turns of the loop here)"),
         ("grpo.num_generations=8", "use --n_samples_per_prompt 8"),
         ("trainer.seed=1", "use --seed 1"),

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from indexed import indexed
 
+from lightrft.ranks.base import ONE_RANK
 from lightrft.track.base import Loggers
+from lightrft.track.samples import first_samples
 from lightrft.track.trajectories import Trajectories
 from lightrft.types import Prompt
 
@@ -32,7 +35,13 @@ def step(make_rollout, batch_of):
         advantages=torch.tensor([[0.0, 0.0, 0.25, 0.5, 0.75], [0.0, 0.0, 0.0, 0.0, 0.0]]),
         old_logprobs=torch.tensor([[9.0, 9.0, -0.5, -1.5, -2.5], [9.0, -0.25, 9.0, 9.0, 9.0]]),
     )
-    return [replace(good, prompt=prompt, response="b ü"), bad], batch
+    rollouts = [replace(good, prompt=prompt, response="b ü"), bad]
+    return rollouts, indexed(batch.filled(group=torch.tensor([0, 1])))
+
+
+def shown(step, count=2):
+    """What the logger gets: outcomes, and the first samples."""
+    return [], first_samples(*step, count, ONE_RANK)
 
 
 def lines(folder, step):
@@ -40,7 +49,7 @@ def lines(folder, step):
 
 
 def test_a_line_per_sample_with_the_response_s_own_positions(tmp_path, step):
-    Trajectories(tmp_path, 0, 2, Words()).rollouts(*step, 12)
+    Trajectories(tmp_path, 0, Words()).rollouts(*shown(step), 12)
     good, bad = lines(tmp_path, "step_000012.jsonl")
     assert good == {
         "step": 12,
@@ -65,19 +74,19 @@ def test_a_line_per_sample_with_the_response_s_own_positions(tmp_path, step):
 
 
 def test_the_first_samples_only_and_later_steps_taken_back(tmp_path, step):
-    first = Trajectories(tmp_path, 0, 1, Words())
+    first = Trajectories(tmp_path, 0, Words())
     for number in (1, 2, 3):
-        first.rollouts(*step, number)
+        first.rollouts(*shown(step, 1), number)
     assert len(lines(tmp_path, "step_000003.jsonl")) == 1
-    Trajectories(tmp_path, 1, 10, Words()).rollouts(*step, 2)
+    Trajectories(tmp_path, 1, Words()).rollouts(*shown(step, 10), 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step_000001.jsonl", "step_000002.jsonl"]
     assert len(lines(tmp_path, "step_000002.jsonl")) == 2
 
 
 def test_a_full_disk_leaves_no_half_file(tmp_path, step, full_disk, warnings):
-    loggers = Loggers([Trajectories(tmp_path, 0, 2, Words())])
-    loggers.rollouts(*step, 1)
+    loggers = Loggers([Trajectories(tmp_path, 0, Words())])
+    loggers.rollouts(*shown(step), 1)
     with full_disk(200):
-        loggers.rollouts(*step, 2)
-        loggers.rollouts(*step, 3)
+        loggers.rollouts(*shown(step), 2)
+        loggers.rollouts(*shown(step), 3)
     assert len(warnings()) == 1 and [path.name for path in tmp_path.iterdir()] == ["step_000001.jsonl"]
