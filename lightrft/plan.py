@@ -32,13 +32,18 @@ def runtime(args: Args) -> dict[str, Any]:
     machine, (precision, why) = hardware(args), choose_precision(args)
     asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, machine.processes)
     zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
-    offload = ", offloaded to CPU" if args.distributed.fsdp_cpu_offload else ""
     return {
-        "strategy": f"FSDP2{offload}" if args.distributed.fsdp else zero,
+        "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_offloaded(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
     }
+
+
+def _offloaded(args: Args) -> str:
+    if args.distributed.fsdp_cpu_offload:
+        return ", offloaded to CPU"
+    return ", optimizer on the CPU" if args.memory.adam_offload else ""
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:

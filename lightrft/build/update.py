@@ -35,13 +35,20 @@ from lightrft.update.step import Updater, UpdateSettings
 
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
-    if args.distributed.fsdp:
+    d, offload = args.distributed, args.memory.adam_offload
+    if d.fsdp:
         from lightrft.strategy.fsdp2 import FSDP2Strategy
 
-        return FSDP2Strategy(world, precision, cpu_offload=args.distributed.fsdp_cpu_offload)
+        return FSDP2Strategy(
+            world,
+            precision,
+            shard_size=d.hybrid_shard_size,
+            cpu_offload=d.fsdp_cpu_offload,
+            adam_offload=offload and not d.fsdp_cpu_offload,
+        )
     from lightrft.strategy.deepspeed import DeepSpeedStrategy
 
-    return DeepSpeedStrategy(world, precision, args.distributed.zero_stage)
+    return DeepSpeedStrategy(world, precision, d.zero_stage, adam_offload=offload)
 
 
 def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:

@@ -31,7 +31,13 @@ def sequence_group(world: World) -> dist.ProcessGroup | None:
 
 
 @cache
-def sharding_mesh(world: World) -> DeviceMesh:
-    """The processes over which FSDP2 shards parameters and averages gradients: all of them, in one dimension."""
+def sharding_mesh(world: World, size: int | None = None) -> DeviceMesh:
+    """The processes over which FSDP2 shards parameters and averages gradients: all of them, in one dimension.
+
+    size: neighbours that share one copy of the parameters; its copies are the first of two dimensions then.
+    """
     when_leaving(sharding_mesh.cache_clear)
-    return init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
+    if size is None or size == world.size:
+        return init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
+    names = ("replicate", "shard")
+    return init_device_mesh(world.device.type, (world.size // size, size), mesh_dim_names=names)

@@ -57,11 +57,15 @@ class DeepSpeedStrategy:
 
     On one process stage 2 has no gradients to partition, but would still copy those of every micro-batch through its
     buckets, which doubled the time of a step: stage 1 runs in its place.
+
+    adam_offload: masters, the sum of gradients and the optimizer's state are kept in host memory, and the step is made
+    there, by torch's AdamW: DeepSpeed's own would be compiled at the first start.
     """
 
-    def __init__(self, world: World, precision: Precision, zero_stage: int) -> None:
+    def __init__(self, world: World, precision: Precision, zero_stage: int, *, adam_offload: bool = False) -> None:
         self.world, self.ranks, self.precision = world, Collectives(world), precision.compute
         self.stage = effective_stage(zero_stage, world.size)
+        self.adam_offload = adam_offload
         self.deepspeed = _deepspeed()
         when_leaving(self._forget_groups)
 
@@ -83,6 +87,7 @@ class DeepSpeedStrategy:
                 "overlap_comm": False,
                 "reduce_bucket_size": min(BUCKET, parameters),
                 "stage3_param_persistence_threshold": 0,
+                **self._offload(),
             },
             "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
             "fp16": {"enabled": self.precision == "fp16"},
@@ -90,6 +95,11 @@ class DeepSpeedStrategy:
             "data_types": {"grad_accum_dtype": "fp32"},
             "communication_data_type": "fp32",
         }
+
+    def _offload(self) -> dict[str, Any]:
+        if not self.adam_offload:
+            return {}
+        return {"offload_optimizer": {"device": "cpu", "pin_memory": self.world.device.type == "cuda"}}
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
         if optim is None:

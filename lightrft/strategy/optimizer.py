@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
 from lightrft.strategy.base import OptimArgs
@@ -27,6 +29,35 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], args: OptimArgs) ->
         weight_decay=args.weight_decay,
         fused=True,
     )
+
+
+def step_from_host(optimizer: torch.optim.Optimizer) -> None:
+    """A step of an optimizer whose state is kept in host memory: each parameter's visits the device in its turn.
+
+    The numbers are those of a step without; the device holds the state of one parameter at a time.
+    """
+    (group,) = optimizer.param_groups
+    trained = group["params"]
+    for parameter in (parameter for parameter in trained if parameter.grad is not None):
+        state, group["params"] = optimizer.state[parameter], [parameter]
+        homes = {name: value for name, value in state.items() if value.dim() and value.device.type == "cpu"}
+        state |= {name: home.to(parameter.device, non_blocking=True) for name, home in homes.items()}
+        optimizer.step()
+        # the count of steps, which has no dimension, stays
+        state |= {name: _homecoming(value, homes.get(name)) for name, value in state.items() if value.dim()}
+    group["params"] = trained
+
+
+@torch.no_grad()
+def _homecoming(value: Tensor, home: Tensor | None) -> Tensor:
+    """The value in the host memory that was its home before; a new home is pinned, for a GPU to copy to it."""
+    if home is not None:
+        return home.copy_(value)
+    home = value.to("cpu")
+    if value.device.type == "cuda":
+        part = home.to_local() if isinstance(home, DTensor) else home
+        part.data = part.pin_memory()
+    return home
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, args: OptimArgs) -> torch.optim.lr_scheduler.LRScheduler:

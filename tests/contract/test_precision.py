@@ -26,7 +26,7 @@ from policies import (
 from torch import Tensor, nn
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
-from lightrft.strategy import fsdp2
+from lightrft.strategy import sharding
 from lightrft.strategy.base import Handle, OptimArgs, StepReport, Strategy
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -196,8 +196,8 @@ def test_strategies_agree_in_bfloat16(trained, rollouts):
 def test_offloaded_parameters_live_on_the_processor(world, monkeypatch):
     """Here everything does; so what fully_shard is told is looked at, and test_gpu.py looks at the parameters."""
     told = []
-    real = fsdp2.fully_shard
-    monkeypatch.setattr(fsdp2, "fully_shard", lambda module, **how: told.append(how) or real(module, **how))
+    real = sharding.fully_shard
+    monkeypatch.setattr(sharding, "fully_shard", lambda module, **how: told.append(how) or real(module, **how))
     for strategy, policy in (("--fsdp", OffloadPolicy), ("--fsdp --fsdp_cpu_offload", CPUOffloadPolicy)):
         told.clear()
         own_strategy(arguments(strategy), world).prepare(small_model(), SGD)

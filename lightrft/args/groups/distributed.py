@@ -33,13 +33,12 @@ class DistributedArgs:
     )
     sp_size: int = unbuilt("distributed", 1, "Processes that share one sequence.", "--sp_size 2", ge=1)
     zpg: int = unbuilt("distributed", 1, "Processes of one ZeRO++ partition; 1 = off.", "--zpg 8", ge=1)
-    hybrid_shard_size: int | None = unbuilt(
-        "distributed",
+    hybrid_shard_size: int | None = arg(
         None,
-        "Processes that share one copy of FSDP's shards.",
-        "--hybrid_shard_size 8",
+        "Processes that share one copy of FSDP's shards; needs --fsdp.",
         ge=1,
         unset="all",
+        witness=Witness("--hybrid_shard_size 2", "refused"),
     )
     overlap_comm: bool = unbuilt(
         "distributed", False, "Overlap communication with the backward pass.", "--overlap_comm"

@@ -15,7 +15,9 @@ class MemoryArgs:
         unset="where the model allows it",
         witness=Witness("--no-share_prompts", "perf:train_tokens"),
     )
-    adam_offload: bool = unbuilt("distributed", False, "Keep the optimizer's state in host memory.", "--adam_offload")
+    adam_offload: bool = arg(
+        False, "Keep the optimizer's state in host memory.", witness=Witness("--adam_offload", "run", given="--no-fsdp")
+    )
     packing_samples: bool = unbuilt(
         "distributed", False, "Put several samples into one row without padding.", "--packing_samples"
     )

@@ -17,10 +17,13 @@ def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
         yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
 
 
+GROUP_SIZES = ("engine_tp_size", "sp_size", "hybrid_shard_size")
+
+
 def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
-    """Of an engine, and of the processes that share a sequence."""
-    for flag in ("engine_tp_size", "sp_size"):
-        size = args.value(flag)
+    """Of an engine, of processes that share a sequence, and of those that share one copy of a model."""
+    for flag in GROUP_SIZES:
+        size = args.value(flag) or 1
         legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
         if world_size % size:
             remedy = f"use --{flag} {either(around(size, legal))}"
@@ -36,14 +39,17 @@ def precision(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-def offload(args: Args, world_size: int) -> Iterator[Finding]:
-    if args.distributed.fsdp_cpu_offload and not args.distributed.fsdp:
-        yield Problem(("fsdp_cpu_offload", "fsdp"), "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it")
+def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
+    for flag in ("fsdp_cpu_offload", "hybrid_shard_size"):
+        value = args.value(flag)
+        if value and not args.distributed.fsdp:
+            shown = f"--{flag}" if value is True else f"--{flag} {value}"
+            yield Problem((flag, "fsdp"), f"{shown} needs --fsdp; add --fsdp or remove it")
 
 
 RULES: tuple[Rule, ...] = (
     assumed_hardware,
     sizes_of_process_groups,
     precision,
-    offload,
+    of_fsdp_alone,
 )

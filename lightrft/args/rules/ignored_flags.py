@@ -90,6 +90,10 @@ WARMUP = Need(
     lambda args: args.training.lr_warmup_steps is None, "--lr_warmup_steps {lr_warmup_steps} decides the warm-up"
 )
 DEEPSPEED = Need(lambda args: not args.distributed.fsdp, "--fsdp replaces DeepSpeed ZeRO")
+STATE_ELSEWHERE = Need(lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps all of it there")
+STATE = Need(
+    lambda args: args.training.optimizer == "adamw" or not args.distributed.fsdp, "--optimizer {optimizer} has no state"
+)
 COMPANY = Need(
     lambda args: args.batch.micro_train_batch_size > 1 or scores_before_learning(args),
     "--micro_train_batch_size 1 has no two samples of a prompt together",
@@ -120,6 +124,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),
     "share_prompts": (COMPANY,),
     "zero_stage": (DEEPSPEED,),
+    "adam_offload": (STATE_ELSEWHERE, STATE),
     "prompt_split": (_splits("prompt_data"),),
     **dict.fromkeys(("input_key", "reference_key", "source_key", "on_bad_row"), (ROWS,)),
     "label_key": (LABEL, ROWS),

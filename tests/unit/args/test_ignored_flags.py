@@ -48,6 +48,7 @@ adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
 adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together
 zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO
+adam_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps all of it there
 prompt_split test | every source of --prompt_data {FILES}
 input_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 label_key x --prompt_data reasoning_gym:a | {NO_ROWS}
@@ -67,6 +68,7 @@ profile_steps 5 7 8 --max_steps 5 | {LATE} step 7
 logging_steps 2 --quiet | --quiet prints no line per step
 """
 MORE = f"""
+adam_offload --fsdp --optimizer sgd | --optimizer sgd has no state
 value_clip 0.1 --advantage_estimator gae | there is one optimizer step per rollout step, so values are the old ones
 value_clip 0.1 --max_epochs 2 | {CRITIC}
 kl_estimator k2 --advantage_estimator cpgd --max_epochs 2 | --advantage_estimator cpgd has a drift term in place of the KL to the reference

@@ -1,0 +1,131 @@
+"""What each flag that lays out memory moves, and that the steps stay those of one process in plain PyTorch.
+
+As a script under torchrun, `layouts.py OUT`, it takes the steps of all layouts of its number of processes, and writes
+how far the parameters are from the plain loop's and what every rank holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from launch import run_rank
+from policies import arguments, largest_difference, named, own_strategy, small_model
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import join_world, leave_world
+from lightrft.strategy.base import Handle, OptimArgs, Strategy
+from lightrft.strategy.optimizer import make_optimizer
+
+ROWS, STEPS = 12, 3
+IDS = torch.randint(4, 16, (ROWS, 5), generator=torch.Generator().manual_seed(1))
+# epsilon is far above the gradients' roundings, which Adam would else make as large as a step
+ADAM = OptimArgs("adamw", 1e-3, (0.9, 0.99), 1e-4, 0.01, 0.5, "constant", warmup_steps=0, total_steps=10)
+SGD = OptimArgs("sgd", 0.1, (0.9, 0.99), 1e-8, 0.0, 0.0, "constant", warmup_steps=0, total_steps=10)
+OPTIMIZERS = {"sgd": SGD, "adamw": ADAM}
+
+OFFLOADED = ("--zero_stage 1 --adam_offload", "--zero_stage 2 --adam_offload", "--zero_stage 3 --adam_offload")
+LAYOUTS = {  # by the number of processes
+    1: (*OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
+    2: ("--fsdp --fsdp_cpu_offload", *OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
+    3: ("--zero_stage 3 --adam_offload", "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 3"),
+    4: (
+        "--fsdp --hybrid_shard_size 2",
+        "--fsdp --hybrid_shard_size 2 --adam_offload",
+        "--fsdp --hybrid_shard_size 2 --fsdp_cpu_offload",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """Distances of the parameters from the plain loop's after its steps, and from the start; what this rank holds."""
+
+    differences: dict[str, float]
+    moved: dict[str, float]
+    facts: dict[str, Any]
+
+
+def loss(model, rows: list[int]) -> Tensor:
+    """Rows have weights of their own, so that a row that is lost or counted twice shows."""
+    logprobs = model(input_ids=IDS[rows], use_cache=False).logits.float().log_softmax(-1)[:, :, 5].mean(1)
+    return (-logprobs * (1 + torch.tensor(rows))).sum() / 64
+
+
+@cache
+def plain(name: str) -> dict[str, Tensor]:
+    model = small_model()
+    optimizer = make_optimizer(model.parameters(), OPTIMIZERS[name])
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss(model, list(range(ROWS))).backward()
+        if most := OPTIMIZERS[name].max_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), most)
+        optimizer.step()
+    return {key: value.detach() for key, value in named(model).items()}
+
+
+def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
+    """Of two micro-batches each, on this rank's rows."""
+    world = strategy.world
+    mine = list(range(ROWS))[world.rank :: world.size]
+    for _ in range(STEPS):
+        strategy.backward(handle, loss(handle.module, mine[:2]), last=False)
+        strategy.backward(handle, loss(handle.module, mine[2:]), last=True)
+        assert not strategy.step(handle).skipped
+    return {name: value.detach().float().clone() for name, value in strategy.full_params(handle)}
+
+
+def examine(world: World, flags: str) -> Found:
+    args, differences, moved, facts = arguments(flags), {}, {}, {}
+    for name, optim in OPTIMIZERS.items():
+        strategy = own_strategy(args, world, "fp32")
+        handle = strategy.prepare(small_model(), optim)
+        after = take_steps(strategy, handle)
+        differences[name] = largest_difference(after, plain(name))
+        moved[name] = largest_difference(after, named(small_model()))
+    facts = fsdp_facts(handle) if args.distributed.fsdp else zero_facts(handle)
+    return Found(differences, moved, facts)
+
+
+def fsdp_facts(handle: Handle) -> dict[str, Any]:
+    """Of AdamW, the last."""
+    embedding = handle.model.get_input_embeddings().weight
+    assert isinstance(embedding, DTensor)
+    moments = handle.optimizer.state[embedding]["exp_avg"]
+    return {
+        "mesh": tuple(embedding.device_mesh.shape),
+        "rows": (len(embedding.to_local()), len(embedding)),
+        "moments": (tuple(moments.to_local().shape), moments.to_local().device.type),
+    }
+
+
+def zero_facts(handle: Handle) -> dict[str, Any]:
+    engine, zero = handle.module, handle.optimizer
+    moments = [state["exp_avg"].numel() for state in zero.optimizer.state.values()]
+    return {
+        "stage": engine.zero_optimization_stage(),
+        "on the host": getattr(zero, "cpu_offload", None) or getattr(zero, "offload_optimizer", False),
+        "moments": sum(moments),
+        "optimizer": type(zero.optimizer).__name__,
+    }
+
+
+def main(out: str) -> None:
+    torch.set_num_threads(1)
+    world = join_world()
+    found = {flags: asdict(examine(world, flags)) for flags in LAYOUTS[world.size]}
+    everyone: list[Any] = [None] * world.size
+    dist.all_gather_object(everyone, found)
+    if world.rank == 0:
+        torch.save(everyone, out)
+    leave_world()
+
+
+if __name__ == "__main__":
+    run_rank(main)
