@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.packing import Cost, Layout, lay_out
+from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class PreparedModel:
         A batch with no trained token still runs the model, on its first column (sharded models need every rank), and
         gives [0, V] with a graph.
         """
+        PULSE.beat()
         ranks, more = self.sequence_ranks, dict[str, Any]()
         layout = lay_out(batch, self.sharing, self.parts)
         if ranks is not None:

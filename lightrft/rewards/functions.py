@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.ranks.pulse import PULSE
 from lightrft.rewards.base import MOST_OF_AN_ERROR, checked, invalid
 from lightrft.rewards.signatures import read_signature
 from lightrft.types import Prompt, Reward, Rollout
@@ -98,6 +99,7 @@ class FunctionReward:
             return self._failed(error)
 
     def _item(self, value: Any) -> Reward | Failed | None:
+        PULSE.beat()
         if value is None:
             return None if self._signature.convention.none_is_no_answer else invalid("the reward is None")
         number = value.item() if getattr(value, "ndim", None) == 0 else value

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.errors import Refused, error_text
+from lightrft.ranks.pulse import PULSE
 from lightrft.rewards.answers.extraction import answer_of, has_tags
 from lightrft.rewards.answers.references import (
     BadReference,
@@ -149,6 +150,7 @@ class RuleReward:
         return [self._one(rollout) for rollout in rollouts]
 
     def _one(self, rollout: Rollout) -> Reward:
+        PULSE.beat()
         try:
             return checked(float(self._judge(rollout.response, rollout.prompt.reference, rollout)))
         except (Unjudged, BadReference) as reason:

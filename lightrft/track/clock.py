@@ -1,10 +1,12 @@
-"""Seconds per phase of a step, for perf/ and the live line."""
+"""Seconds per phase of a step, for perf/, the live line and the watchdog."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from lightrft.ranks.pulse import PULSE
 
 
 class Clock:
@@ -18,11 +20,13 @@ class Clock:
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         self._announce(phase)
+        PULSE.enter(phase)
         start = time.perf_counter()
         try:
             yield
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+            PULSE.enter(f"after {phase}")
 
     def lap(self) -> dict[str, float]:
         now = time.perf_counter()

@@ -12,13 +12,17 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from lightrft.errors import error_text
+from lightrft.ranks.parent import die_with_parent
 from lightrft.rewards.base import MOST_OF_AN_ERROR
 from lightrft.rewards.sandbox.confinement import confine
 
 GRACE_S = 1.0  # the parent's own limit comes first, where there still is a parent
 
 
-def serve(name: str, limits: dict[str, Any]) -> None:
+def serve(name: str, limits: dict[str, Any], parent: int | None) -> None:
+    """parent: the process that is not to be outlived, not even while an answer is judged."""
+    if parent is not None:
+        die_with_parent(parent)
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # a parent's choice to ignore it would be inherited
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from typing import Any
 
 GRACE_S = 1.0
@@ -33,7 +33,7 @@ START_S = 600.0  # for the imports, once, also from a slow network disk
 CODE = """import sys
 sys.path[:] = {path!r}
 from lightrft.rewards.sandbox.child import serve
-serve({module!r}, {limits!r})"""
+serve({module!r}, {limits!r}, {parent!r})"""
 # Nothing else is inherited: keys and tokens are in other variables. One thread, and sets in one order in every child.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONHOME")
 OURS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -106,7 +106,9 @@ class Sandbox:
 
     def _start(self) -> subprocess.Popen[bytes]:
         path = [os.path.abspath(folder) for folder in sys.path]
-        code = CODE.format(path=path, module=self._module, limits=asdict(self._limits))
+        lasting = current_thread() is main_thread()  # another's end would be taken for this process's
+        parent = os.getpid() if lasting else None
+        code = CODE.format(path=path, module=self._module, limits=asdict(self._limits), parent=parent)
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         # A session of its own: Ctrl-C ends the run after its step, and the child with it.
         self._child = subprocess.Popen(

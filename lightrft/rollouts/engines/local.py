@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightrft.errors import RunFailed
 from lightrft.models.token_model import head_on
+from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.attention import without_cudnn
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache
@@ -116,6 +117,7 @@ class _Decoding:
         logits = self._prefill()
         for t in range(self.sampling.max_new_tokens):
             token = self._take(logits, t)
+            PULSE.beat()
             alive = (~self.stopped[self.rows]).nonzero()[:, 0]  # here a token waits for the device, and nowhere else
             if t + 1 == self.sampling.max_new_tokens or not len(alive):
                 break

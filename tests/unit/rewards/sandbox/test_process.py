@@ -134,7 +134,7 @@ def test_memory_has_a_limit(child):
     """Beyond what was there before: a large library leaves an answer its share."""
     assert ask(child, "much", 1 << 28) == 1 << 28
     with pytest.raises(Unjudged, match="^MemoryError"):
-        ask(child, "much", 1 << 29)
+        ask(child, "much", (1 << 29) + (1 << 20))  # more than the allocator can give back of its own
 
 
 def test_no_key_is_inherited(child):
@@ -193,10 +193,10 @@ def test_each_thread_gets_its_own_answers(child):
 
 @pytest.mark.parametrize("question", ["'echo', 1", "'asleep'"])
 def test_the_child_ends_with_its_parent(folder, question):
-    """Idle, or at work: then the kernel's alarm ends it."""
+    """At once, idle or at work, however long that may take."""
     code = (
         "import os, threading, time; from lightrft.rewards.sandbox.process import Limits, Sandbox\n"
-        "child = Sandbox('sandboxed_work', Limits(wall_s=1)); child.ask('echo', 1, what='')\n"
+        "child = Sandbox('sandboxed_work', Limits(wall_s=600)); child.ask('echo', 1, what='')\n"
         f"threading.Thread(target=lambda: child.ask({question}, what=''), daemon=True).start(); time.sleep(0.3)\n"
         "print(child._child.pid, flush=True); os.kill(os.getpid(), 9)"
     )

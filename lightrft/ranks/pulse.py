@@ -1,0 +1,44 @@
+"""What this process is doing, for whoever watches it. It costs next to nothing, so it is always kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Pulse:
+    """`beats` rises with whatever is got done: a phase begins, a token is sampled, a reward is there, a collective
+    operation has returned."""
+
+    def __init__(self) -> None:
+        self.beats = 0
+        self.phase, self._since = "start", time.monotonic()
+        self._collective, self._entered, self._returned = "", 0.0, True
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def enter(self, phase: str) -> None:
+        self.phase, self._since = phase, time.monotonic()
+        self.beat()
+
+    @contextmanager
+    def collective(self, name: str) -> Iterator[None]:
+        """Around an operation in which every rank waits for the others. One that raises has not returned."""
+        self._collective, self._entered, self._returned = name, time.monotonic(), False
+        yield
+        self._returned = True
+        self.beat()
+
+    def describe(self) -> str:
+        """Phase and last collective operation, in one line."""
+        now = time.monotonic()
+        phase = f"phase {self.phase} for {now - self._since:.0f} s"
+        if not self._collective:
+            return f"{phase}, no collective operation yet"
+        state = "returned" if self._returned else f"has not returned for {now - self._entered:.0f} s"
+        return f"{phase}, last collective operation {self._collective} ({state})"
+
+
+PULSE = Pulse()  # of this process
