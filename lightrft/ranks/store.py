@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 WAIT = timedelta(seconds=5)
 
@@ -18,7 +18,7 @@ class Line:
     """
 
     def __init__(self) -> None:
-        self._store: dist.Store | None = None
+        self._store: PrefixStore | None = None
 
     def add(self, key: str, amount: int) -> int | None:
         """The sum of what all have added; None where it cannot be known."""
@@ -41,9 +41,9 @@ class Line:
         except (RuntimeError, OSError):
             return None
 
-    def _connected(self) -> dist.Store:
+    def _connected(self) -> PrefixStore:
         if self._store is None:
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            client = dist.TCPStore(host, port, is_master=False, timeout=WAIT)
-            self._store = dist.PrefixStore(f"lightrft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", client)
+            client = TCPStore(host, port, is_master=False, timeout=WAIT)
+            self._store = PrefixStore(f"lightrft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", client)
         return self._store
