@@ -93,14 +93,23 @@ class Loss:
         }[self.mode]
 
 
-def sgd_step(model, loss: Tensor, learning_rate: float, max_norm: float = 0.0) -> float:
-    """One step of plain SGD, clipped to `max_norm` where that is above 0; returns the norm before clipping."""
+def clipped_gradient(model, loss: Tensor, max_norm: float = 0.0) -> float:
+    """Leaves the gradient of `loss`, clipped to `max_norm` where that is above 0; returns the norm before clipping."""
     model.zero_grad()
     loss.backward()
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in parameters))
     scale = min(1.0, max_norm / (float(norm) + 1e-6)) if max_norm else 1.0
-    with torch.no_grad():
-        for p in parameters:
-            p -= learning_rate * scale * p.grad
+    for p in parameters:
+        p.grad *= scale
     return float(norm)
+
+
+def sgd_step(model, loss: Tensor, learning_rate: float, max_norm: float = 0.0) -> float:
+    """One step of plain SGD; returns the norm before clipping."""
+    norm = clipped_gradient(model, loss, max_norm)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.grad is not None:
+                p -= learning_rate * p.grad
+    return norm

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import plain
+from functools import partial
+
 import pytest
-import torch
+from plain import sgd_step
+from plain_critic import GAE, PlainCritic, plain_turn
 from policies import largest_difference, load, named, save, save_critic, small_model
-from safetensors.torch import load_file
 
 STRATEGIES = ("--zero_stage 1", "--zero_stage 3", "--fsdp")
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
-GAE = "--advantage_estimator gae --lambd 0.9 --gamma 0.97 --value_clip 0.1"
 SLOW = "--actor_learning_rate 0.02 --critic_learning_rate 0.02"
 
 
@@ -19,64 +19,10 @@ def folder(tmp_path_factory):
     return save_critic(tmp_path_factory.mktemp("critic"))
 
 
-class PlainCritic(torch.nn.Module):
-    def __init__(self, folder):
-        super().__init__()
-        self.model, self.score = small_model(7).model, torch.nn.Linear(64, 1, bias=False)
-        self.score.weight.data = load_file(folder / "model.safetensors")["score.weight"]
-
-    def values(self, sample) -> torch.Tensor:
-        """[response length]; the first is read at the last token of the prompt."""
-        hidden = self.model(input_ids=torch.tensor([[*sample.prompt, *sample.response]])).last_hidden_state[0]
-        return self.score(hidden[len(sample.prompt) - 1 : -1])[:, 0]
-
-
-def valid(samples, rows):
-    return [row for row in rows if samples[row].reward == samples[row].reward]
-
-
-def plain_gae(samples, values, kl, gamma, lambd):
-    """Whitened advantages and returns of every valid sample, token by token; `kl` is taken from each token's reward."""
-    raw, returns = {}, {}
-    for row in valid(samples, range(len(samples))):
-        v, advantage, found = values[row].double().tolist(), 0.0, []
-        for t in reversed(range(len(v))):
-            reward = (samples[row].reward if t == len(v) - 1 else 0.0) - float(kl[row][t])
-            after = v[t + 1] if t + 1 < len(v) else 0.0
-            advantage = reward + gamma * after - v[t] + gamma * lambd * advantage
-            found.insert(0, advantage)
-        raw[row] = torch.tensor(found, dtype=torch.float64)
-        returns[row] = (raw[row] + torch.tensor(v, dtype=torch.float64)).float()
-    everything = torch.cat(list(raw.values()))
-    mean, std = everything.mean(), everything.std(correction=0)
-    return {row: ((found - mean) / std).float() for row, found in raw.items()}, returns
-
-
-def plain_value_loss(critic, samples, rows, old, returns, clip):
-    total, count = 0.0, sum(len(samples[row].response) for row in valid(samples, rows))
-    for row in valid(samples, rows):
-        v = critic.values(samples[row])
-        bounded = old[row] + (v - old[row]).clamp(-clip, clip)
-        worst = torch.maximum((v - returns[row]) ** 2, (bounded - returns[row]) ** 2)
-        total = total + worst.sum() / (2 * count)
-    return total
-
-
-def plain_turn(policy, critic, reference, samples, parts, *, beta, rates, frozen=False):
-    """One turn of the loop; the losses of the critic's steps."""
-    with torch.no_grad():
-        old_values = [critic.values(sample) for sample in samples]
-        old, fixed = ([plain.logprobs(model, sample, 0.8) for sample in samples] for model in (policy, reference))
-    kl = [beta * (a - b).double() for a, b in zip(old, fixed, strict=True)]
-    advantages, returns = plain_gae(samples, old_values, kl, 0.97, 0.9)
-    scale = [advantages.get(row) for row in range(len(samples))]
-    loss, seen = plain.Loss("token-mean", 0.8, 8, old=old), []
-    for part in parts:
-        if not frozen:
-            plain.sgd_step(policy, loss(policy, samples, scale, part.rows), rates[0])
-        step = plain_value_loss(critic, samples, part.rows, old_values, returns, 0.1)
-        seen.append((step.item(), plain.sgd_step(critic, step, rates[1])))
-    return seen
+def sgd(policy, critic):
+    """Steps at these rates; None does not learn."""
+    step = partial(sgd_step, learning_rate=policy) if policy is not None else None
+    return {"step_policy": step, "step_critic": partial(sgd_step, learning_rate=critic)}
 
 
 def critic_parameters(run):
@@ -93,7 +39,7 @@ def test_policy_and_critic_take_the_plain_steps(trained, rollouts, samples, stra
     for turn in (1, 2):
         batch = run.batch(rollouts)
         parts = list(run.updater.partition(batch, turn))
-        seen = plain_turn(policy, critic, reference, samples, parts, beta=0.1, rates=(0.02, 0.02))
+        seen = plain_turn(policy, critic, reference, samples, parts, beta=0.1, **sgd(0.02, 0.02))
         metrics = run.learn(batch, turn)
         assert metrics["update/optimizer_steps"] == 6 and metrics["critic/lr"] == 0.02
         assert metrics["critic/loss"] == pytest.approx(sum(loss for loss, _ in seen) / 6, rel=1e-5)
@@ -115,7 +61,7 @@ def test_one_step_has_the_plain_gradient(trained, rollouts, samples, strategy, f
         found[flags] = critic_parameters(run)
     critic = PlainCritic(folder)
     parts = run.updater.partition(run.batch(rollouts), 1)
-    plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, rates=(1.0, 1.0))
+    plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, **sgd(1.0, 1.0))
     for parameters in found.values():
         assert largest_difference(parameters, named(critic)) < 1e-6
     assert largest_difference(named(critic), named(PlainCritic(folder))) > 1e-2
@@ -133,7 +79,7 @@ def test_a_frozen_policy_keeps_its_bits_and_its_schedule(trained, rollouts, samp
         batch = run.batch(rollouts)
         if turn == 1:
             parts = run.updater.partition(batch, turn)
-            plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, rates=(0, 0.02), frozen=True)
+            plain_turn(small_model(), critic, small_model(), samples, parts, beta=0.0, **sgd(None, 0.02))
         seen.append(run.learn(batch, turn))
         if turn == 1:
             assert largest_difference(critic_parameters(run), named(critic)) < 1e-6

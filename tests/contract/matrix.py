@@ -1,0 +1,148 @@
+"""Every strategy on one, two and three ranks, with everything that a run may switch on: gradients and AdamW's steps.
+
+A further setting is a line in SETTINGS, and in test_matrix.py what plain PyTorch makes of it, where that is new.
+As a script under torchrun, `matrix.py OUT CRITIC`, it runs all cases of its number of ranks and writes what came out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from launch import run_rank
+from plain import Sample
+from plain_critic import GAE
+from policies import Trained, as_rollout, make_samples, prepare, small_model
+from ranks import DEALT, MODELS, parameters
+
+from lightrft.ranks.base import World
+from lightrft.ranks.launch import join_world, leave_world
+
+Tensors = dict[str, torch.Tensor]
+STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp")
+RANKS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is switched on beside the strategy. of: the strategies, and ranks: their numbers, where it can be.
+
+    rounds: of the twelve samples; ten have 70 rows that move. model: of MODELS. sp_size: processes that share a
+    sequence.
+    """
+
+    name: str
+    flags: str = ""
+    reference_seed: int | None = None
+    rounds: int = 1
+    model: str = "small"
+    sp_size: int = 1
+    of: tuple[str, ...] = STRATEGIES
+    ranks: tuple[int, ...] = RANKS
+
+    def make(self, seed: int = 0):
+        return small_model(seed, **MODELS[self.model])
+
+    @property
+    def half(self) -> bool:
+        return "--bf16" in self.flags
+
+    @property
+    def micros(self) -> tuple[int, ...]:
+        """Rows of a micro-batch: each alone, and all that one rank has together."""
+        return (1, 120) if self.half else (3,)
+
+
+SETTINGS = (
+    Setting("plain"),
+    Setting("Adam offload", "--adam_offload"),
+    Setting("CPU offload", "--fsdp_cpu_offload", of=("--fsdp",)),
+    Setting("bf16", "--bf16", rounds=10),
+    Setting("critic", GAE),
+    Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
+    Setting("sp 2", sp_size=2, ranks=(2,)),
+    Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    strategy: str
+    setting: Setting
+
+    def __str__(self) -> str:
+        return f"{self.strategy} {self.setting.name}"
+
+
+def cases(ranks: int) -> list[Case]:
+    return [Case(strategy, s) for s in SETTINGS for strategy in s.of if ranks in s.ranks]
+
+
+# At this rate a parameter is its gradient to all its digits, and the parameter that it was is lost in them.
+RATE = 1024.0
+GRADIENT = f"--optimizer sgd --actor_learning_rate {RATE} --critic_learning_rate {RATE}"
+ADAM_RATE, EPSILON, DECAY, MAX_NORM = 1e-3, 1e-4, 0.1, 0.25
+# Two epochs of three optimizer steps, and each clips. Adam makes much of the roundings of gradients below its epsilon.
+STEPS = f"""--optimizer adamw --actor_learning_rate {ADAM_RATE} --critic_learning_rate {ADAM_RATE} --l2 {DECAY}
+ --adam_epsilon {EPSILON} --max_norm {MAX_NORM} --train_batch_size 4 --max_epochs 2 --micro_train_batch_size 2"""
+
+
+def samples_of(setting: Setting) -> list[Sample]:
+    rounds = range(setting.rounds)
+    return [replace(s, group=s.group + 3 * number) for number in rounds for s in make_samples(number)]
+
+
+def gradients(world: World, case: Case, critic: str, micro: int) -> Tensors:
+    """Of one optimizer step on all rows."""
+    rows = 12 * case.setting.rounds
+    sizes = f"--rollout_batch_size {rows // 4} --train_batch_size {rows} --micro_train_batch_size {micro}"
+    before, after, _ = turn(world, case, f"{GRADIENT} {sizes}", critic, samples_of(case.setting))
+    return {name: (before[name] - after[name]) / RATE for name in before}
+
+
+def stepped(world: World, case: Case, critic: str) -> Tensors:
+    """Parameters after six steps of AdamW on the twelve samples."""
+    return turn(world, case, STEPS, critic, make_samples())[1]
+
+
+def turn(world: World, case: Case, flags: str, critic: str, samples: list[Sample]) -> tuple[Tensors, Tensors, Trained]:
+    """One turn of the loop, with this rank's rows of `samples`: parameters before and after it, and the run."""
+    s = case.setting
+    more = f" --critic_pretrain {critic}" if "gae" in s.flags else ""
+    run = prepare(world, f"{case.strategy} {flags} {s.flags}{more}", reference_seed=s.reference_seed, make=s.make)
+    dealt = DEALT[world.dp_size][world.dp_rank]
+    mine = [start + row for start in range(0, len(samples), 12) for row in dealt]
+    before = parameters(run)
+    run.learn(run.batch([as_rollout(samples[row], row % 4) for row in mine]))
+    return before, parameters(run), run
+
+
+@dataclass(frozen=True)
+class Found:
+    """gradients: by the rows of a micro-batch. stepped: what AdamW made of the parameters."""
+
+    gradients: dict[int, Tensors]
+    stepped: Tensors
+
+
+def measure(case: Case, critic: str) -> Found:
+    """On all ranks that there are."""
+    world = join_world(case.setting.sp_size)
+    try:
+        found = {micro: gradients(world, case, critic, micro) for micro in case.setting.micros}
+        return Found(found, stepped(world, case, critic))
+    except Exception as error:
+        raise AssertionError(str(case)) from error
+
+
+def main(out: str, critic: str) -> None:
+    torch.set_num_threads(1)
+    world = join_world()
+    found = {str(case): vars(measure(case, critic)) for case in cases(world.size)}
+    if world.rank == 0:
+        torch.save(found, out)
+    leave_world()
+
+
+if __name__ == "__main__":
+    run_rank(main)
