@@ -101,4 +101,4 @@ class FSDP2Strategy:
 
     def load_state(self, handle: Handle, reader: StateReader) -> None:
         self._reshard(handle)
-        fsdp2_state.set_state(handle, self.world, reader)
+        fsdp2_state.set_state(handle, self.world, reader, adam_offload=self.adam_offload)

@@ -23,10 +23,10 @@ def read_state(handle: Handle, world: World) -> ModelState:
     return ModelState(own_pieces(_held(handle, world)), steps, {"optimizer_steps": steps_done(handle.scheduler)})
 
 
-def set_state(handle: Handle, world: World, reader: StateReader) -> None:
+def set_state(handle: Handle, world: World, reader: StateReader, *, adam_offload: bool) -> None:
     for name, parameter, state in _states(handle):
         if not state:
-            state.update(fresh_state(handle.optimizer, parameter))
+            state.update(fresh_state(handle.optimizer, parameter, on_host=adam_offload))
         set_steps(state, reader.steps.get(name, 0))
     fill(_held(handle, world), reader)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))

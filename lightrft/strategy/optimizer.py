@@ -100,9 +100,13 @@ def place_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, done: int) -
     scheduler._last_lr = rates
 
 
-def fresh_state(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> dict[str, Any]:
-    """Of a parameter, as the optimizer's first step makes it before it updates: moments of 0."""
+def fresh_state(optimizer: torch.optim.Optimizer, parameter: Tensor, *, on_host: bool = False) -> dict[str, Any]:
+    """Of a parameter, as the optimizer's first step makes it before it updates: moments of 0.
+
+    on_host: moments have their home in host memory, as `step_from_host` leaves them.
+    """
     if isinstance(optimizer, torch.optim.SGD):
         return {}
+    made = {kind: torch.zeros_like(parameter, requires_grad=False) for kind in MOMENTS}
     step = torch.zeros((), device=parameter.device)
-    return {"step": step, **{kind: torch.zeros_like(parameter, requires_grad=False) for kind in MOMENTS}}
+    return {"step": step, **{kind: _homecoming(value, None) if on_host else value for kind, value in made.items()}}
