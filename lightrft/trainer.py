@@ -127,8 +127,10 @@ class Trainer:
             self._track(rollouts, batch, learned, {**self.collector.stats(), **shaped, **adapted, **evaluated})
         self._mark_boundary()
         self.updater.end_if_failed()
+        self.checkpointer.settle(wait=False)
         if self.due(step, episode, self.prompts.episode):
-            self._save()
+            self._rest_for_a_save()
+            self.checkpointer.begin(self.boundary)
 
     def _track(self, rollouts: Sequence[Rollout], batch: Batch, update: UpdateReport, extra: dict[str, float]) -> None:
         step, index = self.progress.step, batch.index
@@ -169,12 +171,16 @@ class Trainer:
 
     def _save(self) -> Path:
         """The checkpoint of the boundary, unless it is there already."""
-        newest = self.checkpointer.folder.newest()
+        self.checkpointer.settle()
+        newest = self.checkpointer.newest
         if newest and newest[0] == self.boundary.step:
             return newest[1]
+        self._rest_for_a_save()
+        return self.checkpointer.save(self.boundary)
+
+    def _rest_for_a_save(self) -> None:
         self.console.phase("save")
         self.placement.rest()
-        return self.checkpointer.save(self.boundary)
 
     def _keep_what_was_learned(self, error: Exception) -> None:
         """Saves the last boundary. A turn that fails before its first optimizer step has changed nothing since; one
@@ -184,10 +190,12 @@ class Trainer:
             return
         if self.progress.step > self.boundary.step:
             self._mark_boundary()
-        if self.updater.changed:
-            self.console.always("the weights were being changed: what was learned since the last checkpoint is lost")
-            return
         try:
+            if self.updater.changed:
+                self.console.always(
+                    "the weights were being changed: what was learned since the last checkpoint is lost"
+                )
+                return self.checkpointer.settle()
             path = self._save()
         except Exception as failure:
             self.console.warn(f"the state after step {self.boundary.step} is lost as well: {failure}")

@@ -31,7 +31,7 @@ from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
 from lightrft.models.token_model import TokenModel
 from lightrft.preflight import Inputs
-from lightrft.ranks.base import ONE_RANK
+from lightrft.ranks.base import ONE_RANK, Ranks
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world
 from lightrft.ranks.together import together
@@ -52,13 +52,16 @@ from lightrft.update.partition import draw_parts
 STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
 
 
-def make_checkpointer(args: Args, strategy: Strategy, policy: Handle, critic: Critic | None) -> Checkpointer:
+def make_checkpointer(
+    args: Args, everyone: Ranks, strategy: Strategy, policy: Handle, critic: Critic | None
+) -> Checkpointer:
     c = args.checkpoint
     given = {"policy": read_given(args.model), **({"critic": given_critic(args.model)} if critic else {})}
     folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
     structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
     return Checkpointer(
         folder,
+        everyone,
         strategy,
         policy,
         given,
@@ -131,7 +134,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         updater=make_updater(args, strategy, policy, estimator, kl, critic),
         placement=placement,
         evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
-        checkpointer=make_checkpointer(args, strategy, policy.handle, critic),
+        checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),

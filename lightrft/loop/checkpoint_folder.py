@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,21 +37,21 @@ class CheckpointFolder:
         self.path, self.max_num, self.max_mem = path, max_num, max_mem
         self._gone_back_to: int | None = None
 
-    def save(self, step: int, write: Callable[[Path], None]) -> Path:
-        """Calls `write` on an empty folder and makes it the newest checkpoint. Where it fails, nothing has changed."""
+    def begin(self, step: int) -> Path:
+        """An empty folder, to be filled. Where that fails, `abandon` leaves everything as it was."""
+        building = self.path / f".step_{step:06d}.tmp"
+        self.clean()
+        building.mkdir(parents=True)
+        return building
+
+    def finish(self, step: int) -> Path:
+        """Makes the folder that `begin` made the newest checkpoint; it is whole."""
         final = self.path / f"step_{step:06d}"
         building, replaced = self.path / f".{final.name}.tmp", self.path / f".{final.name}.old"
-        self.clean()
-        try:
-            building.mkdir(parents=True)
-            write(building)
-            sync_to_disk(building)
-            if os.path.lexists(final):
-                final.rename(replaced)
-            building.rename(final)
-        except BaseException:
-            self.clean()
-            raise
+        sync_to_disk(building)
+        if os.path.lexists(final):
+            final.rename(replaced)
+        building.rename(final)
         sync_entry(self.path)
         with suppress(PermissionError):  # one may write below a folder that one may not read
             sync_entry(self.path.parent)
@@ -62,6 +61,10 @@ class CheckpointFolder:
         self._prune(keep=final)
         return final
 
+    def abandon(self) -> None:
+        """Undoes what `begin` began, or a `finish` that failed."""
+        self.clean()
+
     def newest_first(self) -> list[tuple[int, Path]]:
         """Steps and checkpoints. Only whole ones have such names; loading shows whether one was damaged later."""
         checkpoints = {}
@@ -69,11 +72,6 @@ class CheckpointFolder:
             matches = ((pattern.fullmatch(path.name), path) for path in self._entries())
             checkpoints |= {int(match[1]): path for match, path in matches if match}
         return sorted(checkpoints.items(), reverse=True)
-
-    def newest(self) -> tuple[int, Path] | None:
-        """The newest of this run: none beyond the step to which it went back."""
-        last = self._gone_back_to
-        return next(((step, path) for step, path in self.newest_first() if last is None or step <= last), None)
 
     def go_back(self, step: int) -> list[Path]:
         """The run goes on from `step`. Checkpoints beyond it are returned; they are removed when the next is whole."""
@@ -115,11 +113,12 @@ class CheckpointFolder:
             self._gone_back_to = None
 
     def _prune(self, keep: Path) -> None:
+        """Left-overs that a disk refuses to remove count as checkpoints do."""
+        left_over = [size_of(path) for path in self._entries() if LEFT_OVER.fullmatch(path.name)]
         sizes = {path: size_of(path) for _, path in reversed(self.newest_first())}
-        left_over = sum(size_of(path) for path in self._entries() if LEFT_OVER.fullmatch(path.name))
         for path in list(sizes):
-            too_many = len(sizes) > self.max_num
-            too_large = sum(sizes.values()) + left_over > self.max_mem * GIB
+            too_many = len(sizes) + len(left_over) > self.max_num
+            too_large = sum(sizes.values()) + sum(left_over) > self.max_mem * GIB
             if path == keep or not (too_many or too_large):
                 return
             self._remove(path)

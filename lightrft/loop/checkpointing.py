@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from lightrft.errors import Refused, RunFailed, os_error_text
+from lightrft.errors import RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
-from lightrft.loop.checksums import check_files, files_below, sums_of
-from lightrft.loop.damage import check_damage, why_damaged
+from lightrft.loop.checksums import check_files, share
 from lightrft.loop.disk import free_bytes
 from lightrft.loop.disk_errors import as_disk_error
 from lightrft.loop.random_state import read_random_state, set_random_state, write_random_state
+from lightrft.loop.restoring import Restored, or_damaged, restore
 from lightrft.loop.state_file import Shapes, read_state, write_state
+from lightrft.loop.writing import Contents, Writer
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
+from lightrft.ranks.base import Ranks
+from lightrft.ranks.together import on_all
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.state import Damaged, StateReader, write_model_state
 
+HF = "hf"  # the export in a checkpoint
 # Bytes that a parameter takes, at most
 IN_A_MODEL = 4
 IN_A_CHECKPOINT = 12  # a float32 weight, and AdamW's two moments
@@ -29,24 +33,12 @@ IN_A_CHECKPOINT = 12  # a float32 weight, and AdamW's two moments
 
 @dataclass(frozen=True)
 class Boundary:
-    """What goes into the checkpoint of `step` beside the models: the loop's state, as JSON, and random states."""
+    """What goes into the checkpoint of `step` beside the models: the loop's state, as JSON, and this rank's random
+    states."""
 
     step: int
     state: Mapping[str, Any]
     random: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Restored:
-    """path: the checkpoint that was loaded. news: what `apply` has said of its state.
-
-    damaged: newer ones that could not be loaded, each with the reason. left_over: of killed saves, removed now.
-    """
-
-    path: Path
-    news: list[str]
-    damaged: list[str]
-    left_over: list[str]
 
 
 class SaveFailed(RunFailed):
@@ -56,13 +48,15 @@ class SaveFailed(RunFailed):
 class Checkpointer:
     """Saves and restores the policy and the critic, each with its optimizer, and the loop's own state as JSON.
 
-    given: of each, what an export returns beside the weights.
-    structure: the flags (and their values) that a checkpoint must have been made with.
+    All ranks make the same calls. ranks: all processes. given: of each model, what an export returns beside the
+    weights. structure: the flags (and their values) that a checkpoint must have been made with. newest: the last
+    checkpoint of this run, and its step. behind: checkpoints are written while the run goes on.
     """
 
     def __init__(
         self,
         folder: CheckpointFolder,
+        ranks: Ranks,
         strategy: Strategy,
         policy: Handle,
         given: Mapping[str, Given],
@@ -70,61 +64,75 @@ class Checkpointer:
         critic: Handle | None = None,
         with_hf: bool,
         structure: Mapping[str, Any],
+        behind: bool = False,
     ) -> None:
-        self.folder, self.strategy, self.policy = folder, strategy, policy
+        self.folder, self.ranks, self.strategy, self.policy = folder, ranks, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.given, self.with_hf, self.structure = given, with_hf, structure
+        self.newest: tuple[int, Path] | None = None
+        self.writer = Writer(folder, ranks, self._save_failed, behind=behind)
 
     def save(self, boundary: Boundary) -> Path:
-        what = f"--ckpt_path {self.folder.path}: the checkpoint of step {boundary.step} could not be written"
-        with self._disk_error_as(SaveFailed, what, self.folder.path, IN_A_CHECKPOINT):
-            return self.folder.save(boundary.step, lambda path: self._write(path, boundary))
+        """A checkpoint that is whole when this returns."""
+        self.begin(boundary)
+        self.settle()
+        assert self.newest is not None
+        return self.newest[1]
 
-    def _write(self, path: Path, boundary: Boundary) -> None:
-        with as_disk_error(path):
-            for name, handle in self.trained.items():
-                (path / name).mkdir()
-                write_model_state(self.strategy.state(handle), path / name, self.strategy.world.rank)
-            write_random_state(path, self.strategy.world.rank, boundary.random)
-            write_state(path, boundary.state, self._shapes(), sums_of(path, files_below(path)))
-            if self.with_hf:
-                (path / "hf").mkdir()
-                self._export("policy", path / "hf")
+    def begin(self, boundary: Boundary) -> None:
+        """`settle` makes it whole. What it holds is as of now, whatever the next steps change."""
+        self.settle()
+        self.writer.begin(boundary.step, lambda path: self._stage(path, boundary))
+        if not self.writer.behind:
+            self.settle()
+
+    def settle(self, *, wait: bool = True) -> None:
+        """Makes whole what was begun; without `wait` only where all ranks have written their parts by now."""
+        self.newest = self.writer.settle(wait=wait) or self.newest
+
+    def _stage(self, path: Path, boundary: Boundary) -> Contents:
+        """`path` is there for all ranks. The export needs all of them, and is made at once."""
+        states = {name: self.strategy.state(handle) for name, handle in self.trained.items()}
+        if self.with_hf:
+            self._export("policy", path / HF)
+        models = self._shapes()
+
+        def write(path: Path) -> Iterator[Path]:
+            for name, state in states.items():
+                (path / name).mkdir(exist_ok=True)
+                yield write_model_state(state, path / name, self.ranks.rank)
+            yield write_random_state(path, self.ranks.rank, boundary.random)
+
+        return Contents(write, lambda path, sums: write_state(path, boundary.state, models, sums))
 
     def restore(self, apply: Callable[[Mapping[str, Any]], list[str]]) -> Restored | None:
         """Loads the newest checkpoint that is whole; None where there is none at all.
 
         apply: gives the loop its state, and returns what there is to say about it.
         """
-        damaged: list[str] = []
-        for step, path in self.folder.newest_first():
-            try:
-                news = self._load(path, step, apply)
-            except Refused:
-                raise
-            except Exception as error:
-                check_damage(error, path)
-                damaged.append(f"{path.name} ({why_damaged(error, path)})")
-            else:
-                self.folder.go_back(step)
-                left_over = self.folder.clean()
-                return Restored(dict(self.folder.newest_first())[step], news, damaged, left_over)
-        if damaged:
-            raise Refused(
-                f"--load_checkpoint: no checkpoint in {self.folder.path} can be loaded: {', '.join(damaged)}; "
-                "bring one back, or start anew with another --save_path"
-            )
-        self.folder.clean()
-        return None
+        self.writer.settle()
+        restored = restore(self.folder, self.ranks, lambda path, step: self._load(path, step, apply))
+        self.newest = restored and (restored.step, restored.path)
+        return restored
 
     def _load(self, path: Path, step: int, apply: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+        state = or_damaged(self.ranks, path, lambda: self._checked_state(path, step))
+        return or_damaged(self.ranks, path, lambda: self._apply(path, state, apply))
+
+    def _checked_state(self, path: Path, step: int) -> dict[str, Any]:
+        """Before anything is loaded, each rank reads its share of all files."""
         state = read_state(path, self.structure, self._shapes())
         if state["progress"]["step"] != step:
             raise Damaged(f"its state.json is of step {state['progress']['step']}")
-        check_files(path, state["files"])
-        random = read_random_state(path, self.strategy.world.rank)
+        check_files(path, share(state["files"], self.ranks.rank, self.ranks.size))
+        return state
+
+    def _apply(
+        self, path: Path, state: Mapping[str, Any], apply: Callable[[Mapping[str, Any]], list[str]]
+    ) -> list[str]:
         for name, handle in self.trained.items():
             self.strategy.load_state(handle, StateReader(path / name))
+        random = read_random_state(path, self.ranks.rank)
         if random is not None:
             set_random_state(random)
         return apply(state)
@@ -134,31 +142,39 @@ class Checkpointer:
 
     def export(self, path: Path) -> None:
         """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
+        self.settle()
         for name in self.trained:
             place = path if name == "policy" else path / name
-            what = f"--save_path {path}: the trained {name} could not be written"
-            with self._disk_error_as(RunFailed, what, path, IN_A_MODEL):
-                place.mkdir(exist_ok=True)
-                with as_disk_error(place):
-                    self._export(name, place)
+            try:
+                on_all(self.ranks, lambda name=name, place=place: self._export(name, place))
+            except OSError as error:
+                what = f"--save_path {path}: the trained {name} could not be written"
+                raise RunFailed(self._refusal(what, error, path, IN_A_MODEL)) from error
 
     def _export(self, name: str, path: Path) -> None:
+        """Rank 0 writes. Whole parameters need all ranks, also where the disk refuses in the middle of them."""
         handle = self.trained[name]
-        save_hf(handle.model, self.strategy.full_params(handle), self.given[name], path)
-
-    @contextmanager
-    def _disk_error_as(self, kind: type[RunFailed], what: str, path: Path, bytes_each: int) -> Iterator[None]:
-        """A disk's refusal, with how much is needed and where one can go on. bytes_each: what a parameter takes."""
+        params = self.strategy.full_params(handle)
         try:
-            yield
-        except OSError as error:
-            parameters = sum(prod(shape) for model in self._shapes().values() for shape in model.values())
-            room = f"about {_megabytes(parameters * bytes_each)} are needed, {_megabytes(free_bytes(path))} free"
-            newest = self.folder.newest()
-            stands = f"{newest[1]} stands" if newest else "there is no checkpoint before"
-            raise kind(
-                f"{what}: {os_error_text(error)} ({room}); {stands}; make room and use --load_checkpoint"
-            ) from error
+            if self.ranks.rank == 0:
+                path.mkdir(exist_ok=True)
+                with as_disk_error(path):
+                    save_hf(handle.model, params, self.given[name], path)
+        finally:
+            for _ in params if self.ranks.size > 1 else ():
+                pass
+
+    def _save_failed(self, step: int, error: OSError) -> SaveFailed:
+        what = f"--ckpt_path {self.folder.path}: the checkpoint of step {step} could not be written"
+        return SaveFailed(self._refusal(what, error, self.folder.path, IN_A_CHECKPOINT))
+
+    def _refusal(self, what: str, error: OSError, path: Path, bytes_each: int) -> str:
+        """A disk's, with how much is needed and where one can go on. bytes_each: what a parameter takes."""
+        parameters = sum(prod(shape) for model in self._shapes().values() for shape in model.values())
+        room = f"about {_megabytes(parameters * bytes_each)} are needed, {_megabytes(free_bytes(path))} free"
+        who = f" by rank {self.ranks.rank} on {socket.gethostname()}" if self.ranks.size > 1 else ""
+        stands = f"{self.newest[1]} stands" if self.newest else "there is no checkpoint before"
+        return f"{what}{who}: {os_error_text(error)} ({room}); {stands}; make room and use --load_checkpoint"
 
 
 def _megabytes(count: int) -> str:

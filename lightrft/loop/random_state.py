@@ -38,15 +38,17 @@ def _integers(text: str) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(text), "<u4")
 
 
-def random_file(folder: Path, rank: int) -> Path:
+def _file(folder: Path, rank: int) -> Path:
     return folder / f"random_{rank}.json"
 
 
-def write_random_state(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
-    random_file(folder, rank).write_text(json.dumps(state))
+def write_random_state(folder: Path, rank: int, state: Mapping[str, Any]) -> Path:
+    """The file that was written."""
+    _file(folder, rank).write_text(json.dumps(state))
+    return _file(folder, rank)
 
 
 def read_random_state(folder: Path, rank: int) -> dict[str, Any] | None:
     """None for a rank that the run did not have then: it goes on from the seed."""
-    file = random_file(folder, rank)
+    file = _file(folder, rank)
     return json.loads(file.read_text()) if file.exists() else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightrft.loop.checkpointing import Restored
 from lightrft.loop.progress import Progress
+from lightrft.loop.restoring import Restored
 from lightrft.track.console import Console
 
 

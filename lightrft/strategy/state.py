@@ -22,13 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, RunFailed
 
 WEIGHT = "weight"
 FILE = re.compile(r"rank_\d{5,}\.safetensors")
 
 
-class Damaged(Exception):
+class Damaged(RunFailed):
     """A checkpoint that is not as it was written."""
 
 

@@ -25,22 +25,36 @@ def writer(text, size=0):
     return write
 
 
+def save(folder, step, write):
+    """As ranks do it together."""
+    try:
+        write(folder.begin(step))
+        return folder.finish(step)
+    except BaseException:
+        folder.abandon()
+        raise
+
+
+def newest(folder):
+    return next(iter(folder.newest_first()), None)
+
+
 def names(path):
     return sorted(entry.name for entry in path.iterdir())
 
 
 def test_a_checkpoint_appears_whole_and_latest_names_it(tmp_path):
     folder = CheckpointFolder(tmp_path / "ckpt", max_num=3, max_mem=1)
-    assert folder.newest() is None
-    path = folder.save(7, writer("seven"))
+    assert newest(folder) is None
+    path = save(folder, 7, writer("seven"))
     assert path == tmp_path / "ckpt" / "step_000007" and (path / "state.json").read_text() == "seven"
     assert (tmp_path / "ckpt" / "latest").read_text() == "step_000007\n"
-    assert folder.newest() == (7, path) and names(tmp_path / "ckpt") == ["latest", "step_000007"]
+    assert newest(folder) == (7, path) and names(tmp_path / "ckpt") == ["latest", "step_000007"]
 
 
 def test_a_write_that_fails_leaves_the_one_before_as_the_newest(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=1, max_mem=1)
-    first = folder.save(1, writer("one"))
+    first = save(folder, 1, writer("one"))
 
     def fail(path):
         writer("half")(path)
@@ -48,8 +62,8 @@ def test_a_write_that_fails_leaves_the_one_before_as_the_newest(tmp_path):
         raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        folder.save(2, fail)
-    assert folder.newest() == (1, first) and not (tmp_path / "step_000002").exists()
+        save(folder, 2, fail)
+    assert newest(folder) == (1, first) and not (tmp_path / "step_000002").exists()
     assert (first / "state.json").read_text() == "one"
     assert (tmp_path / "latest").read_text() == "step_000001\n"
 
@@ -58,7 +72,7 @@ def test_what_a_killed_write_left_is_removed_when_the_step_is_saved_again(tmp_pa
     stale = tmp_path / ".step_000003.tmp"
     stale.mkdir()
     (stale / "half").write_text("")
-    path = CheckpointFolder(tmp_path, max_num=2, max_mem=1).save(3, writer("three"))
+    path = save(CheckpointFolder(tmp_path, max_num=2, max_mem=1), 3, writer("three"))
     assert names(path) == ["policy", "state.json"] and names(tmp_path) == ["latest", "step_000003"]
 
 
@@ -120,13 +134,13 @@ def test_killed_before_any_operation_the_newest_is_whole_and_the_next_save_clean
         path = tmp_path / str(deadline)
         folder = CheckpointFolder(path, max_num=9, max_mem=1)
         for step in steps:
-            folder.save(step, writer(f"old {step}"))
+            save(folder, step, writer(f"old {step}"))
         folder = CheckpointFolder(path, max_num=1, max_mem=1)
         if back:
             folder.go_back(back)
         try:
             with fate.falls(path, deadline, die):
-                folder.save(saved, writer(f"new {saved}"))
+                save(folder, saved, writer(f"new {saved}"))
             break
         except Killed:
             points += 1
@@ -134,7 +148,7 @@ def test_killed_before_any_operation_the_newest_is_whole_and_the_next_save_clean
         recovered = CheckpointFolder(path, max_num=1, max_mem=1)
         recovered.clean()
         check_found(path, steps, saved)
-        recovered.save(9, writer("nine"))
+        save(recovered, 9, writer("nine"))
         assert names(path) == ["latest", "step_000009"], deadline
     assert points >= 10 and names(path) == ["latest", f"step_{saved:06d}"]
 
@@ -151,13 +165,13 @@ def check_found(path, steps, saved):
 
 @pytest.mark.parametrize("deadline", (3, 9, 12, 15, 18))
 def test_a_process_that_is_really_killed(tmp_path, fate, deadline):
-    CheckpointFolder(tmp_path, max_num=1, max_mem=1).save(2, writer("old 2"))
+    save(CheckpointFolder(tmp_path, max_num=1, max_mem=1), 2, writer("old 2"))
     with catch_warnings():
         simplefilter("ignore", DeprecationWarning)  # a fork beside threads; the child touches files alone
         child = os.fork()
     if not child:
         with fate.falls(tmp_path, deadline, lambda: os.kill(os.getpid(), signal.SIGKILL)):
-            CheckpointFolder(tmp_path, max_num=1, max_mem=1).save(2, writer("new 2"))
+            save(CheckpointFolder(tmp_path, max_num=1, max_mem=1), 2, writer("new 2"))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     check_found(tmp_path, (2,), 2)
@@ -181,7 +195,7 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Path, "rename", rename)
     (tmp_path / "ckpt").mkdir()
-    CheckpointFolder(tmp_path / "ckpt", 1, 1).save(1, writer("one"))
+    save(CheckpointFolder(tmp_path / "ckpt", 1, 1), 1, writer("one"))
     named = told.index(".step_000001.tmp -> step_000001")
     assert set(told[:named]) == {"policy", "weights", "state.json", ".step_000001.tmp"}
     assert "ckpt" in told[named:]
@@ -199,32 +213,32 @@ def test_the_folder_above_need_not_be_readable(tmp_path, monkeypatch):
     folder = CheckpointFolder(tmp_path / "ckpt", 1, 1)
     (tmp_path / "ckpt").mkdir()
     monkeypatch.setattr(os, "open", opened)
-    assert folder.save(1, writer("one")).is_dir() and (tmp_path / "ckpt" / "latest").is_file()
+    assert save(folder, 1, writer("one")).is_dir() and (tmp_path / "ckpt" / "latest").is_file()
 
 
 def test_the_same_step_can_be_saved_again(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=2, max_mem=1)
-    folder.save(1, writer("old"))
-    assert (folder.save(1, writer("new")) / "state.json").read_text() == "new"
+    save(folder, 1, writer("old"))
+    assert (save(folder, 1, writer("new")) / "state.json").read_text() == "new"
 
 
 def test_the_newest_is_found_without_a_pointer_and_with_a_dangling_one(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=5, max_mem=1)
     for step in (9, 999999, 1000000):
-        folder.save(step, writer(""))
+        save(folder, step, writer(""))
     (tmp_path / "latest").write_text("step_000777\n")
-    assert folder.newest()[0] == 1000000  # by number: as text step_999999 comes after step_1000000
+    assert newest(folder)[0] == 1000000  # by number: as text step_999999 comes after step_1000000
     (tmp_path / "latest").unlink()
     (tmp_path / "step_2000000.bak").mkdir()
-    assert folder.newest()[0] == 1000000
+    assert newest(folder)[0] == 1000000
     (tmp_path / "latest").write_text("step_000009\n")  # a kill before it was moved on
-    assert folder.newest() == (1000000, tmp_path / "step_1000000")
+    assert newest(folder) == (1000000, tmp_path / "step_1000000")
 
 
 def test_only_the_newest_of_max_num_stay(tmp_path):
     folder = CheckpointFolder(tmp_path, max_num=2, max_mem=1)
     for step in (1, 2, 3, 4):
-        folder.save(step, writer(""))
+        save(folder, step, writer(""))
     assert names(tmp_path) == ["latest", "step_000003", "step_000004"]
 
 
@@ -232,11 +246,11 @@ def test_the_oldest_go_until_the_rest_fits_in_max_mem_but_never_the_newest(tmp_p
     monkeypatch.setattr(checkpoint_folder, "GIB", MIB)  # the limit is counted in GiB
     folder = CheckpointFolder(tmp_path, max_num=9, max_mem=2)
     for step in (1, 2, 3):
-        folder.save(step, writer("", size=MIB * 6 // 10))
+        save(folder, step, writer("", size=MIB * 6 // 10))
     assert names(tmp_path) == ["latest", "step_000001", "step_000002", "step_000003"]
-    folder.save(4, writer("", size=MIB))  # 2.8 MiB: the first has to go, 2.2: the second too
+    save(folder, 4, writer("", size=MIB))  # 2.8 MiB: the first has to go, 2.2: the second too
     assert names(tmp_path) == ["latest", "step_000003", "step_000004"]
-    folder.save(5, writer("", size=3 * MIB))
+    save(folder, 5, writer("", size=3 * MIB))
     assert names(tmp_path) == ["latest", "step_000005"]
 
 
@@ -247,35 +261,35 @@ def test_the_size_of_a_folder_counts_files_below_it(tmp_path):
 
 def test_saving_a_step_again_keeps_the_first_until_the_second_is_whole(tmp_path):
     folder = CheckpointFolder(tmp_path, 1, 1)
-    folder.save(4, lambda path: (path / "content").write_text("first"))
+    save(folder, 4, lambda path: (path / "content").write_text("first"))
 
     def fails(path):
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        folder.save(4, fails)
-    assert (folder.newest()[1] / "content").read_text() == "first"
-    folder.save(4, lambda path: (path / "content").write_text("second"))
-    assert (folder.newest()[1] / "content").read_text() == "second"
+        save(folder, 4, fails)
+    assert (newest(folder)[1] / "content").read_text() == "first"
+    save(folder, 4, lambda path: (path / "content").write_text("second"))
+    assert (newest(folder)[1] / "content").read_text() == "second"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "step_000004"]
 
 
 def test_what_a_run_goes_back_on_goes_when_the_next_checkpoint_is_whole(tmp_path):
     folder = CheckpointFolder(tmp_path, 9, 1)
     for step in (2, 4, 6, 8):
-        folder.save(step, writer(f"old {step}"))
+        save(folder, step, writer(f"old {step}"))
     assert [path.name for path in folder.go_back(4)] == ["step_000008", "step_000006"]
-    assert folder.newest()[0] == 4 and names(tmp_path)[-1] == "step_000008"  # nothing has gone yet
+    assert names(tmp_path)[-1] == "step_000008"  # nothing has gone yet
 
     def fail(path):
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        folder.save(6, fail)
+        save(folder, 6, fail)
     assert names(tmp_path) == ["latest", *(f"step_00000{step}" for step in (2, 4, 6, 8))]
-    assert (folder.save(6, writer("new 6")) / "state.json").read_text() == "new 6"
+    assert (save(folder, 6, writer("new 6")) / "state.json").read_text() == "new 6"
     assert names(tmp_path) == ["latest", "step_000002", "step_000004", "step_000006"]
-    folder.save(8, writer("new 8"))
+    save(folder, 8, writer("new 8"))
     assert names(tmp_path)[-2:] == ["step_000006", "step_000008"]
 
 
@@ -283,21 +297,30 @@ def test_left_overs_count_where_they_cannot_be_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_folder, "GIB", MIB)
     folder = CheckpointFolder(tmp_path, max_num=9, max_mem=2)
     for step in (1, 2):
-        folder.save(step, writer("", size=MIB * 6 // 10))
+        save(folder, step, writer("", size=MIB * 6 // 10))
     (tmp_path / ".step_000009.tmp").mkdir()
     writer("", size=MIB // 2)(tmp_path / ".step_000009.tmp")
     monkeypatch.setattr(CheckpointFolder, "clean", lambda self: [])
-    folder.save(3, writer("", size=MIB * 6 // 10))  # 1.8 MiB and half a left-over
+    save(folder, 3, writer("", size=MIB * 6 // 10))  # 1.8 MiB and half a left-over
     assert names(tmp_path) == [".step_000009.tmp", "latest", "step_000002", "step_000003"]
+
+
+def test_a_left_over_that_cannot_be_removed_takes_a_checkpoint_s_place(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path, max_num=2, max_mem=1)
+    (tmp_path / ".step_000009.tmp").mkdir()
+    monkeypatch.setattr(CheckpointFolder, "clean", lambda self: [])
+    for step in (1, 2):
+        save(folder, step, writer(""))
+    assert names(tmp_path) == [".step_000009.tmp", "latest", "step_000002"]
 
 
 def test_files_and_links_under_a_checkpoint_s_name_are_replaced_and_removed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "precious").write_text("")
     folder = CheckpointFolder(tmp_path / "ckpt", 1, 1)
-    folder.save(1, writer("one"))
+    save(folder, 1, writer("one"))
     (folder.path / "step_000002").write_text("a file")
     (folder.path / "step_000000").symlink_to(tmp_path / "elsewhere")
     folder.go_back(1)
-    folder.save(2, writer("two"))
+    save(folder, 2, writer("two"))
     assert names(folder.path) == ["latest", "step_000002"] and (tmp_path / "elsewhere" / "precious").exists()

@@ -13,11 +13,12 @@ import torch
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.loop.checkpoint_folder import CheckpointFolder
-from lightrft.loop.checkpointing import Boundary, Checkpointer, Restored, SaveFailed
+from lightrft.loop.checkpointing import Boundary, Checkpointer, SaveFailed
 from lightrft.loop.random_state import random_state
+from lightrft.loop.restoring import Restored
 from lightrft.loop.state_file import own_sum
 from lightrft.models.given import read_given
-from lightrft.ranks.base import World
+from lightrft.ranks.base import ONE_RANK
 from lightrft.strategy.base import Handle, named_tensors
 from lightrft.strategy.state import WEIGHT, ModelState, Piece
 
@@ -29,7 +30,6 @@ def draws():
 @dataclass
 class FakeStrategy:
     fail: bool = False
-    world = World(0, 1, 0, 1, 0, 1, torch.device("cpu"))
 
     def state(self, handle):
         if self.fail:
@@ -61,9 +61,8 @@ def boundary(step, **state):
 def maker(path, keep=2, **more):
     policy = Handle("first", model())
     folder = CheckpointFolder(path, keep, 1)
-    return policy, Checkpointer(
-        folder, FakeStrategy(), policy, {}, with_hf=False, structure={"optimizer": "adamw"}, **more
-    )
+    more = {"with_hf": False, "structure": {"optimizer": "adamw"}, **more}
+    return policy, Checkpointer(folder, ONE_RANK, FakeStrategy(), policy, {}, **more)
 
 
 def restored(made):
@@ -80,7 +79,7 @@ def test_a_checkpoint_brings_back_policy_state_and_random_numbers(tmp_path):
     wanted, policy.module = draws(), "second"
     states = []
     found = made.restore(lambda state: states.append(state) or ["news"])
-    assert found == Restored(path, ["news"], [], []) and policy.module == "first" and draws() == wanted
+    assert found == Restored(3, path, ["news"], [], []) and policy.module == "first" and draws() == wanted
     assert states[0]["prompts"] == {"next": 12, "queue": [5]} and states[0]["record"] == RECORD
     assert not (path / "hf").exists()
 
@@ -225,7 +224,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kin
         policy.module == "first" and len(found.damaged) == 1 and found.damaged[0].startswith(f"step_000002 ({reason}")
     ), found.damaged
     made.save(boundary(2))  # the damaged one is not taken for this run's
-    assert restored(made) == (2, Restored(tmp_path / "step_000002", ["news"], [], []))
+    assert restored(made) == (2, Restored(2, tmp_path / "step_000002", ["news"], [], []))
 
 
 def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
@@ -307,13 +306,19 @@ def test_what_a_killed_save_had_put_aside_is_whole_and_gets_its_name_back(tmp_pa
     _, made = maker(tmp_path)
     path = made.save(boundary(2))
     path.rename(tmp_path / ".step_000002.old")
-    assert restored(made) == (2, Restored(path, ["news"], [], []))
+    assert restored(made) == (2, Restored(2, path, ["news"], [], []))
 
 
 def test_with_hf_the_checkpoint_holds_a_model_folder(tiny_folder, tiny_model, tmp_path):
     policy, given = Handle("module", tiny_model), read_given(ModelArgs(pretrain=str(tiny_folder / "model")))
     made = Checkpointer(
-        CheckpointFolder(tmp_path, 1, 1), FakeStrategy(), policy, {"policy": given}, with_hf=True, structure={}
+        CheckpointFolder(tmp_path, 1, 1),
+        ONE_RANK,
+        FakeStrategy(),
+        policy,
+        {"policy": given},
+        with_hf=True,
+        structure={},
     )
     path = made.save(Boundary(1, {}, random_state())) / "hf"
     assert json.loads((path / "config.json").read_text())["model_type"] == "qwen2"

@@ -1,0 +1,75 @@
+"""The newest checkpoint that is whole, found and loaded by all ranks together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lightrft.errors import Refused
+from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.damage import check_damage, why_damaged
+from lightrft.ranks.base import Ranks
+from lightrft.ranks.together import on_all, on_first
+from lightrft.strategy.state import Damaged
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """path: the checkpoint of `step` that was loaded. news: what the loop has said of its state.
+
+    damaged: newer ones that could not be loaded, each with the reason. left_over: of killed saves, removed now.
+    """
+
+    step: int
+    path: Path
+    news: list[str]
+    damaged: list[str]
+    left_over: list[str]
+
+
+def restore(folder: CheckpointFolder, ranks: Ranks, load: Callable[[Path, int], list[str]]) -> Restored | None:
+    """None where there is none at all. load: raises `Damaged` on all ranks alike."""
+    damaged: list[str] = []
+    for step, path in on_first(ranks, folder.newest_first):
+        try:
+            news = load(path, step)
+        except Damaged as error:
+            damaged.append(f"{path.name} ({error})")
+        else:
+            path, left_over = on_first(ranks, lambda step=step: _go_on_from(folder, step))
+            return Restored(step, path, news, damaged, left_over)
+    if damaged:
+        raise Refused(
+            f"--load_checkpoint: no checkpoint in {folder.path} can be loaded: {', '.join(damaged)}; "
+            "bring one back, or start anew with another --save_path"
+        )
+    on_first(ranks, folder.clean)
+    return None
+
+
+def _go_on_from(folder: CheckpointFolder, step: int) -> tuple[Path, list[str]]:
+    folder.go_back(step)
+    left_over = folder.clean()
+    return dict(folder.newest_first())[step], left_over
+
+
+def or_damaged(ranks: Ranks, path: Path, do: Callable[[], T]) -> T:
+    """What `do` returns here. Where the checkpoint at `path` turns out to be damaged on any rank, all raise `Damaged`.
+
+    `Refused`, and what says nothing of the checkpoint (too little memory, a disk that fails), stays what it is.
+    """
+
+    def done() -> T:
+        try:
+            return do()
+        except Refused:
+            raise
+        except Exception as error:
+            check_damage(error, path)
+            raise Damaged(why_damaged(error, path)) from error
+
+    return on_all(ranks, done)[ranks.rank]
