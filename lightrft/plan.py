@@ -60,6 +60,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         f"{turns}, {_counted(k, 'optimizer step')} each; estimator {args.algorithm.advantage_estimator}",
         *method(args, steps),
         *_critic(args, steps),
+        *_sequences(args),
         *_adapted(args),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
@@ -117,6 +118,13 @@ def _critic(args: Args, steps: int) -> Iterator[str]:
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
         frozen = frozen if n < steps else "; the policy never learns in this run"
         yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
+
+
+def _sequences(args: Args) -> Iterator[str]:
+    processes, sp_size = hardware(args).processes, args.distributed.sp_size
+    if sp_size > 1:
+        ranks = _counted(processes // sp_size, "data-parallel rank")
+        yield f"{processes} processes, of which {sp_size} share each sequence in the training passes: {ranks}"
 
 
 def _adapted(args: Args) -> Iterator[str]:

@@ -12,9 +12,11 @@ from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
 from lightrft.args.conditions import has_critic
 from lightrft.args.groups.data import have_splits
+from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
 from lightrft.models.critic import check_critic
+from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
@@ -58,6 +60,8 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     check_model(args.model)
     if has_critic(args):
         check_critic(args.model, tokenizer)
+    if (sp_size := args.distributed.sp_size) > 1:
+        check_sequences(args.model, sp_size, processes_of(args), critic=has_critic(args))
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
     prompts = _training_prompts(args, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)

@@ -38,3 +38,9 @@ def assumed_gpus(args: Args) -> Gpus | None:
     """None where nothing is assumed, or where it cannot be read, which a rule reports."""
     match = FORM.fullmatch(args.run.assume_gpus or "")
     return Gpus(int(match[1]), float(match[2])) if match and float(match[2]) else None
+
+
+def processes_of(args: Args) -> int:
+    """That the run has: those that were started, or one on each GPU that is assumed."""
+    gpus = assumed_gpus(args)
+    return gpus.count if gpus else processes_started()

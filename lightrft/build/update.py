@@ -13,8 +13,9 @@ from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
 from lightrft.args.conditions import needs_entropy
 from lightrft.errors import Refused
-from lightrft.models.critic import load_critic
+from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.sequence_checks import check_parts
 from lightrft.models.sequence_parallel import share_sequences
 from lightrft.models.token_model import TokenCritic, TokenModel
 from lightrft.ranks.base import Ranks, World
@@ -54,7 +55,9 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
 def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:
     """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded."""
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
-    return TokenModel(strategy.prepare(model, optim), sharing, ranks)
+    prepared = TokenModel(strategy.prepare(model, optim), sharing, ranks)
+    check_parts(prepared, f"--pretrain {args.model.pretrain}")
+    return prepared
 
 
 def make_advantages(args: Args, ranks: Ranks, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
@@ -68,11 +71,9 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     model = load_critic(args.model, dtype, strategy.world.device)
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
-    return Critic(
-        strategy,
-        TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing, ranks),
-        clip=args.algorithm.value_clip,
-    )
+    prepared = TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing, ranks)
+    check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")
+    return Critic(strategy, prepared, clip=args.algorithm.value_clip)
 
 
 def make_updater(

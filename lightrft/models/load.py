@@ -25,16 +25,20 @@ TOGETHER = "give a config.json and weights of the same model"
 
 def count_parameters(args: ModelArgs) -> int:
     """Of the model that `--pretrain`'s configuration describes, tied ones once; no weights are read."""
+    return sum(parameter.numel() for parameter in described_model(args).parameters())
+
+
+def described_model(args: ModelArgs) -> PreTrainedModel:
+    """The model that `--pretrain`'s configuration describes, without weights and without memory for them."""
     import torch
     from transformers import AutoModelForCausalLM
 
     config = read_config(args)
     try:
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise refusal(args, "configuration", error) from error
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool) -> PreTrainedModel:

@@ -6,6 +6,7 @@ itself only. Both give the same log-probabilities; the shared layout saves compu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
+from lightrft.models.reach import reach
 from lightrft.models.sequence_parallel import TAKE_A_MASK
 
 if TYPE_CHECKING:
@@ -111,11 +113,8 @@ def can_share_prompts(model: PreTrainedModel) -> bool:
     """Whether the model takes a mask of our own: full attention in every layer, through PyTorch's sdpa kernels,
     and positions that come from position ids (rotary)."""
     config: Any = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
-    full = kinds == {"full_attention"} and (hasattr(config, "layer_types") or not windowed)
-    return full and rotary and config._attn_implementation in TAKE_A_MASK
+    return math.isinf(reach(config)) and rotary and config._attn_implementation in TAKE_A_MASK
 
 
 # Bytes of the mask, one per pair of positions: 128 MiB, or 11,585 positions of one group. Attention makes a copy in

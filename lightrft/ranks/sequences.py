@@ -20,7 +20,8 @@ class SequenceRanks:
     """
 
     def __init__(self, world: World) -> None:
-        self.rank, self.size, self.group = world.sp_rank, world.sp_size, sequence_group(world)
+        self.rank, self.size, self.device = world.sp_rank, world.sp_size, world.device
+        self.group = sequence_group(world)
 
     def exchange(self, parts: Tensor) -> Tensor:
         """parts [size, ...], of which the i-th goes to process i, to [size, ...], of which the i-th came from there."""

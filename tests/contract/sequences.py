@@ -13,7 +13,12 @@ import torch.distributed as dist
 from launch import run_rank
 from policies import small_model
 from ranks import ALONE, DEALT, FEW, MODELS, SLOWLY, Case, Float64, own_batch, prepare, turn
+from transformers import AutoModelForCausalLM, NemotronConfig
 
+from lightrft.errors import Refused
+from lightrft.models.sequence_checks import check_parts
+from lightrft.models.sequence_parallel import share_sequences
+from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world, leave_world
 
@@ -53,15 +58,30 @@ def computed(world: World) -> dict[str, object]:
     return {"seen": seen, "width": batch.input_ids.shape[1], "alone": float(alone.abs().max())}
 
 
+def refused(world: World) -> str:
+    """What is said of a model that does not hand on to attention what its forward pass is given."""
+    sizes = {"hidden_size": 48, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 16}
+    torch.manual_seed(0)
+    config = NemotronConfig(**sizes, num_attention_heads=6, num_key_value_heads=6, initializer_range=0.3)
+    model = AutoModelForCausalLM.from_config(config).double()
+    run = TokenModel(Float64(world).prepare(model, None), sequence_ranks=share_sequences(model, world))
+    try:
+        check_parts(run, "--pretrain it")
+    except Refused as caught:
+        return str(caught)
+    return ""
+
+
 def main(out: str, critic: str, sp_size: str) -> None:
     torch.set_num_threads(1)
     world = join_world(int(sp_size))
     found = [turn(world, case, critic) for case in CASES[world.size, world.sp_size]]
     everyone = [None] * world.size
-    dist.all_gather_object(everyone, ([metrics for *_, metrics in found], computed(world)))
+    dist.all_gather_object(everyone, ([metrics for *_, metrics in found], computed(world), refused(world)))
     if world.rank == 0:
-        metrics, parts = zip(*everyone, strict=True)
-        torch.save({"parameters": [after for _, after, _ in found], "metrics": metrics, "parts": parts}, out)
+        metrics, parts, told = zip(*everyone, strict=True)
+        after = [parameters for _, parameters, _ in found]
+        torch.save({"parameters": after, "metrics": metrics, "parts": parts, "told": told}, out)
     leave_world()
 
 

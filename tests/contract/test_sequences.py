@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from launch import launch
 from policies import largest_difference, save_critic, small_model
 from ranks import MODELS, Case, turn
 from sequences import CASES, model_of
+
+from lightrft.errors import Refused
+from lightrft.models.sequence_parallel import attention
+from lightrft.ranks.sequences import SequenceRanks
 
 RUNS = [(*sizes, place, case) for sizes, cases in CASES.items() for place, case in enumerate(cases)]
 
@@ -66,3 +71,24 @@ def test_a_process_computes_its_part_of_every_row(shared, processes, sp_size):
     for part in shared(processes, sp_size)["parts"]:
         assert part["seen"] == [-(-part["width"] // sp_size)]
         assert part["alone"] < 1e-12, "a model that is run alone attends to its own rows"
+
+
+def test_a_model_whose_parts_are_not_the_whole_is_refused_by_all(shared):
+    first, *others = shared(2, 2)["told"]
+    assert others == [first] and first.startswith("--sp_size 2: --pretrain it: its parts of a row are off the whole by")
+
+
+def test_what_attention_is_told_is_honoured_or_refused(world):
+    """On one process, whose part is the whole: a scale counts; a cap, sinks, a window, masks of parts do not pass."""
+    ranks, module = SequenceRanks(world), SimpleNamespace(num_key_value_groups=2)
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 5, 4, generator=draw) for heads in (4, 2, 2))
+    kept = {"position_ids": 1, "use_cache": True, "sliding_window": 5, "softcap": None, "output_attentions": False}
+    for scaling in (None, 0.1):
+        plain = attention(module, query, key, value, None, scaling=scaling)[0]
+        assert torch.equal(attention(module, query, key, value, None, ranks, scaling=scaling, **kept)[0], plain)
+    for told in ({"softcap": 30.0}, {"s_aux": key}, {"position_bias": key}, {"sliding_window": 4}):
+        with pytest.raises(Refused, match="--sp_size: .*use --sp_size 1"):
+            attention(module, query, key, value, None, ranks, **told)
+    with pytest.raises(Refused, match="masks of its own"):
+        attention(module, query, key, value, torch.ones(1, 1, 3, 5, dtype=torch.bool), ranks)

@@ -31,7 +31,12 @@ class DistributedArgs:
     fp16: bool = arg(
         False, "Compute in float16 with loss scaling; DeepSpeed only.", witness=Witness("--fp16", "refused")
     )
-    sp_size: int = unbuilt("distributed", 1, "Processes that share one sequence.", "--sp_size 2", ge=1)
+    sp_size: int = arg(
+        1,
+        "Processes that share one sequence in the training passes, each with a part of it.",
+        ge=1,
+        witness=Witness("--sp_size 2", "refused"),
+    )
     zpg: int = unbuilt("distributed", 1, "Processes of one ZeRO++ partition; 1 = off.", "--zpg 8", ge=1)
     hybrid_shard_size: int | None = arg(
         None,

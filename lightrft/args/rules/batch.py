@@ -9,6 +9,8 @@ from lightrft.args.rules.finding import Finding, Rule, either, processes
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 
+SIZES = ("train_batch_size", "micro_train_batch_size", "rollout_batch_size", "n_samples_per_prompt")
+
 
 def train_batch_and_rollout_batch(args: Args, world_size: int) -> Iterator[Finding]:
     prompts, n, size = args.batch.rollout_batch_size, args.algorithm.n_samples_per_prompt, args.batch.train_batch_size
@@ -34,7 +36,7 @@ def train_batch_and_micro_batch(args: Args, world_size: int) -> Iterator[Finding
     micros = legal_micro_batches(size, micro, ranks)
     other = f", or --micro_train_batch_size {either(micros)}" if micros else ""
     yield Problem(
-        ("train_batch_size", "micro_train_batch_size", "rollout_batch_size", "n_samples_per_prompt"),
+        (*SIZES, "sp_size", "assume_gpus"),
         f"--train_batch_size {size} is not divisible by --micro_train_batch_size {micro} x {processes(ranks)} = "
         f"{micro * ranks}; nearest: {_train_batches(args, world_size)}{other}",
     )
@@ -49,7 +51,7 @@ def rollout_batch_and_engines(args: Args, world_size: int) -> Iterator[Finding]:
         below = prompts // engines * engines
         nearest = [size for size in (below, below + engines) if size]
         yield Problem(
-            ("rollout_batch_size", "engine_tp_size"),
+            ("rollout_batch_size", "engine_tp_size", "assume_gpus"),
             f"--rollout_batch_size {prompts} is not divisible by {what}; nearest: "
             f"--rollout_batch_size {either(nearest)}",
         )

@@ -27,7 +27,16 @@ def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
         legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
         if world_size % size:
             remedy = f"use --{flag} {either(around(size, legal))}"
-            yield Problem((flag,), f"--{flag} {size} does not divide {processes(world_size)}; {remedy}")
+            yield Problem((flag, "assume_gpus"), f"--{flag} {size} does not divide {processes(world_size)}; {remedy}")
+
+
+def attention_of_shared_sequences(args: Args, world_size: int) -> Iterator[Finding]:
+    kernel, size = args.model.attn_implementation, args.distributed.sp_size
+    if size > 1 and kernel not in (None, "sdpa"):
+        yield Problem(
+            ("attn_implementation", "sp_size"),
+            f"--attn_implementation {kernel} does not reach over the processes of --sp_size {size}; use sdpa",
+        )
 
 
 def precision(args: Args, world_size: int) -> Iterator[Finding]:
@@ -50,6 +59,7 @@ def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     assumed_hardware,
     sizes_of_process_groups,
+    attention_of_shared_sequences,
     precision,
     of_fsdp_alone,
 )

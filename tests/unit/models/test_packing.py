@@ -51,3 +51,34 @@ def test_the_mask_of_shared_prompts_has_a_largest_size(batch_of):
 def test_the_mask_lets_a_token_see_its_prompt_and_its_own_response(batch_of):
     [[[*rows]]] = lay_out(grouped(batch_of, 2, 1), Cost(1e9, 0.0)).inputs["attention_mask"].int().tolist()
     assert rows == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+
+
+def test_a_part_has_its_columns_and_predicts_what_they_predict(batch_of):
+    """Rows of 3 + 2 and 3 + 1 tokens of 5 columns, padded to 6 and cut into three: column 2 predicts the first token
+    of each response, and column 3 the second."""
+    batch = batch_of([([5, 6, 7, 8, 9], [0, 0, 0, 1, 1]), ([5, 6, 7, 8], [0, 0, 0, 1])])
+    whole = lay_out(batch, None, parts=3)
+    assert whole.inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9, 0], [5, 6, 7, 8, 0, 0]]
+    assert whole.predicts.tolist() == [2, 3, 6 + 2]
+    parts = [whole.part(number, 3) for number in range(3)]
+    assert [part.inputs["input_ids"][0].tolist() for part in parts] == [[5, 6], [7, 8], [9, 0]]
+    assert [part.inputs["position_ids"].tolist() for part in parts] == [[[0, 1]], [[2, 3]], [[4, 5]]]
+    assert [part.predicts.tolist() for part in parts] == [[], [0, 1, 2], []]
+    assert parts[1].here.tolist() == [True] * 3 and not any(parts[2].here.tolist())
+    assert parts[1].own(torch.tensor([1, 2, 3])).tolist() == [1, 2, 3]
+
+
+def test_a_part_of_shared_prompts_keeps_its_positions_and_the_whole_mask(batch_of):
+    """5 + 2 + 1 tokens in one row of 8, of which two parts have four; the third response token sees the prompt."""
+    whole = lay_out(grouped(batch_of, 2, 1, prompt=5), Cost(1e9, 0.0), parts=4)
+    second = whole.part(2, 4)
+    assert whole.inputs["input_ids"].shape == (1, 8) and second.inputs["attention_mask"].shape == (1, 1, 8, 8)
+    assert whole.predicts.tolist() == [4, 5, 4]
+    assert second.inputs["position_ids"].tolist() == [[4, 5]] and second.predicts.tolist() == [0, 1, 0]
+    odd = lay_out(grouped(batch_of, 2, 1, prompt=5), Cost(1e9, 0.0), parts=3).inputs
+    assert odd["input_ids"].shape == (1, 9) and odd["attention_mask"].any(-1).all(), "padding sees something"
+
+
+def test_one_column_where_nothing_is_trained_is_padded_to_a_column_each(batch_of):
+    layout = lay_out(batch_of([([5, 6, 7], [0, 0, 0])]), None, parts=2)
+    assert layout.inputs["input_ids"].tolist() == [[5, 0]] and not len(layout.part(1, 2).predicts)
