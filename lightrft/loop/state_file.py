@@ -17,6 +17,7 @@ from lightrft.loop.checksums import Sums
 from lightrft.strategy.state import Damaged
 
 NAME, OWN_SUM = "state.json", "state.sha256"
+OF_EARLIER_VERSIONS = "random.pt"  # random numbers were pickled, and tensors laid out as each strategy's library does
 Shapes = Mapping[str, list[int]]  # of a model's tensors, by their names
 
 
@@ -33,7 +34,13 @@ def own_sum(content: bytes) -> str:
 
 
 def read_state(folder: Path, structure: Mapping[str, Any], models: Mapping[str, Shapes]) -> dict[str, Any]:
-    """Raises `Damaged` where it is not as it was written, `Refused` for a checkpoint of other flags or models."""
+    """Raises `Damaged` where it is not as it was written, `Refused` for a checkpoint of other flags or models, or of a
+    format before this."""
+    if (folder / OF_EARLIER_VERSIONS).exists():
+        raise Refused(
+            f"--load_checkpoint: {folder} was made by an earlier version, whose format is not read any more; go on "
+            "with that version, or start anew with another --save_path"
+        )
     content, expected = (folder / NAME).read_bytes(), (folder / OWN_SUM).read_bytes()
     if own_sum(content).encode() != expected:
         raise Damaged(f"{NAME} is not as it was written")

@@ -37,9 +37,7 @@ def save_hf(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, path
 
 
 def _write(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folder: Path) -> None:
-    state = {name: _as_given(value.detach(), name, given) for name, value in params}
-    with _no_generation_config(model):
-        model.save_pretrained(folder, state_dict=state)
+    _write_weights(model, params, given, folder)
     _name_as_given(folder, given, getattr(model, "all_tied_weights_keys", None) or {}, model.base_model_prefix)
     for file in [*folder.glob("*.py"), *folder.glob("generation_config.json")]:  # the library's own
         file.unlink()
@@ -47,6 +45,13 @@ def _write(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folde
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     _follow_umask(folder)
+
+
+def _write_weights(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folder: Path) -> None:
+    """Host memory holds all weights once, in the dtypes that were given, for as long as this takes."""
+    state = {name: _as_given(value.detach(), name, given) for name, value in params}
+    with _no_generation_config(model):
+        model.save_pretrained(folder, state_dict=state)
 
 
 def _follow_umask(folder: Path) -> None:

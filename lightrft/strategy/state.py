@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightrft.errors import Refused, RunFailed
+from lightrft.errors import RunFailed
 
 WEIGHT = "weight"
 FILE = re.compile(r"rank_\d{5,}\.safetensors")
@@ -133,15 +133,9 @@ class StateReader:
 
 
 def _files(folder: Path) -> list[Path]:
-    entries = sorted(folder.iterdir())
-    found = [path for path in entries if FILE.fullmatch(path.name)]
-    if entries and not found:
-        raise Refused(
-            f"--load_checkpoint: {folder.parent} was made by an older version, whose format is not read any more; "
-            "start anew with another --save_path"
-        )
+    found = sorted(path for path in folder.iterdir() if FILE.fullmatch(path.name))
     if not found:
-        raise Damaged(f"{folder.name} is empty")
+        raise Damaged(f"{folder.name} has no file of any rank")
     return found
 
 

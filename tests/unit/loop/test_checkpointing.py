@@ -149,6 +149,17 @@ def test_a_checkpoint_of_another_model_is_refused_before_anything_is_loaded(tmp_
     assert policy.module == "second"
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_stays(tmp_path):
+    """What is taken for damaged is removed by the next save."""
+    _, made = maker(tmp_path)
+    old = made.save(boundary(1))
+    (old / "state.sha256").unlink()
+    (old / "random.pt").touch()
+    with pytest.raises(Refused, match="step_000001 was made by an earlier version, whose format is not read any more"):
+        restored(made)
+    assert old.is_dir()
+
+
 def test_a_run_with_a_critic_does_not_go_on_from_one_without(tmp_path):
     _, made = maker(tmp_path)
     made.save(boundary(1))

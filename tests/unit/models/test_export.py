@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -299,3 +300,24 @@ def test_a_model_of_the_hub_comes_back_whole(given_folder, tmp_path):
 def test_nothing_given_is_a_model_all_the_same(tiny_model, tmp_path):
     save_hf(tiny_model, named_tensors(tiny_model), Given(), tmp_path)
     assert set(contents(tmp_path)) == {"config.json", "model.safetensors"}
+
+
+def test_host_memory_holds_all_weights_once(given_folder, causal_model, tmp_path, monkeypatch):
+    """Where they were given under other names, a file is read again: what it was written from is gone by then."""
+    folder = given_folder("qwen2")
+    rewrite(folder, lambda tensors: {name.removeprefix("model."): value for name, value in tensors.items()})
+    given, copies, alive = read_given(ModelArgs(pretrain=str(folder))), [], []
+
+    def params():
+        for name, value in named_tensors(causal_model("qwen2")):
+            array = value.detach().numpy().copy()
+            copies.append(weakref.ref(array))
+            yield name, torch.from_numpy(array)
+
+    def load(file):
+        alive.append(sum(copy() is not None for copy in copies))
+        return load_file(file)
+
+    monkeypatch.setattr("safetensors.torch.load_file", load)
+    save_hf(causal_model("qwen2"), params(), given, tmp_path)
+    assert alive == [0] and "embed_tokens.weight" in dtypes(tmp_path)

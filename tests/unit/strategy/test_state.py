@@ -70,6 +70,12 @@ def test_what_was_never_written_is_named_when_it_is_asked_for(tmp_path):
         StateReader(write(tmp_path, [piece(0, 12)])).read("exp_avg", "a.weight", 0, 12)
 
 
+def test_a_folder_without_files_of_ranks_is_named(tmp_path):
+    (tmp_path / "rank_0.safetensors.tmp").touch()
+    with pytest.raises(Damaged, match="has no file of any rank"):
+        StateReader(tmp_path)
+
+
 @pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: b"x" * len(content), lambda _: b""])
 def test_a_broken_file_is_named(tmp_path, damage):
     broken = write(tmp_path, [piece(0, 7)], [piece(7, 12)]) / "rank_00001.safetensors"
