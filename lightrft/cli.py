@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from lightrft.allocator import keep_freed_memory
@@ -138,7 +139,8 @@ def _everyone(args: Args) -> Ranks:
     from lightrft.ranks.collectives import Collectives
     from lightrft.ranks.launch import join_world
 
-    return Collectives(join_world(args.distributed.sp_size), everyone=True)
+    timeout = timedelta(seconds=args.distributed.dist_timeout_s)
+    return Collectives(join_world(args.distributed.sp_size, timeout), everyone=True)
 
 
 def _preflight(args: Args, *, first: bool, show_plan: bool) -> Inputs:

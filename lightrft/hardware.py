@@ -31,6 +31,21 @@ def hardware(args: Args) -> Hardware:
     return Hardware(processes_started(), "cuda" if on_gpu else "cpu", on_gpu and torch.cuda.is_bf16_supported())
 
 
+HOST_ALREADY = "everything is in host memory as it is"
+ON_GPUS = {
+    "adam_offload": HOST_ALREADY,
+    "fsdp_cpu_offload": HOST_ALREADY,
+    "ref_offload": HOST_ALREADY,
+    "overlap_comm": "gloo overlaps nothing",
+}
+
+
+def told_without_gpu(args: Args) -> list[str]:
+    """Flags that are set and that only a GPU makes a difference to, where there is none."""
+    flags = [flag for flag in ON_GPUS if args.value(flag)] if hardware(args).device == "cpu" else []
+    return [f"--{flag} cannot matter on this machine: it has no GPU, so {ON_GPUS[flag]}" for flag in flags]
+
+
 def choose_precision(args: Args) -> tuple[Precision, str]:
     """The compute precision and why it was chosen."""
     machine = hardware(args)

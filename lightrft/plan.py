@@ -8,9 +8,9 @@ from typing import Any
 
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
-from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place
+from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place, ref_shard_size
 from lightrft.errors import Refused
-from lightrft.hardware import Hardware, choose_precision, hardware
+from lightrft.hardware import Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighted_rewards
 from lightrft.models.critic import critic_args, saved_head
@@ -18,12 +18,18 @@ from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
 from lightrft.recipe import kl_term, total_steps
 from lightrft.strategy.deepspeed import effective_stage
-from lightrft.strategy.memory import ModelStates, model_states
+from lightrft.strategy.memory import Layout, ModelStates, model_states
 
-WAYS = {  # fsdp, zero_stage, fsdp_cpu_offload
-    "--zero_stage 3": (False, 3, False),
-    "--fsdp": (True, 3, False),
-    "--fsdp --fsdp_cpu_offload": (True, 3, True),
+OTHERWISE = {
+    **{"fsdp": False, "fsdp_cpu_offload": False, "zero_stage": 3, "zpg": 1},
+    **{"hybrid_shard_size": None, "ref_shard_size": None},
+}
+WAYS = {  # what each changes of that
+    "--zero_stage 3": {},
+    "--fsdp": {"fsdp": True},
+    "--zero_stage 3 --adam_offload": {"adam_offload": True},
+    "--fsdp --adam_offload --ref_offload": {"fsdp": True, "adam_offload": True, "ref_offload": True},
+    "--fsdp --fsdp_cpu_offload": {"fsdp": True, "fsdp_cpu_offload": True},
 }
 
 
@@ -43,7 +49,9 @@ def runtime(args: Args) -> dict[str, Any]:
 def _offloaded(args: Args) -> str:
     if args.distributed.fsdp_cpu_offload:
         return ", offloaded to CPU"
-    return ", optimizer on the CPU" if args.memory.adam_offload else ""
+    parts = {"optimizer": args.memory.adam_offload, "reference": args.memory.ref_offload}
+    moved = " and ".join(part for part, is_moved in parts.items() if is_moved)
+    return f", {moved} on the CPU" if moved else ""
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:
@@ -71,7 +79,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 
 def plan_notices(args: Args, inputs: Inputs) -> list[str]:
     """What a user should know of the number of prompts and of the disk; `Refused` under --strict_args."""
-    notices = _few_prompts(args, len(inputs.prompts))
+    notices = [*told_without_gpu(args), *_few_prompts(args, len(inputs.prompts))]
     if args.run.assume_gpus is None and (shortage := _need(args, inputs).shortage()):
         notices.append(shortage)
     if notices and args.run.strict_args:
@@ -150,31 +158,43 @@ def _memory(args: Args) -> Iterator[str]:
     machine = hardware(args)
     if machine.gigabytes is None:
         return
-    states = _states(
-        args, machine, args.distributed.fsdp, args.distributed.zero_stage, args.distributed.fsdp_cpu_offload
-    )
+    states = _states(args, machine)
     text = f"weights, gradients and optimizer take {states} of {machine.gigabytes:g} GB on each GPU"
+    text += f", and {states.host / 1e9:.3g} GB of host memory for each" if states.host else ""
     if states.total > machine.gigabytes * 1e9:
         raise Refused(f"--assume_gpus {args.run.assume_gpus}: {text}; {_what_fits(args, machine)}")
     yield f"{text}; activations, logits and caches come on top"
 
 
-def _states(args: Args, machine: Hardware, fsdp: bool, stage: int, on_cpu: bool) -> ModelStates:
+def _layout(args: Args, processes: int) -> Layout:
+    d, m = args.distributed, args.memory
+    return Layout(
+        ranks=processes,
+        stage=None if d.fsdp else effective_stage(d.zero_stage, processes),
+        shard_size=d.hybrid_shard_size or processes,
+        zpg=d.zpg,
+        ref_size=ref_shard_size(args, processes),
+        states_on_cpu=d.fsdp_cpu_offload,
+        adam_on_cpu=m.adam_offload,
+        ref_on_cpu=m.ref_offload or d.fsdp_cpu_offload,
+    )
+
+
+def _states(args: Args, machine: Hardware) -> ModelStates:
     return model_states(
         count_parameters(args.model),
-        ranks=machine.processes,
-        stage=None if fsdp else effective_stage(stage, machine.processes),
+        _layout(args, machine.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference,
-        on_cpu=on_cpu,
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
     )
 
 
 def _what_fits(args: Args, machine: Hardware) -> str:
     """The first of the other ways to hold the model that fits."""
-    for flags, way in WAYS.items():
-        if _states(args, machine, *way).total <= (machine.gigabytes or 0) * 1e9:
-            return f"use {flags}"
+    for flags, changes in WAYS.items():
+        if _states(args.with_(**OTHERWISE | changes), machine).total <= (machine.gigabytes or 0) * 1e9:
+            typed = "--no-fsdp " if args.distributed.fsdp and not changes.get("fsdp") else ""
+            return f"use {typed}{flags}"
     return "use a smaller model or larger GPUs"

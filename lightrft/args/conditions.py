@@ -59,3 +59,14 @@ def needs_entropy(args: Args) -> bool:
 def scores_before_learning(args: Args) -> bool:
     """Whether any model has to score the samples of a rollout step, other than those that the update scores itself."""
     return (has_kl(args) and kl_is_to_reference(args)) or is_off_policy(args) or needs_entropy(args)
+
+
+def ref_shard_size(args: Args, processes: int) -> int:
+    """Processes that share one copy of the reference: as many as share the policy's, unless a flag says otherwise."""
+    d = args.distributed
+    return d.ref_shard_size or d.hybrid_shard_size or (processes if shards_weights(args) else 1)
+
+
+def shards_weights(args: Args) -> bool:
+    """Whether the policy's weights themselves are sharded, and not its gradients or optimizer's state alone."""
+    return args.distributed.fsdp or args.distributed.zero_stage == 3

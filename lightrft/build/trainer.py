@@ -92,7 +92,7 @@ def load_models(
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
     reference = None
     if kl.needs_reference:
-        frozen = load_model(args.model, dtype, device, trains=False)
+        frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False)
         reference = make_token_model(args, strategy, frozen, None)
     return Models(policy, critic, reference)
 

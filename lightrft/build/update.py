@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
-from lightrft.args.conditions import needs_entropy
+from lightrft.args.conditions import needs_entropy, ref_shard_size
 from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.packing import Cost, can_share_prompts
@@ -28,6 +28,7 @@ from lightrft.recipe import (
     shaping_settings,
 )
 from lightrft.strategy.base import OptimArgs, Precision, Strategy
+from lightrft.strategy.frozen import Frozen
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.critic import Critic
 from lightrft.update.kl import KLTerm
@@ -37,6 +38,7 @@ from lightrft.update.step import Updater, UpdateSettings
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
     d, offload = args.distributed, args.memory.adam_offload
+    frozen = Frozen(ref_shard_size(args, world.size), args.memory.ref_offload or d.fsdp_cpu_offload)
     if d.fsdp:
         from lightrft.strategy.fsdp2 import FSDP2Strategy
 
@@ -46,10 +48,19 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
             shard_size=d.hybrid_shard_size,
             cpu_offload=d.fsdp_cpu_offload,
             adam_offload=offload and not d.fsdp_cpu_offload,
+            frozen=frozen,
         )
     from lightrft.strategy.deepspeed import DeepSpeedStrategy
 
-    return DeepSpeedStrategy(world, precision, d.zero_stage, adam_offload=offload)
+    return DeepSpeedStrategy(
+        world,
+        precision,
+        d.zero_stage,
+        adam_offload=offload,
+        zpg=d.zpg,
+        overlap_comm=d.overlap_comm,
+        frozen=frozen,
+    )
 
 
 def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:

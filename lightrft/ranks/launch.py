@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 
 from lightrft.ranks.base import World
 
@@ -45,12 +46,15 @@ def _device() -> torch.device:
 def join_world(sp_size: int = 1, timeout: timedelta = DEFAULT_TIMEOUT) -> World:
     """Joins (or makes) the process group; safe to call again in the same process.
 
-    sp_size: neighbours that share a sequence. timeout: of every collective operation.
+    sp_size: neighbours that share a sequence. timeout: of every collective operation, in groups made later too.
     """
     if not dist.is_initialized():
         if "RANK" not in os.environ:
             _alone()
         _start(_device(), timeout)
+        # groups made of this one, by us or by DeepSpeed, have torch's default and not the timeout of this one
+        for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
+            setattr(c10d, default, timeout)
     rank, size = dist.get_rank(), dist.get_world_size()
     assert size % sp_size == 0, "args/rules/hardware.py refuses this"
     place = {"dp_rank": rank // sp_size, "dp_size": size // sp_size, "sp_rank": rank % sp_size, "sp_size": sp_size}

@@ -18,7 +18,9 @@ from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import when_leaving
 from lightrft.strategy import zero_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
+from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
+from lightrft.strategy.sharding import whole
 from lightrft.strategy.state import ModelState, StateReader
 
 BUCKET = 500_000_000  # DeepSpeed's own: parameters that stage 3 makes room for at once, also for a model with far fewer
@@ -59,15 +61,31 @@ class DeepSpeedStrategy:
     buckets, which doubled the time of a step: stage 1 runs in its place.
 
     adam_offload: masters, the sum of gradients and the optimizer's state are kept in host memory, and the step is made
-    there, by torch's AdamW: DeepSpeed's own would be compiled at the first start.
+    there, by torch's AdamW: DeepSpeed's own would be compiled at the first start. zpg: of stage 3, neighbours that
+    share a second copy of the weights from a forward pass to the step (ZeRO++, arXiv:2306.10209); 1 = there is none.
+    overlap_comm: None = DeepSpeed's own choice on GPUs, which stage 3 makes, and nothing to overlap elsewhere.
+    frozen: how a model without an optimizer is held.
     """
 
-    def __init__(self, world: World, precision: Precision, zero_stage: int, *, adam_offload: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        precision: Precision,
+        zero_stage: int,
+        *,
+        adam_offload: bool = False,
+        zpg: int = 1,
+        overlap_comm: bool | None = None,
+        frozen: Frozen | None = None,
+    ) -> None:
         self.world, self.ranks, self.precision = world, Collectives(world), precision.compute
         self.stage = effective_stage(zero_stage, world.size)
-        self.adam_offload = adam_offload
+        self.adam_offload, self.zpg, self.frozen = adam_offload, zpg, frozen or Frozen()
+        own_choice = self.stage == 3 and world.device.type == "cuda"
+        self.overlap_comm = own_choice if overlap_comm is None else overlap_comm
         self.deepspeed = _deepspeed()
         when_leaving(self._forget_groups)
+        self.deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # another strategy's, of its own --zpg
 
     def _forget_groups(self) -> None:
         """DeepSpeed keeps groups of its own, which would outlive the process group that they belong to."""
@@ -84,9 +102,10 @@ class DeepSpeedStrategy:
             "zero_force_ds_cpu_optimizer": False,
             "zero_optimization": {
                 "stage": self.stage,
-                "overlap_comm": False,
+                "overlap_comm": self.overlap_comm,
                 "reduce_bucket_size": min(BUCKET, parameters),
                 "stage3_param_persistence_threshold": 0,
+                "zero_hpz_partition_size": self.zpg,
                 **self._offload(),
             },
             "bf16": {"enabled": self.precision == "bf16", "check_grad_overflow": True},
@@ -103,7 +122,7 @@ class DeepSpeedStrategy:
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
         if optim is None:
-            return Handle(model, model)
+            return self.frozen.prepare(model, self.world, None)
         optimizer = make_optimizer(model.parameters(), optim)
         scheduler = make_scheduler(optimizer, optim)
         finer = self._finer_than_computed(model)
@@ -136,6 +155,8 @@ class DeepSpeedStrategy:
         engine.step()
         norm = float(engine.get_global_grad_norm())
         skipped = bool(getattr(handle.optimizer, "overflow", False))
+        if skipped and self.adam_offload and self.stage < 3:
+            handle.optimizer.averaged_gradients.clear()  # it would add the next ones to them
         if not skipped:
             handle.scheduler.step()
         return StepReport(norm, lr, skipped, scaling=skipped and self._scale(handle) < scale)
@@ -182,7 +203,7 @@ class DeepSpeedStrategy:
                 continue
             sharded = self.stage == 3 and hasattr(value, "ds_id")
             with self.deepspeed.zero.GatheredParameters([value], enabled=sharded):
-                yield name, value.detach().clone() if sharded else value
+                yield name, value.detach().clone() if sharded else whole(value)
 
     def state(self, handle: Handle) -> ModelState:
         return zero_state.read_state(handle, self.world)

@@ -16,6 +16,7 @@ from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.meshes import sharding_mesh
 from lightrft.strategy import fsdp2_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
+from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host
 from lightrft.strategy.sharding import shard, whole
 from lightrft.strategy.state import ModelState, StateReader
@@ -32,6 +33,7 @@ class FSDP2Strategy:
 
     shard_size: processes that share one copy of the shards; None = all of them. cpu_offload: shards, gradients and the
     optimizer's state are kept in host memory, and the step is made there; adam_offload: the optimizer's state alone.
+    frozen: how a model without an optimizer is held; None = as one with.
     """
 
     def __init__(
@@ -42,16 +44,18 @@ class FSDP2Strategy:
         shard_size: int | None = None,
         cpu_offload: bool = False,
         adam_offload: bool = False,
+        frozen: Frozen | None = None,
     ) -> None:
         self.world, self.ranks = world, Collectives(world)
         self.mesh = sharding_mesh(world, shard_size)
         self.compute = COMPUTE[precision.compute]
         self.cpu_offload, self.adam_offload = cpu_offload, adam_offload
+        self.frozen = frozen or Frozen(shard_size or world.size, cpu_offload)
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
-        shard(model, self.mesh, self.compute, on_host=self.cpu_offload, learns=optim is not None)
         if optim is None:
-            return Handle(model, model)
+            return self.frozen.prepare(model, self.world, self.compute)
+        shard(model, self.mesh, self.compute, on_host=self.cpu_offload)
         optimizer = make_optimizer(model.parameters(), optim)
         return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
 

@@ -1,4 +1,4 @@
-"""How many bytes the weights, their gradients and the optimizer's state take on each process."""
+"""How many bytes the weights, their gradients and the optimizer's state take on each process, and where."""
 
 from __future__ import annotations
 
@@ -6,10 +6,39 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Over how many processes each part of the state is spread, and which lie in host memory.
+
+    stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
+    FSDP2, whose shards are float32. shard_size: of FSDP2, processes that share one copy. zpg: of stage 3, processes
+    that share a second copy, 1 = there is none. ref_size: processes that share one copy of the reference.
+    """
+
+    ranks: int
+    stage: int | None
+    shard_size: int
+    zpg: int
+    ref_size: int
+    states_on_cpu: bool  # FSDP2's shards, gradients and optimizer
+    adam_on_cpu: bool
+    ref_on_cpu: bool
+
+    @property
+    def shards_weights(self) -> bool:
+        return self.stage is None or self.stage == 3
+
+    @property
+    def parts(self) -> int:
+        """Processes over which weights are spread, where they are, and the optimizer's state."""
+        return self.ranks if self.stage is not None else self.shard_size
+
+
+@dataclass(frozen=True)
 class ModelStates:
     """Bytes of one process; `gathered` is the copy that the in-process engine samples from where shards are kept.
 
-    gradients are there while a model learns; sums are what DeepSpeed adds them up in, and keeps.
+    gradients are there while a model learns; sums are what DeepSpeed adds them up in, and keeps. host: of all of it,
+    what lies in host memory, and in no other number here.
     """
 
     weights: float
@@ -18,51 +47,55 @@ class ModelStates:
     optimizer: float
     reference: float
     gathered: float
+    host: float = 0
 
     @property
     def total(self) -> float:
-        """Sampling and learning take turns, so gradients and the gathered copy are never there together."""
+        """On the device. Sampling and learning take turns, so gradients and the gathered copy are never there
+        together."""
         return self.weights + self.sums + self.optimizer + self.reference + max(self.gradients, self.gathered)
 
     def __str__(self) -> str:
-        parts = {name: value / 1e9 for name, value in vars(self).items() if value}
+        parts = {name: value / 1e9 for name, value in vars(self).items() if value and name != "host"}
         return f"{self.total / 1e9:.3g} GB ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
 
 
 def model_states(
-    parameters: int,
-    *,
-    ranks: int,
-    stage: int | None,
-    half: bool,
-    adam: bool,
-    reference: bool,
-    on_cpu: bool,
-    critic: int = 0,
+    parameters: int, layout: Layout, *, half: bool, adam: bool, reference: bool, critic: int = 0
 ) -> ModelStates:
     """The states of a model, all of whose parameters are trained, and of a critic with so many parameters.
 
-    stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
-    FSDP2, whose shards are float32. half: computed in 16 bits, over a float32 master copy that the optimizer holds
-    (DeepSpeed) or the shards are (FSDP2). on_cpu: FSDP2's shards, gradients and optimizer in host memory.
+    half: computed in 16 bits, over a float32 master that the optimizer holds (DeepSpeed) or the shards are (FSDP2).
     Policy and critic take turns, so their gradients are never there together.
 
     Gradients are added up in float32. Stage 1 in 16 bits keeps a whole model's sum beside the 16-bit gradients, stage
-    3 its share of one; the 16-bit gradients of stages 2 and 3 are gone as soon as they are added.
+    3 its share of one; the 16-bit gradients of stages 2 and 3 are gone as soon as they are added. Where the optimizer
+    is in host memory, DeepSpeed keeps its share of the masters, of the sum and of a buffer for it there too.
     """
-    compute = 2 if half else 4
-    held = 4 if stage is None else compute
-    master = 4 if half and stage is not None else 0
-    kept = 0 if on_cpu else 1
-    sharded = stage is None or stage == 3
-    trained = parameters + critic
+    stage, parts, compute = layout.stage, layout.parts, 2 if half else 4
+    trained, sharded = parameters + critic, layout.shards_weights
+    weights = trained * (4 if stage is None else compute) / (parts if sharded else 1)
+    second = trained * compute / layout.zpg if layout.zpg > 1 else 0
     keeps_sums = stage == 3 or (stage == 1 and half)
-    own = 0 if stage == 3 else 2 if keeps_sums else 4 / (1 if stage == 1 else ranks)
+    own = 0 if stage == 3 else 2 if keeps_sums else 4 / (1 if stage == 1 else parts)
+    gradients = max(parameters, critic) * own
+    sums = trained * 4 / (1 if stage == 1 else parts) if keeps_sums else 0
+    masters_apart = stage is not None and (half or layout.adam_on_cpu)
+    optimizer = trained * (4 * masters_apart + 8 * adam) / parts
+    held = reference * parameters * compute / layout.ref_size
+    host = held if layout.ref_on_cpu else 0.0
+    if layout.states_on_cpu:
+        host += weights + gradients + optimizer
+        weights = gradients = optimizer = 0
+    elif layout.adam_on_cpu:
+        host += optimizer + (trained * 8 / parts if stage is not None else 0)
+        optimizer, sums = 0, 0 if stage == 3 else sums
     return ModelStates(
-        weights=kept * trained * held / (ranks if sharded else 1),
-        gradients=kept * max(parameters, critic) * own,
-        sums=trained * 4 / (1 if stage == 1 else ranks) if keeps_sums else 0,
-        optimizer=kept * trained * (master + 8 * adam) / ranks,
-        reference=kept * reference * parameters * held / (ranks if stage is None else 1),
-        gathered=parameters * compute if sharded and (ranks > 1 or on_cpu) else 0,
+        weights=weights + second,
+        gradients=gradients,
+        sums=sums,
+        optimizer=optimizer,
+        reference=0 if layout.ref_on_cpu else held,
+        gathered=parameters * compute if sharded and (parts > 1 or layout.states_on_cpu) else 0,
+        host=host,
     )

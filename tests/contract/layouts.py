@@ -15,6 +15,7 @@ import torch.distributed as dist
 from launch import run_rank
 from policies import arguments, largest_difference, named, own_strategy, small_model
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from lightrft.ranks.base import World
@@ -32,13 +33,25 @@ OPTIMIZERS = {"sgd": SGD, "adamw": ADAM}
 OFFLOADED = ("--zero_stage 1 --adam_offload", "--zero_stage 2 --adam_offload", "--zero_stage 3 --adam_offload")
 LAYOUTS = {  # by the number of processes
     1: (*OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
-    2: ("--fsdp --fsdp_cpu_offload", *OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
+    2: (
+        *("--fsdp --fsdp_cpu_offload", *OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
+        *("--zero_stage 1 --overlap_comm", "--zero_stage 2 --overlap_comm", "--zero_stage 3 --no-overlap_comm"),
+    ),
     3: ("--zero_stage 3 --adam_offload", "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 3"),
     4: (
         "--fsdp --hybrid_shard_size 2",
         "--fsdp --hybrid_shard_size 2 --adam_offload",
         "--fsdp --hybrid_shard_size 2 --fsdp_cpu_offload",
+        "--zero_stage 3 --zpg 2",
+        "--zero_stage 3 --zpg 2 --adam_offload",
+        "--zero_stage 3",  # after the others: no group of theirs may be left to it
     ),
+}
+REFERENCES = {  # how the frozen reference is held
+    1: ("--zero_stage 3", "--zero_stage 1 --ref_offload", "--fsdp --ref_offload"),
+    2: ("--zero_stage 1", "--zero_stage 3", "--zero_stage 2 --ref_shard_size 2", "--fsdp --ref_shard_size 1"),
+    3: ("--zero_stage 2 --ref_shard_size 3 --ref_offload", "--fsdp --fsdp_cpu_offload"),
+    4: ("--zero_stage 2 --ref_shard_size 2", "--fsdp --ref_shard_size 2", "--fsdp --hybrid_shard_size 2"),
 }
 
 
@@ -93,6 +106,42 @@ def examine(world: World, flags: str) -> Found:
     return Found(differences, moved, facts)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Distance of its log-probabilities from the plain model's; rows of the embedding here and in all, before and after
+    a pass; whether they are kept in host memory; the largest difference of what it hands out."""
+
+    difference: float
+    rows: tuple[int, int]
+    rows_after: tuple[int, int]
+    on_host: bool
+    handed_out: float
+
+
+@torch.no_grad()
+def examine_reference(world: World, flags: str) -> Reference:
+    strategy = own_strategy(arguments(flags), world, "fp32")
+    handle, model = strategy.prepare(small_model(5).requires_grad_(False), None), small_model(5)
+    mine, before = list(range(ROWS))[world.rank :: world.size], rows_held(handle)
+    difference = abs(float(loss(handle.module, mine) - loss(model, mine)))
+    after, handed = rows_held(handle), dict(strategy.full_params(handle))
+    return Reference(difference, before, after, kept_on_host(handle), largest_difference(handed, named(model)))
+
+
+def rows_held(handle: Handle) -> tuple[int, int]:
+    weight = handle.model.get_input_embeddings().weight
+    return len(weight.to_local() if isinstance(weight, DTensor) else weight), len(weight)
+
+
+def kept_on_host(handle: Handle) -> bool:
+    groups = [module._get_fsdp_state()._fsdp_param_group for module in handle.model.modules() if _is_part(module)]
+    return bool(groups) and all(part.offload_to_cpu for group in groups for part in group.fsdp_params)
+
+
+def _is_part(module: Any) -> bool:
+    return isinstance(module, FSDPModule)
+
+
 def fsdp_facts(handle: Handle) -> dict[str, Any]:
     """Of AdamW, the last."""
     embedding = handle.model.get_input_embeddings().weight
@@ -108,7 +157,12 @@ def fsdp_facts(handle: Handle) -> dict[str, Any]:
 def zero_facts(handle: Handle) -> dict[str, Any]:
     engine, zero = handle.module, handle.optimizer
     moments = [state["exp_avg"].numel() for state in zero.optimizer.state.values()]
+    with torch.no_grad():
+        loss(handle.module, [0])
+    second = getattr(handle.model.get_input_embeddings().weight, "ds_secondary_tensor", None)
     return {
+        "second copy": None if second is None else second.numel(),
+        "overlaps": engine.zero_overlap_comm(),
         "stage": engine.zero_optimization_stage(),
         "on the host": getattr(zero, "cpu_offload", None) or getattr(zero, "offload_optimizer", False),
         "moments": sum(moments),
@@ -120,6 +174,7 @@ def main(out: str) -> None:
     torch.set_num_threads(1)
     world = join_world()
     found = {flags: asdict(examine(world, flags)) for flags in LAYOUTS[world.size]}
+    found |= {f"reference {flags}": asdict(examine_reference(world, flags)) for flags in REFERENCES[world.size]}
     everyone: list[Any] = [None] * world.size
     dist.all_gather_object(everyone, found)
     if world.rank == 0:

@@ -36,6 +36,8 @@ COLUMNS = [
     for precision in PRECISIONS
     if precision != "fp16" or "--fsdp" not in strategy  # refused: it has no loss scaling
 ]
+COLUMNS += [("--zero_stage 2 --adam_offload", "bf16"), ("--zero_stage 2 --adam_offload", "fp16")]
+COLUMNS += [("--zero_stage 3 --adam_offload", "bf16"), ("--fsdp --adam_offload", "bf16")]
 each_column = pytest.mark.parametrize(("strategy", "precision"), COLUMNS)
 each_half = pytest.mark.parametrize(("strategy", "precision"), [c for c in COLUMNS if c[1] != "fp32"])
 ROWS, RATE = 64, 16.0

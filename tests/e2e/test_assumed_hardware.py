@@ -35,7 +35,11 @@ def test_what_cannot_fit_is_refused(here):
     assert ended.code == 2
     (line,) = ended.problems
     assert line.startswith("error: --assume_gpus 1x0.002GB: weights, gradients and optimizer take 0.00")
-    assert line.endswith("use --fsdp --fsdp_cpu_offload")
+    assert line.endswith("use --zero_stage 3 --adam_offload")
+    (under_fsdp,) = train("--save_path out --fsdp --assume_gpus 1x0.002GB").problems
+    assert under_fsdp.endswith("use --no-fsdp --zero_stage 3 --adam_offload")
+    (smaller,) = train("--save_path out --assume_gpus 1x0.0015GB").problems
+    assert smaller.endswith("use --fsdp --fsdp_cpu_offload")
     offloaded = train("--save_path out --fsdp_cpu_offload --assume_gpus 1x0.002GB", f"{BASE} --fsdp")
     assert offloaded.code == 0, offloaded.err
     assert "use a smaller model or larger GPUs" in train("--save_path out --assume_gpus 1x0.0005GB").err

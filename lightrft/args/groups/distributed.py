@@ -37,7 +37,12 @@ class DistributedArgs:
         ge=1,
         witness=Witness("--sp_size 2", "refused"),
     )
-    zpg: int = unbuilt("distributed", 1, "Processes of one ZeRO++ partition; 1 = off.", "--zpg 8", ge=1)
+    zpg: int = arg(
+        1,
+        "ZeRO++: processes that share a second copy of the weights, for the backward pass; of --zero_stage 3; 1 = off.",
+        ge=1,
+        witness=Witness("--zpg 2", "refused", given="--no-fsdp --zero_stage 3"),
+    )
     hybrid_shard_size: int | None = arg(
         None,
         "Processes that share one copy of FSDP's shards; needs --fsdp.",
@@ -45,15 +50,25 @@ class DistributedArgs:
         unset="all",
         witness=Witness("--hybrid_shard_size 2", "refused"),
     )
-    overlap_comm: bool = unbuilt(
-        "distributed", False, "Overlap communication with the backward pass.", "--overlap_comm"
+    overlap_comm: bool | None = arg(
+        None,
+        "DeepSpeed: exchange gradients while the backward pass goes on, on GPUs.",
+        unset="on for --zero_stage 3 on GPUs",
+        witness=Witness("--overlap_comm", "refused", given="--no-fsdp --strict_args", without="--actor_learning_rate"),
     )
-    ref_shard_size: int | None = unbuilt(
-        "distributed", None, "Processes that share one reference model.", "--ref_shard_size 8", ge=1, unset="all"
+    ref_shard_size: int | None = arg(
+        None,
+        "Processes that share one copy of the reference model.",
+        ge=1,
+        unset="as many as share the weights of the policy",
+        witness=Witness("--ref_shard_size 2", "refused"),
     )
     meta_init: bool = unbuilt("distributed", False, "Make the model without memory and load each shard.", "--meta_init")
-    dist_timeout_s: float = unbuilt(
-        "distributed", 1800.0, "Seconds after which a collective operation fails.", "--dist_timeout_s 600", gt=0
+    dist_timeout_s: float = arg(
+        1800.0,
+        "Seconds after which processes that wait for another one fail.",
+        gt=0,
+        witness=Witness("--dist_timeout_s 60", "refused", given="--strict_args", without="--actor_learning_rate"),
     )
     gradient_checkpointing: bool = unbuilt(
         "distributed", False, "Compute activations twice in place of keeping them.", "--gradient_checkpointing"

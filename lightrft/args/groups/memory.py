@@ -18,6 +18,12 @@ class MemoryArgs:
     adam_offload: bool = arg(
         False, "Keep the optimizer's state in host memory.", witness=Witness("--adam_offload", "run", given="--no-fsdp")
     )
+    ref_offload: bool = arg(
+        False,
+        "Keep the reference model in host memory, from where one layer at a time visits the GPU for a pass.",
+        aliases=("ref_reward_offload",),
+        witness=Witness("--ref_offload", "run"),
+    )
     packing_samples: bool = unbuilt(
         "distributed", False, "Put several samples into one row without padding.", "--packing_samples"
     )

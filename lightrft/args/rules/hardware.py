@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lightrft.args.batching import around
+from lightrft.args.field import as_text
 from lightrft.args.hardware import EXAMPLE, assumed_gpus
 from lightrft.args.rules.finding import Finding, Rule, either, processes
-from lightrft.args.settings import Problem
+from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 
 
@@ -17,7 +18,8 @@ def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
         yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
 
 
-GROUP_SIZES = ("engine_tp_size", "sp_size", "hybrid_shard_size")
+GROUP_SIZES = ("engine_tp_size", "sp_size", "zpg", "hybrid_shard_size", "ref_shard_size")
+AMONG_SEVERAL = ("overlap_comm", "dist_timeout_s")
 
 
 def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
@@ -56,10 +58,32 @@ def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
             yield Problem((flag, "fsdp"), f"{shown} needs --fsdp; add --fsdp or remove it")
 
 
+def of_stage_3_alone(args: Args, world_size: int) -> Iterator[Finding]:
+    d = args.distributed
+    if d.zpg > 1 and (d.fsdp or d.zero_stage < 3):
+        remedy = f"use {'--no-fsdp ' if d.fsdp else ''}--zero_stage 3, or remove it"
+        yield Problem(("zpg", "fsdp", "zero_stage"), f"--zpg {d.zpg} needs stage 3 of DeepSpeed ZeRO; {remedy}")
+    elif d.zpg == world_size > 1:
+        text = (
+            f"--zpg {d.zpg} cannot matter: all {processes(world_size)} would share the second copy as they do the first"
+        )
+        yield Notice(("zpg",), text)
+
+
+def among_several_processes(args: Args, world_size: int) -> Iterator[Finding]:
+    for flag in AMONG_SEVERAL:
+        if world_size == 1 and args.typed(flag) and not (flag == "overlap_comm" and args.distributed.fsdp):
+            value = args.value(flag)
+            shown = f"--{flag}" if isinstance(value, bool) else f"--{flag} {as_text(value)}"
+            yield Notice((flag,), f"{shown} cannot matter: there is one process, which waits for no other")
+
+
 RULES: tuple[Rule, ...] = (
     assumed_hardware,
     sizes_of_process_groups,
     attention_of_shared_sequences,
     precision,
     of_fsdp_alone,
+    of_stage_3_alone,
+    among_several_processes,
 )

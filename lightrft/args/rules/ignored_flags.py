@@ -91,6 +91,10 @@ WARMUP = Need(
 )
 DEEPSPEED = Need(lambda args: not args.distributed.fsdp, "--fsdp replaces DeepSpeed ZeRO")
 STATE_ELSEWHERE = Need(lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps all of it there")
+REFERENCE_ELSEWHERE = Need(
+    lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps the reference there too"
+)
+OVERLAPS = Need(lambda args: not args.distributed.fsdp, "--fsdp overlaps communication by itself")
 STATE = Need(
     lambda args: args.training.optimizer == "adamw" or not args.distributed.fsdp, "--optimizer {optimizer} has no state"
 )
@@ -124,7 +128,10 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),
     "share_prompts": (COMPANY,),
     "zero_stage": (DEEPSPEED,),
+    "overlap_comm": (OVERLAPS,),
     "adam_offload": (STATE_ELSEWHERE, STATE),
+    "ref_shard_size": (KL, REFERENCE),
+    "ref_offload": (KL, REFERENCE, REFERENCE_ELSEWHERE),
     "prompt_split": (_splits("prompt_data"),),
     **dict.fromkeys(("input_key", "reference_key", "source_key", "on_bad_row"), (ROWS,)),
     "label_key": (LABEL, ROWS),

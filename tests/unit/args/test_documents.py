@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_lines import parsed, refusal
 
-from lightrft.args import check, parse
+from lightrft.args import check, combinations, parse
 from lightrft.args.command_line import build_parser
 from lightrft.args.docs import page
 from lightrft.args.estimators import declared, estimator_names
@@ -85,6 +85,11 @@ def test_its_batch_sizes_pass_on_eight_gpus(batch: str):
 def test_the_page_of_arguments_is_fresh():
     made = subprocess.run([sys.executable, "-m", "lightrft.args.docs"], cwd=ROOT, capture_output=True, check=True)
     assert (ROOT / "docs" / "arguments.md").read_bytes() == made.stdout, "make it anew: its first line says how"
+
+
+def test_the_page_of_combinations_is_fresh():
+    text = (ROOT / "docs" / "combinations.md").read_text(encoding="utf-8")
+    assert text == combinations.page(), "make it anew: its third line says how"
 
 
 def test_the_page_names_every_flag_and_what_is_refused():

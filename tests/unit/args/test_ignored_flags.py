@@ -49,6 +49,9 @@ adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together
 zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO
 adam_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps all of it there
+overlap_comm --fsdp | --fsdp overlaps communication by itself
+ref_shard_size 1 --init_kl_coef 0 | {NO_KL}
+ref_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps the reference there too
 prompt_split test | every source of --prompt_data {FILES}
 input_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 label_key x --prompt_data reasoning_gym:a | {NO_ROWS}
@@ -105,7 +108,10 @@ def test_every_flag_that_needs_others_stands_here():
     assert NEEDS.keys() == {line.split()[0] for line in VAIN.strip().splitlines()} | OLDER
 
 
-@pytest.mark.parametrize("name", NEEDS)
+SHOWN = [name for name in NEEDS if (witness := FLAGS[name].record.witness) and witness.seen != "refused"]
+
+
+@pytest.mark.parametrize("name", SHOWN)
 def test_nothing_is_told_where_the_witness_shows_the_effect(name: str):
     witness = FLAGS[name].record.witness or Witness("", "")
     found = notices(f"{EVALUATED} {witness.given} {witness.change}".replace("{save_path}", "out"))

@@ -108,3 +108,24 @@ def test_no_default_is_outside_its_own_recommended_range():
             assert not [line for line in told if "outside" in line], flag.name
     for usual in ("actor_learning_rate 1e-5", "actor_learning_rate 1.5e-4", "init_kl_coef 0.04", "num_episodes 1"):
         assert notices(f"--{usual}") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("--zpg 2", "--zpg 2 needs stage 3 of DeepSpeed ZeRO; use --zero_stage 3, or remove it"),
+        ("--zpg 2 --fsdp", "--zpg 2 needs stage 3 of DeepSpeed ZeRO; use --no-fsdp --zero_stage 3, or remove it"),
+        ("--zpg 3 --zero_stage 3", "--zpg 3 does not divide 4 processes; use --zpg 2 or 4"),
+        ("--ref_shard_size 3", "--ref_shard_size 3 does not divide 4 processes; use --ref_shard_size 2 or 4"),
+        ("--hybrid_shard_size 2", "--hybrid_shard_size 2 needs --fsdp; add --fsdp or remove it"),
+    ],
+)
+def test_what_four_processes_cannot_do(text: str, line: str):
+    assert broken_rules(text, 4) == [line]
+
+
+@pytest.mark.parametrize("text", ["--zpg 2", "--zpg 4", "--overlap_comm", "--dist_timeout_s 60", "--ref_shard_size 2"])
+def test_what_four_processes_can_do(text: str):
+    told = [str(notice) for notice in check(parsed(f"--zero_stage 3 {text}"), 4)]
+    same = ["--zpg 4 cannot matter: all 4 processes would share the second copy as they do the first"]
+    assert told == (same if text == "--zpg 4" else [])

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from lightrft.strategy.memory import model_states
+from lightrft.strategy.memory import Layout, ModelStates
+from lightrft.strategy.memory import model_states as states_of
 
 SEVEN_B = 7_600_000_000
-MIXED = {"half": True, "adam": True, "reference": False, "on_cpu": False}
+MIXED = {"half": True, "adam": True, "reference": False}
+PLAIN = {"half": False, "adam": False}
+ON_HOST = {"states_on_cpu": False, "adam_on_cpu": False, "ref_on_cpu": False}
+
+
+def model_states(
+    parameters: int,
+    *,
+    ranks: int,
+    stage: int | None,
+    half: bool,
+    adam: bool,
+    reference: bool,
+    critic: int = 0,
+    **layout,
+) -> ModelStates:
+    """Of the layout that no further flag changes, but for what `layout` says."""
+    spread = ranks if stage in (None, 3) else 1
+    kept = Layout(
+        **{"ranks": ranks, "stage": stage, "shard_size": ranks, "zpg": 1, "ref_size": spread, **ON_HOST, **layout}
+    )
+    return states_of(parameters, kept, half=half, adam=adam, reference=reference, critic=critic)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +49,10 @@ def test_bytes_of_mixed_precision(stage: int | None, ranks: int, gigabytes: floa
 
 
 def test_single_precision_without_adam_and_with_a_reference():
-    plain = {"half": False, "adam": False, "on_cpu": False}
-    assert model_states(10, ranks=1, stage=1, reference=False, **plain).total == 10 * (4 + 4)
-    assert model_states(10, ranks=1, stage=1, reference=True, **plain).total == 10 * (4 + 4 + 4)
-    assert model_states(80, ranks=8, stage=2, reference=True, **plain).reference == 80 * 4
-    assert model_states(80, ranks=8, stage=None, reference=True, **plain).reference == 10 * 4
+    assert model_states(10, ranks=1, stage=1, reference=False, **PLAIN).total == 10 * (4 + 4)
+    assert model_states(10, ranks=1, stage=1, reference=True, **PLAIN).total == 10 * (4 + 4 + 4)
+    assert model_states(80, ranks=8, stage=2, reference=True, **PLAIN).reference == 80 * 4
+    assert model_states(80, ranks=8, stage=None, reference=True, **PLAIN).reference == 10 * 4
 
 
 def test_one_process_gathers_nothing():
@@ -44,8 +65,10 @@ def test_one_process_gathers_nothing():
 
 
 def test_offloaded_shards_leave_the_gathered_copy():
-    found = model_states(10, ranks=1, stage=None, half=True, adam=True, reference=True, on_cpu=True)
-    assert found.total == 10 * 2
+    found = model_states(
+        10, ranks=1, stage=None, half=True, adam=True, reference=True, states_on_cpu=True, ref_on_cpu=True
+    )
+    assert (found.total, found.host) == (10 * 2, 10 * (4 + 4 + 8 + 2))
     assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == "20 GB (weights 2, gradients 2, sums 4, optimizer 12)"
 
 
@@ -53,3 +76,34 @@ def test_a_critic_is_a_second_model_that_learns_in_turn():
     """20 bytes a parameter for each of them, less the 16-bit gradients of the smaller one."""
     assert model_states(10, ranks=1, stage=1, critic=4, **MIXED).total == 10 * 20 + 4 * 18
     assert model_states(10, ranks=1, stage=1, critic=40, **MIXED).total == 10 * 18 + 40 * 20
+
+
+@pytest.mark.parametrize(
+    "stage, half, device, host",
+    [
+        (
+            1,
+            True,
+            2 + 2 + 4,
+            12 / 4 + 8 / 4,
+        ),  # 16-bit weights and gradients, their sum; masters, moments, sum and buffer
+        (2, True, 2 + 4 / 4, 12 / 4 + 8 / 4),
+        (3, True, 2 / 4 + 2, 12 / 4 + 8 / 4),  # beside the engine's gathered copy
+        (1, False, 4 + 4, 12 / 4 + 8 / 4),
+        (None, True, 4 / 4 + 2, 8 / 4),  # the moments alone
+    ],
+)
+def test_an_optimizer_in_host_memory(stage: int | None, half: bool, device: float, host: float):
+    found = model_states(100, ranks=4, stage=stage, half=half, adam=True, reference=False, adam_on_cpu=True)
+    assert (found.total, found.host) == (100 * device, 100 * host)
+
+
+def test_copies_over_fewer_processes():
+    """Of eight: two share FSDP2's shards, four the second copy of stage 3's weights, two the reference."""
+    hybrid = model_states(80, ranks=8, stage=None, shard_size=2, **MIXED)
+    assert (hybrid.weights, hybrid.gradients, hybrid.optimizer) == (40 * 4, 40 * 4, 40 * 8)
+    assert model_states(80, ranks=8, stage=3, zpg=4, **MIXED).weights == 10 * 2 + 20 * 2
+    shared = model_states(80, ranks=8, stage=2, half=True, adam=True, reference=True, ref_size=2)
+    assert (shared.reference, shared.host) == (40 * 2, 0)
+    apart = model_states(80, ranks=8, stage=2, half=True, adam=True, reference=True, ref_size=2, ref_on_cpu=True)
+    assert (apart.reference, apart.host) == (0, 40 * 2)
