@@ -101,8 +101,7 @@ def _few_prompts(args: Args, prompts: int) -> list[str]:
 
 def _need(args: Args, inputs: Inputs) -> Need:
     episode = math.ceil(len(inputs.prompts) / prompts_per_step(args))
-    half = choose_precision(args)[0].compute != "fp32"
-    return disk_need(args, total_steps(args, len(inputs.prompts)), episode, half=half)
+    return disk_need(args, total_steps(args, len(inputs.prompts)), episode)
 
 
 def _disk(args: Args, inputs: Inputs) -> Iterator[str]:

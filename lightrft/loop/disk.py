@@ -47,16 +47,15 @@ class Need:
         return f"{need}; lower --max_ckpt_num, save less often, or choose another --ckpt_path"
 
 
-def disk_need(args: Args, steps: int, episode: int, *, half: bool) -> Need:
-    """What a run of `steps` steps needs. episode: steps of one pass over the prompts. half: it computes in 16 bits.
+def disk_need(args: Args, steps: int, episode: int) -> Need:
+    """What a run of `steps` steps needs. episode: steps of one pass over the prompts.
 
-    A checkpoint holds weights, a float32 master copy of them (DeepSpeed), and Adam's two moments, of policy and critic.
-    The final model is as large as the given one, whose dtypes it has.
+    A checkpoint holds a float32 weight and Adam's two moments of each parameter of policy and critic, once, whatever
+    the precision and the strategy. The final model is as large as the given one, whose dtypes it has.
     """
-    c, adam = args.checkpoint, 8 * (args.training.optimizer == "adamw")
+    c, each = args.checkpoint, 12 if args.training.optimizer == "adamw" else 4
     policy = count_parameters(args.model)
     trained = policy + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
-    each = (4 if args.distributed.fsdp else (2 if half else 4) + 4) + adam
     model = sum(path.stat().st_size for path in weight_files(args.model))
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)

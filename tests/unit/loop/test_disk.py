@@ -25,18 +25,18 @@ def _sizes(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "text, half, each",
+    "text, each",
     [
-        ("", False, 16),  # weights, master copy, two moments, in float32
-        ("", True, 14),
-        ("--fsdp", True, 12),  # the shards are the master copy
-        ("--optimizer sgd", False, 8),
-        ("--save_hf_ckpt", True, 17),
-        ("--advantage_estimator gae --critic_pretrain critic", False, 48),
+        ("", 12),  # a weight and two moments, in float32
+        ("--fsdp --bf16", 12),
+        ("--zero_stage 2 --bf16", 12),
+        ("--optimizer sgd", 4),
+        ("--save_hf_ckpt", 15),
+        ("--advantage_estimator gae --critic_pretrain critic", 36),
     ],
 )
-def test_bytes_a_parameter(text: str, half: bool, each: int, tmp_path: Path):
-    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5, half=half)
+def test_bytes_a_parameter(text: str, each: int, tmp_path: Path):
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5)
     assert (need.checkpoint, need.model) == (each * MILLION, 3 * MILLION)
 
 
@@ -53,7 +53,7 @@ def test_bytes_a_parameter(text: str, half: bool, each: int, tmp_path: Path):
     ],
 )
 def test_how_many_stand_at_once(text: str, most: int, tmp_path: Path):
-    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5, half=False)
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5)
     assert need.most == most and need.free > 0
 
 
