@@ -1,0 +1,48 @@
+"""Runs of the real program on several ranks: many command lines in one launch, since starting torch takes seconds.
+
+As a script under torchrun, `ranks.py CASES OUT`, it runs each command line of the JSON file CASES in the folder where
+it was started, and leaves how they ended in `OUT.<rank>`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from runs import LAUNCHER_VARIABLES, ROOT, Ended, call
+
+HERE = Path(__file__).parent
+
+
+def torchrun(processes: int, *more: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *more]
+
+
+def environment() -> dict[str, str]:
+    """Of a launch: one thread a rank, as every test has."""
+    clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    return {**clean, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300) -> list[list[Ended]]:
+    """How each command line ended, on each rank."""
+    (folder / "cases.json").write_text(json.dumps(lines))
+    command = ["timeout", "-k", "5", str(seconds), *torchrun(processes, str(HERE / "ranks.py"), "cases.json", "ended")]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = [json.loads((folder / f"ended.{rank}").read_text()) for rank in range(processes)]
+    return [[Ended(**ended) for ended in of_line] for of_line in zip(*told, strict=True)]
+
+
+def main(cases: str, out: str) -> None:
+    ended = [asdict(call(line)) for line in json.loads(Path(cases).read_text())]
+    Path(f"{out}.{os.environ['RANK']}").write_text(json.dumps(ended))
+    os._exit(0)  # libraries' caches hold the ended process groups, whose threads abort an interpreter that ends
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
