@@ -39,6 +39,7 @@ def runtime(args: Args) -> dict[str, Any]:
     asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, machine.processes)
     zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
     return {
+        "processes": machine.processes,
         "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_offloaded(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",

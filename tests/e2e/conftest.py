@@ -6,18 +6,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import REWARDS
+from runs import prepare
 
 from lightrft.ranks.launch import leave_world
 
 
 @pytest.fixture
 def here(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny").symlink_to(tiny_folder / "model")
-    (tmp_path / "add.jsonl").symlink_to(tiny_folder / "train.jsonl")
-    (tmp_path / "eval.jsonl").symlink_to(tiny_folder / "eval.jsonl")
-    (tmp_path / "shaped.py").write_text(REWARDS)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(prepare(tmp_path, tiny_folder))
     return tmp_path
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +24,15 @@ def torchrun(processes: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *more]
 
 
+def free_ports(count: int) -> list[int]:
+    """All held at once, so that they differ."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def environment() -> dict[str, str]:
     """Of a launch: one thread a rank, as every test has."""
     clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
@@ -30,7 +41,7 @@ def environment() -> dict[str, str]:
 
 def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300) -> list[list[Ended]]:
     """How each command line ended, on each rank."""
-    (folder / "cases.json").write_text(json.dumps(lines))
+    (folder / "cases.json").write_text(json.dumps([*zip(lines, free_ports(len(lines)), strict=True)]))
     command = ["timeout", "-k", "5", str(seconds), *torchrun(processes, str(HERE / "ranks.py"), "cases.json", "ended")]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -39,7 +50,11 @@ def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int
 
 
 def main(cases: str, out: str) -> None:
-    ended = [asdict(call(line)) for line in json.loads(Path(cases).read_text())]
+    ended = []
+    for line, port in json.loads(Path(cases).read_text()):
+        # the launcher's store keeps what the ranks of the run before have told each other
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="False")
+        ended.append(asdict(call(line)))
     Path(f"{out}.{os.environ['RANK']}").write_text(json.dumps(ended))
     os._exit(0)  # libraries' caches hold the ended process groups, whose threads abort an interpreter that ends
 

@@ -72,6 +72,14 @@ def texts(responses):
 '''
 
 
+def prepare(folder: Path, tiny_folder: Path) -> Path:
+    """The folder with the tiny model, its data and a few reward files."""
+    for name, source in {"tiny": "model", "add.jsonl": "train.jsonl", "eval.jsonl": "eval.jsonl"}.items():
+        (folder / name).symlink_to(tiny_folder / source)
+    (folder / "shaped.py").write_text(REWARDS)
+    return folder
+
+
 @dataclass(frozen=True)
 class Ended:
     code: int

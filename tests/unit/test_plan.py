@@ -26,6 +26,7 @@ def test_assumed_gpus_decide_device_and_precision():
     assumed = args("--assume_gpus 8x80GB")
     assert hardware(assumed) == Hardware(8, "8 x 80 GB GPU (assumed)", True, 80.0)
     assert runtime(assumed) == {
+        "processes": 8,
         "strategy": "deepspeed ZeRO-2",
         "device": "8 x 80 GB GPU (assumed)",
         "precision": "bf16 (the GPU has bf16)",
