@@ -12,14 +12,16 @@ from runs import files, prepare, rows, words
 STEPS = 10
 BATCHES = "--rollout_batch_size 6 --train_batch_size 24 --micro_train_batch_size 2"
 ALL = f"--quiet --save_interval 0 --max_steps {STEPS} --save_trajectories --num_trajectories_to_save 1000"
+# AdamW divides a gradient by its own size: of one that is all rounding it would make a full step.
+SGD = "--optimizer sgd --max_norm 0 --actor_learning_rate 0.05 --critic_learning_rate 0.05"
 CASES = {
     "zero2": "",
-    "zero3": "--zero_stage 3 --init_kl_coef 0",
+    "zero3": f"--zero_stage 3 --init_kl_coef 0 {SGD}",
     "fsdp": "--fsdp --eval_steps 4",
     "off_policy": "--fsdp --train_batch_size 12 --max_epochs 2 --advantage_estimator gspo",
-    "critic": "--fsdp --advantage_estimator gae",
+    "critic": f"--fsdp --advantage_estimator gae {SGD}",
     "dynamic": "--zero_stage 1 --dynamic_sampling --temperature 1.5 --max_gen_batches 4",
-    "entropy": "--fsdp --high_entropy_token_ratio 0.3 --overlong_buffer --overlong_buffer_len 2",
+    "entropy": f"--fsdp --high_entropy_token_ratio 0.3 --overlong_buffer --overlong_buffer_len 2 {SGD}",
 }
 RANKS = (1, 2, 3)
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
