@@ -13,7 +13,7 @@ STEPS = 10
 BATCHES = "--rollout_batch_size 6 --train_batch_size 24 --micro_train_batch_size 2"
 ALL = f"--quiet --save_interval 0 --max_steps {STEPS} --save_trajectories --num_trajectories_to_save 1000"
 # AdamW divides a gradient by its own size: of one that is all rounding it would make a full step.
-SGD = "--optimizer sgd --max_norm 0 --actor_learning_rate 0.05 --critic_learning_rate 0.05"
+SGD = "--optimizer sgd --max_norm 0 --actor_learning_rate 0.05 --critic_learning_rate 0.005"
 CASES = {
     "zero2": "",
     "zero3": f"--zero_stage 3 --init_kl_coef 0 {SGD}",
