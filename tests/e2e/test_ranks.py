@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from ranks import run_on
 from runs import files, prepare, rows, words
+
+from lightrft.args.estimators import estimator_names
 
 STEPS = 10
 BATCHES = "--rollout_batch_size 6 --train_batch_size 24 --micro_train_batch_size 2"
@@ -73,3 +76,22 @@ def test_the_samples_are_those_of_one_rank(ended: dict[int, Path], processes: in
 def test_the_files_are_those_of_one_rank(ended: dict[int, Path], processes: int):
     for name in CASES:
         assert files(ended[processes] / name) == files(ended[1] / name)
+
+
+# What one process tells about learning (tests/e2e/test_estimators_learn.py), on two
+
+LEARN = """--pretrain tiny --prompt_data add.jsonl --prompt_max_len 8 --max_new_tokens 4 --max_len 12 --top_p 1
+ --max_epochs 2 --lr_scheduler constant --lr_warmup_steps 0 --save_interval 0 --plot_every 0 --fsdp --quiet
+ --reward_fn last_number --rollout_batch_size 16 --n_samples_per_prompt 16 --train_batch_size 64
+ --micro_train_batch_size 32 --micro_rollout_batch_size 16 --actor_learning_rate 2e-4 --max_steps 40"""
+
+
+@pytest.mark.slow
+def test_every_estimator_learns_on_two_ranks(tiny_folder: Path, tmp_path: Path):
+    folder = prepare(tmp_path, tiny_folder)
+    own = {"gae": "--critic_learning_rate 1e-3"}
+    lines = [words(f"--advantage_estimator {n} --save_path {n} {own.get(n, '')}", LEARN) for n in estimator_names()]
+    for name, ended in zip(estimator_names(), run_on(2, lines, folder, seconds=1500), strict=True):
+        assert [rank.code for rank in ended] == [0, 0], ended[0].err
+        rewards = [row["reward/mean"] for row in rows(folder / name)]
+        assert fmean(rewards[-10:]) - fmean(rewards[:10]) > 0.08, name
