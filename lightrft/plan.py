@@ -188,6 +188,7 @@ def _states(args: Args, machine: Hardware) -> ModelStates:
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference,
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
+        average=args.training.enable_ema,
     )
 
 

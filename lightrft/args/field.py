@@ -18,9 +18,9 @@ class Witness:
     """A tiny training in which setting the flag shows.
 
     `change` is added to the base run, `given` to both runs, and the flags named in `without` are left out of both.
-    `{save_path}` stands for the run's folder. `seen` is what differs: metrics, perf:<key>, model, files, output,
-    summary, run (the runtime section of run.json), trajectories, wandb (what W&B was told of the run), refused (the
-    changed run exits with 2) or gpu (no CPU can show it).
+    `{save_path}` stands for the run's folder. `seen` is what differs: metrics, perf:<key>, model, average (the
+    model in ema/), files, output, summary, run (the runtime section of run.json), trajectories, wandb (what W&B was
+    told of the run), refused (the changed run exits with 2) or gpu (no CPU can show it).
     """
 
     change: str

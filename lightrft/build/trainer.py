@@ -13,6 +13,7 @@ from lightrft.build.rollouts import make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
     make_advantages,
+    make_average,
     make_critic,
     make_scorer,
     make_strategy,
@@ -46,6 +47,7 @@ from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import write_record
 from lightrft.trainer import Trainer
 from lightrft.update.critic import Critic
+from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
 from lightrft.update.partition import draw_parts
 
@@ -53,7 +55,12 @@ STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
 
 
 def make_checkpointer(
-    args: Args, everyone: Ranks, strategy: Strategy, policy: Handle, critic: Critic | None
+    args: Args,
+    everyone: Ranks,
+    strategy: Strategy,
+    policy: Handle,
+    critic: Critic | None,
+    average: MovingAverage | None,
 ) -> Checkpointer:
     c = args.checkpoint
     given = {"policy": read_given(args.model), **({"critic": given_critic(args.model)} if critic else {})}
@@ -66,6 +73,7 @@ def make_checkpointer(
         policy,
         given,
         critic=critic.model.handle if critic else None,
+        average=average,
         with_hf=c.save_hf_ckpt,
         structure=structure,
     )
@@ -112,6 +120,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     estimator = load_estimator(args.algorithm.advantage_estimator)
     models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
+    average = make_average(args, strategy, policy.handle, everyone)
     rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), everyone)
     progress = Progress(steps)
     first = world.rank == 0
@@ -131,10 +140,10 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         dealer=Dealer(world, everyone, first_epoch(args)),
         scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
-        updater=make_updater(args, strategy, policy, estimator, kl, critic),
+        updater=make_updater(args, strategy, policy, estimator, kl, critic, average),
         placement=placement,
         evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
-        checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic),
+        checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic, average),
         due=Due(args.checkpoint.save_steps, args.checkpoint.save_interval),
         progress=progress,
         loggers=Loggers(),

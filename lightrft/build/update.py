@@ -27,10 +27,11 @@ from lightrft.recipe import (
     optim_args,
     shaping_settings,
 )
-from lightrft.strategy.base import OptimArgs, Precision, Strategy
+from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy
 from lightrft.strategy.frozen import Frozen
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.critic import Critic
+from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
@@ -87,8 +88,20 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     return Critic(strategy, prepared, clip=args.algorithm.value_clip)
 
 
+def make_average(args: Args, strategy: Strategy, policy: Handle, everyone: Ranks) -> MovingAverage | None:
+    """Of the policy, where it is asked for; from the weights that it has now."""
+    beta = args.training.ema_beta
+    return MovingAverage(strategy, policy, beta, everyone) if args.training.enable_ema else None
+
+
 def make_updater(
-    args: Args, strategy: Strategy, policy: TokenModel, estimator: Estimator, kl: KLTerm, critic: Critic | None = None
+    args: Args,
+    strategy: Strategy,
+    policy: TokenModel,
+    estimator: Estimator,
+    kl: KLTerm,
+    critic: Critic | None = None,
+    average: MovingAverage | None = None,
 ) -> Updater:
     settings = UpdateSettings(
         algorithm=args.algorithm,
@@ -100,7 +113,7 @@ def make_updater(
         frozen_steps=frozen_steps(args, estimator),
         fire=args.sampling.use_fire,
     )
-    return Updater(strategy, policy, estimator, kl, settings, critic)
+    return Updater(strategy, policy, estimator, kl, settings, critic, average)
 
 
 def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:

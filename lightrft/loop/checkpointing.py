@@ -24,8 +24,9 @@ from lightrft.ranks.base import Ranks
 from lightrft.ranks.together import on_all
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.state import Damaged, StateReader, write_model_state
+from lightrft.update.ema import MovingAverage
 
-HF = "hf"  # the export in a checkpoint
+HF, EMA = "hf", "ema"  # the export in a checkpoint, and the average in an export
 # Bytes that a parameter takes, at most
 IN_A_MODEL = 4
 IN_A_CHECKPOINT = 12  # a float32 weight, and AdamW's two moments
@@ -49,8 +50,9 @@ class Checkpointer:
     """Saves and restores the policy and the critic, each with its optimizer, and the loop's own state as JSON.
 
     All ranks make the same calls. ranks: all processes. given: of each model, what an export returns beside the
-    weights. structure: the flags (and their values) that a checkpoint must have been made with. newest: the last
-    checkpoint of this run, and its step. behind: checkpoints are written while the run goes on.
+    weights. average: of the policy, is a part of its state. structure: the flags (and their values) that a checkpoint
+    must have been made with. newest: the last checkpoint of this run, and its step. behind: checkpoints are written
+    while the run goes on.
     """
 
     def __init__(
@@ -62,13 +64,14 @@ class Checkpointer:
         given: Mapping[str, Given],
         *,
         critic: Handle | None = None,
+        average: MovingAverage | None = None,
         with_hf: bool,
         structure: Mapping[str, Any],
         behind: bool = False,
     ) -> None:
         self.folder, self.ranks, self.strategy, self.policy = folder, ranks, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
-        self.given, self.with_hf, self.structure = given, with_hf, structure
+        self.average, self.given, self.with_hf, self.structure = average, given, with_hf, structure
         self.newest: tuple[int, Path] | None = None
         self.writer = Writer(folder, ranks, self._save_failed, behind=behind)
 
@@ -141,7 +144,8 @@ class Checkpointer:
         return {name: shapes(handle.model) for name, handle in self.trained.items()}
 
     def export(self, path: Path) -> None:
-        """The policy as a Hugging Face folder, and the critic, where there is one, in `critic/` below."""
+        """The policy as a Hugging Face folder; below it the critic in `critic/` and the average in `ema/`, where there
+        are such."""
         self.settle()
         for name in self.trained:
             place = path if name == "policy" else path / name
@@ -154,15 +158,18 @@ class Checkpointer:
     def _export(self, name: str, path: Path) -> None:
         """Rank 0 writes. Whole parameters need all ranks, also where the disk refuses in the middle of them."""
         handle = self.trained[name]
-        params = self.strategy.full_params(handle)
+        models = {path: self.strategy.full_params(handle)}
+        if name == "policy" and self.average is not None:
+            models[path / EMA] = self.average.params()
         try:
-            if self.ranks.rank == 0:
-                path.mkdir(exist_ok=True)
-                with as_disk_error(path):
-                    save_hf(handle.model, params, self.given[name], path)
+            for place, params in models.items() if self.ranks.rank == 0 else ():
+                place.mkdir(exist_ok=True)
+                with as_disk_error(place):
+                    save_hf(handle.model, params, self.given[name], place)
         finally:
-            for _ in params if self.ranks.size > 1 else ():
-                pass
+            for params in models.values() if self.ranks.size > 1 else ():
+                for _ in params:
+                    pass
 
     def _save_failed(self, step: int, error: OSError) -> SaveFailed:
         what = f"--ckpt_path {self.folder.path}: the checkpoint of step {step} could not be written"

@@ -51,7 +51,8 @@ def disk_need(args: Args, steps: int, episode: int) -> Need:
     """What a run of `steps` steps needs. episode: steps of one pass over the prompts.
 
     A checkpoint holds a float32 weight and Adam's two moments of each parameter of policy and critic, once, whatever
-    the precision and the strategy. The final model is as large as the given one, whose dtypes it has.
+    the precision and the strategy. The final model is as large as the given one, whose dtypes it has. An average of the
+    policy is in both.
     """
     c, each = args.checkpoint, 12 if args.training.optimizer == "adamw" else 4
     policy = count_parameters(args.model)
@@ -60,7 +61,10 @@ def disk_need(args: Args, steps: int, episode: int) -> Need:
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)
-    return Need(trained * each + c.save_hf_ckpt * model, model, most, c.ckpt_path, free_bytes(Path(c.ckpt_path)))
+    average = args.training.enable_ema
+    model *= 1 + average
+    checkpoint = trained * each + 4 * policy * average + c.save_hf_ckpt * model
+    return Need(checkpoint, model, most, c.ckpt_path, free_bytes(Path(c.ckpt_path)))
 
 
 def free_bytes(folder: Path) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from lightrft.strategy.held import Held
     from lightrft.strategy.state import ModelState, StateReader
 
 
@@ -43,7 +44,7 @@ class Handle:
     """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it.
 
     finer: of weights that do not train, those that are held in fewer digits than they came in, as they came in: by
-    name, in host memory.
+    name, in host memory. average: this rank's part of a moving average of the weights, which is saved with them.
     """
 
     module: Any
@@ -52,6 +53,7 @@ class Handle:
     scheduler: Any = None
     optim: OptimArgs | None = None
     finer: dict[str, Tensor] = field(default_factory=dict)
+    average: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,10 @@ class Strategy(Protocol):
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         """Whole parameters under their Hugging Face names, one at a time, in float32 as the optimizer steps them."""
+        ...
+
+    def trained(self, handle: Handle) -> Iterator[Held]:
+        """What this rank holds of the weights that train: live ranges, in float32, that the optimizer steps."""
         ...
 
     def state(self, handle: Handle) -> ModelState:

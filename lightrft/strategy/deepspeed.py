@@ -19,6 +19,7 @@ from lightrft.ranks.launch import when_leaving
 from lightrft.strategy import zero_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.frozen import Frozen
+from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
 from lightrft.strategy.sharding import whole
 from lightrft.strategy.state import ModelState, StateReader
@@ -204,6 +205,9 @@ class DeepSpeedStrategy:
             sharded = self.stage == 3 and hasattr(value, "ds_id")
             with self.deepspeed.zero.GatheredParameters([value], enabled=sharded):
                 yield name, value.detach().clone() if sharded else whole(value)
+
+    def trained(self, handle: Handle) -> Iterator[Held]:
+        return zero_state.trained(handle, self.world)
 
     def state(self, handle: Handle) -> ModelState:
         return zero_state.read_state(handle, self.world)

@@ -17,6 +17,7 @@ from lightrft.ranks.meshes import sharding_mesh
 from lightrft.strategy import fsdp2_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
 from lightrft.strategy.frozen import Frozen
+from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host
 from lightrft.strategy.sharding import shard, whole
 from lightrft.strategy.state import ModelState, StateReader
@@ -98,6 +99,10 @@ class FSDP2Strategy:
         """A forward pass without a backward leaves the root's parameters whole, in the compute dtype and on loan."""
         for part in _parts(handle):
             part.reshard()
+
+    def trained(self, handle: Handle) -> Iterator[Held]:
+        self._reshard(handle)
+        return fsdp2_state.trained(handle, self.world)
 
     def state(self, handle: Handle) -> ModelState:
         self._reshard(handle)

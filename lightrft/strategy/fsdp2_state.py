@@ -20,7 +20,9 @@ from lightrft.strategy.state import WEIGHT, ModelState, StateReader
 def read_state(handle: Handle, world: World) -> ModelState:
     found = {name: steps_of(state) for name, _, state in _states(handle)}
     steps = {name: count for name, count in found.items() if count is not None}
-    return ModelState(own_pieces(_held(handle, world)), steps, {"optimizer_steps": steps_done(handle.scheduler)})
+    return ModelState(
+        own_pieces([*_held(handle, world), *handle.average]), steps, {"optimizer_steps": steps_done(handle.scheduler)}
+    )
 
 
 def set_state(handle: Handle, world: World, reader: StateReader, *, adam_offload: bool) -> None:
@@ -28,8 +30,13 @@ def set_state(handle: Handle, world: World, reader: StateReader, *, adam_offload
         if not state:
             state.update(fresh_state(handle.optimizer, parameter, on_host=adam_offload))
         set_steps(state, reader.steps.get(name, 0))
-    fill(_held(handle, world), reader)
+    fill([*_held(handle, world), *handle.average], reader)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
+
+
+def trained(handle: Handle, world: World) -> Iterator[Held]:
+    for name, parameter, _ in _states(handle):
+        yield _range(WEIGHT, name, parameter, world)
 
 
 def _states(handle: Handle) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.strategy.state import WEIGHT, Piece, StateReader
+from lightrft.strategy.state import AVERAGE, WEIGHT, Piece, StateReader
 
 STEP = "step"  # torch's optimizers and DeepSpeed's call it so
 
@@ -42,12 +42,14 @@ def own_pieces(held: Iterable[Held]) -> list[Piece]:
 
 @torch.no_grad()
 def fill(held: Iterable[Held], reader: StateReader) -> None:
-    """From the files, in whatever precision each tensor is held. Moments of what was never updated are 0."""
+    """From the files, in whatever precision each tensor is held. Moments of what was never updated are 0; an average
+    that the files do not have begins at the weights."""
     for each in held:
-        if each.kind != WEIGHT and each.name not in reader.steps:
+        kind = WEIGHT if each.kind == AVERAGE and not reader.has(AVERAGE, each.name) else each.kind
+        if kind not in (WEIGHT, AVERAGE) and each.name not in reader.steps:
             each.values.zero_()
         elif len(each.values):
-            each.values.copy_(reader.read(each.kind, each.name, each.start, len(each.values)))
+            each.values.copy_(reader.read(kind, each.name, each.start, len(each.values)))
 
 
 def moments(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

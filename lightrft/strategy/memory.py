@@ -47,13 +47,15 @@ class ModelStates:
     optimizer: float
     reference: float
     gathered: float
+    average: float = 0
     host: float = 0
 
     @property
     def total(self) -> float:
         """On the device. Sampling and learning take turns, so gradients and the gathered copy are never there
         together."""
-        return self.weights + self.sums + self.optimizer + self.reference + max(self.gradients, self.gathered)
+        always = self.weights + self.sums + self.optimizer + self.reference + self.average
+        return always + max(self.gradients, self.gathered)
 
     def __str__(self) -> str:
         parts = {name: value / 1e9 for name, value in vars(self).items() if value and name != "host"}
@@ -61,11 +63,12 @@ class ModelStates:
 
 
 def model_states(
-    parameters: int, layout: Layout, *, half: bool, adam: bool, reference: bool, critic: int = 0
+    parameters: int, layout: Layout, *, half: bool, adam: bool, reference: bool, critic: int = 0, average: bool = False
 ) -> ModelStates:
     """The states of a model, all of whose parameters are trained, and of a critic with so many parameters.
 
     half: computed in 16 bits, over a float32 master that the optimizer holds (DeepSpeed) or the shards are (FSDP2).
+    average: one of the model's weights in float32, which lies and is cut as the masters are.
     Policy and critic take turns, so their gradients are never there together.
 
     Gradients are added up in float32. Stage 1 in 16 bits keeps a whole model's sum beside the 16-bit gradients, stage
@@ -83,7 +86,10 @@ def model_states(
     masters_apart = stage is not None and (half or layout.adam_on_cpu)
     optimizer = trained * (4 * masters_apart + 8 * adam) / parts
     held = reference * parameters * compute / layout.ref_size
+    mean = average * 4 * parameters / parts
     host = held if layout.ref_on_cpu else 0.0
+    if layout.states_on_cpu or (layout.adam_on_cpu and stage is not None):
+        host, mean = host + mean, 0.0
     if layout.states_on_cpu:
         host += weights + gradients + optimizer
         weights = gradients = optimizer = 0
@@ -96,6 +102,7 @@ def model_states(
         sums=sums,
         optimizer=optimizer,
         reference=0 if layout.ref_on_cpu else held,
+        average=mean,
         gathered=parameters * compute if sharded and (parts > 1 or layout.states_on_cpu) else 0,
         host=host,
     )

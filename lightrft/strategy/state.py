@@ -1,9 +1,10 @@
 """The state of a model and its optimizer, in one format for every strategy and any number of ranks.
 
 A tensor is known by its Hugging Face name and a kind: WEIGHT, its value as finely as anyone holds it (where it trains,
-that is the float32 master weight), or one of the optimizer's moments. What a rank holds of it under FSDP2 or ZeRO is a
-range of the tensor when it is flattened, a `Piece`. Each rank writes its own into `rank_00000.safetensors`, of what
-several ranks hold alike a share; so every element is written once, and any range can be read again, whoever wrote it.
+that is the float32 master weight), AVERAGE, a moving average of that, or one of the optimizer's moments. What a rank
+holds of it under FSDP2 or ZeRO is a range of the tensor when it is flattened, a `Piece`. Each rank writes its own into
+`rank_00000.safetensors`, of what several ranks hold alike a share; so every element is written once, and any range can
+be read again, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from lightrft.errors import RunFailed
 
-WEIGHT = "weight"
+WEIGHT, AVERAGE = "weight", "average"
 FILE = re.compile(r"rank_\d{5,}\.safetensors")
 
 

@@ -42,12 +42,12 @@ def read_state(handle: Handle, world: World) -> ModelState:
     found = {each.name: steps_of(_states(handle)[each.flat]) for each in _fragments(handle, world)}
     steps = {name: count for name, count in found.items() if count is not None}
     numbers = {"optimizer_steps": steps_done(handle.scheduler), **_scaling(handle)}
-    return ModelState(own_pieces(_held(handle, world)), steps, numbers)
+    return ModelState(own_pieces([*_held(handle, world), *handle.average]), steps, numbers)
 
 
 def set_state(handle: Handle, world: World, reader: StateReader) -> None:
     _set_steps(handle, world, reader)
-    fill(_held(handle, world), reader)
+    fill([*_held(handle, world), *handle.average], reader)
     _round_masters(handle.optimizer)
     _round_finer(handle, world)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
@@ -60,6 +60,11 @@ def set_masters(handle: Handle, world: World, whole: Mapping[str, Tensor]) -> No
     for each in _fragments(handle, world):
         if each.name in whole:
             each.of(each.flat).copy_(whole[each.name].view(-1)[each.start : each.start + each.length])
+
+
+def trained(handle: Handle, world: World) -> Iterator[Held]:
+    for each in _fragments(handle, world):
+        yield Held(WEIGHT, each.name, each.shape, each.start, each.of(each.flat))
 
 
 def _states(handle: Handle) -> dict[Tensor, dict[str, Any]]:
@@ -105,8 +110,8 @@ def _held(handle: Handle, world: World) -> Iterator[Held]:
     for name, value in named_tensors(handle.model):
         if not value.requires_grad:
             yield _frozen(name, handle.finer.get(name, value), world)
+    yield from trained(handle, world)
     for each in _fragments(handle, world):
-        yield Held(WEIGHT, each.name, each.shape, each.start, each.of(each.flat))
         for kind, moment in moments(_states(handle)[each.flat]):
             yield Held(kind, each.name, each.shape, each.start, each.of(moment))
 

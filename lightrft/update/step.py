@@ -16,6 +16,7 @@ from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.update.counts import own_group_tokens, step_counts
 from lightrft.update.critic import Critic
+from lightrft.update.ema import MovingAverage
 from lightrft.update.health import Skips
 from lightrft.update.kl import KLTerm
 from lightrft.update.loss import LossTerms, Terms
@@ -45,7 +46,9 @@ class UpdateSettings:
 
 
 class Updater:
-    """Turns a batch with advantages into optimizer steps on `policy`, each with one on `critic` where there is one."""
+    """Turns a batch with advantages into optimizer steps on `policy`, each with one on `critic` where there is one.
+
+    average: of the policy's weights, is updated after each step that was taken."""
 
     def __init__(
         self,
@@ -55,9 +58,10 @@ class Updater:
         kl: KLTerm,
         settings: UpdateSettings,
         critic: Critic | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self.strategy, self.policy, self.estimator, self.settings = strategy, policy, estimator, settings
-        self.critic = critic
+        self.critic, self.average = critic, average
         self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
         self.skips = {
@@ -110,15 +114,19 @@ class Updater:
             loss = self._loss(batch, counts)
             self.strategy.backward(self.policy.handle, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
-        self._take_step("policy", self.policy.handle, turn)
+        taken = self._take_step("policy", self.policy.handle, turn)
+        if self.average is not None and taken:
+            self.average.update()
 
-    def _take_step(self, model: str, handle: Handle, turn: int) -> None:
+    def _take_step(self, model: str, handle: Handle, turn: int) -> bool:
+        """Whether it was taken: all ranks skip together."""
         before, self.changed = self.changed, True  # and so it stays where the step raises
         report = self.strategy.step(handle)
         self.changed = before or not report.skipped
         self.sums.stepped(model, report)
         failure = self.skips[model].note(report, turn, self.sums, self.strategy.ranks)
         self.failure = self.failure or failure
+        return not report.skipped
 
     def end_if_failed(self) -> None:
         """Called at a step boundary, where what another model has learned in the same turn can be saved."""

@@ -53,6 +53,7 @@ class Setting:
         return (1, 120) if self.half else (3,)
 
 
+BETA = 0.8
 SETTINGS = (
     Setting("plain"),
     Setting("Adam offload", "--adam_offload"),
@@ -60,6 +61,7 @@ SETTINGS = (
     Setting("bf16", "--bf16", rounds=10),
     Setting("critic", GAE),
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
+    Setting("EMA", f"--enable_ema --ema_beta {BETA}"),
     Setting("sp 2", sp_size=2, ranks=(2,)),
     Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
 )
@@ -101,8 +103,10 @@ def gradients(world: World, case: Case, critic: str, micro: int) -> Tensors:
 
 
 def stepped(world: World, case: Case, critic: str) -> Tensors:
-    """Parameters after six steps of AdamW on the twelve samples."""
-    return turn(world, case, STEPS, critic, make_samples())[1]
+    """Parameters after six steps of AdamW on the twelve samples, and their average where there is one."""
+    _, after, run = turn(world, case, STEPS, critic, make_samples())
+    average = run.updater.average
+    return after | ({f"average.{name}": value.cpu() for name, value in average.params()} if average else {})
 
 
 def turn(world: World, case: Case, flags: str, critic: str, samples: list[Sample]) -> tuple[Tensors, Tensors, Trained]:

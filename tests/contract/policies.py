@@ -20,6 +20,7 @@ from lightrft.args import Args, parse
 from lightrft.batch import Batch
 from lightrft.build.update import (
     make_advantages,
+    make_average,
     make_critic,
     make_scorer,
     make_strategy,
@@ -29,6 +30,7 @@ from lightrft.build.update import (
 from lightrft.hardware import choose_precision
 from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
+from lightrft.ranks.collectives import Collectives
 from lightrft.recipe import kl_term, optim_args
 from lightrft.step_index import index_step
 from lightrft.strategy.base import Handle, Precision, Strategy
@@ -117,7 +119,8 @@ def prepare(
         reference = make_token_model(args, strategy, reference, None)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
-    updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic)
+    average = make_average(args, strategy, policy.handle, Collectives(world, everyone=True))
+    updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic, average)
     return Trained(args, strategy, policy, updater, reference)
 
 

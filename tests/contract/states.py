@@ -19,9 +19,11 @@ from torch.distributed.tensor import DTensor
 
 from lightrft.models.critic import ValueHead, ValueModel
 from lightrft.ranks.base import World
+from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world, leave_world
 from lightrft.strategy.base import Handle, OptimArgs, Strategy
-from lightrft.strategy.state import WEIGHT, StateReader
+from lightrft.strategy.state import AVERAGE, WEIGHT, StateReader
+from lightrft.update.ema import MovingAverage
 
 ADAM = OptimArgs("adamw", 1e-2, (0.9, 0.99), 1e-8, 0.01, 0.5, "linear", warmup_steps=2, total_steps=10)
 ROWS = torch.tensor([[5, 7, 9, 4], [6, 15, 8, 11], [4, 4, 12, 9], [13, 5, 6, 7], [8, 8, 10, 14], [9, 12, 5, 15]])
@@ -84,11 +86,13 @@ class Run:
 
     strategy: Strategy
     handle: Handle
+    average: MovingAverage
 
     @classmethod
     def of(cls, layout: Layout, world: World, seed: int) -> Run:
         strategy = own_strategy(arguments(layout.strategy), world, layout.precision)
-        return cls(strategy, strategy.prepare(make(layout.model, seed).to(world.device), ADAM))
+        handle = strategy.prepare(make(layout.model, seed).to(world.device), ADAM)
+        return cls(strategy, handle, MovingAverage(strategy, handle, 0.75, Collectives(world, everyone=True)))
 
     def step(self, times: int = 1) -> None:
         world = self.strategy.world
@@ -98,6 +102,7 @@ class Run:
             loss = -outputs.log_softmax(-1)[..., 5] if outputs.shape[-1] > 1 else (outputs - 1).square()
             self.strategy.backward(self.handle, loss.sum() / ROWS.numel(), last=True)
             assert not self.strategy.step(self.handle).skipped
+            self.average.update()
 
     def outputs(self) -> Tensor:
         """Of the weights that are computed with."""
@@ -105,9 +110,14 @@ class Run:
             return model(input_ids=ROWS.to(self.strategy.world.device), use_cache=False).logits.float().cpu()
 
     def whole(self) -> dict[str, Tensor]:
-        """Weights and moments, gathered by the libraries themselves."""
+        """Weights and moments, gathered by the libraries themselves, and the weights' average."""
         found = {f"{WEIGHT}/{name}": value for name, value in self.strategy.full_params(self.handle)}
-        return {name: value.detach().cpu().clone() for name, value in [*found.items(), *self._moments()]}
+        every = [*found.items(), *self._moments(), *self._average()]
+        return {name: value.detach().cpu().clone() for name, value in every}
+
+    def _average(self) -> Iterator[tuple[str, Tensor]]:
+        trained = {name for name, parameter in self.handle.model.named_parameters() if parameter.requires_grad}
+        yield from ((f"{AVERAGE}/{name}", value) for name, value in self.average.params() if name in trained)
 
     def _moments(self) -> Iterator[tuple[str, Tensor]]:
         link = getattr(self.handle.optimizer, "_lazy_init_hp_params_optimizer_state", lambda: None)
@@ -127,7 +137,7 @@ def read_whole(folder: Path) -> dict[str, Tensor]:
     reader = StateReader(folder)
     found = {}
     for name, shape in reader.shapes.items():
-        for kind in (WEIGHT, "exp_avg", "exp_avg_sq"):
+        for kind in (WEIGHT, AVERAGE, "exp_avg", "exp_avg_sq"):
             if reader.has(kind, name):
                 found[f"{kind}/{name}"] = reader.read(kind, name, 0, torch.Size(shape).numel()).view(shape)
     return found
@@ -158,7 +168,7 @@ def load_layout(run: Run, layout: Layout, saved: Path, again: Path) -> None:
     """What was saved is there to the bit, whatever was before; the next step is that of the run that saved."""
     now, later = (load_file(saved / f"{name}.safetensors") for name in ("now", "later"))
     load(run.strategy, run.handle, saved / "state")
-    assert same(run.whole(), now, but="outputs"), "weights and moments"
+    assert same(run.whole(), now, but="outputs"), "weights, moments and average"
     again.mkdir(exist_ok=True)
     save(run.strategy, run.handle, again)
     assert same(read_whole(again), now, but="outputs"), "what is saved again"

@@ -55,6 +55,7 @@ class Run:
             "metrics": lambda: rows(self.folder),
             "perf": lambda: [row[f"perf/{key}"] for row in all_rows(self.folder)],
             "model": lambda: load_file(self.folder / "model.safetensors"),
+            "average": lambda: load_file(self.folder / "ema" / "model.safetensors"),
             "files": lambda: files(self.folder) if self.folder.exists() else set(),
             "output": lambda: _timeless(self.ended.out).replace(self.folder.name, "run"),
             "summary": lambda: read_json(self.folder / "summary.json"),
@@ -69,7 +70,7 @@ def differ(seen: str, left: Any, right: Any) -> bool:
     """By more than rounding, which micro-batches alone bring about: else it would witness for flags that do nothing."""
     if seen == "metrics":
         return len(left) != len(right) or any(_rows_differ(a, b) for a, b in zip(left, right, strict=True))
-    if seen == "model":
+    if seen in ("model", "average"):
         return any(float((left[name] - right[name]).abs().max()) > 1e-5 for name in left)
     return left != right
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,16 @@ class TrainingArgs:
         witness=Witness("--adam_epsilon 0.01", "model"),
     )
     seed: int = arg(42, "Seed of sampling, shuffling and initialisation.", ge=0, witness=Witness("--seed 7", "metrics"))
-    enable_ema: bool = unbuilt(
-        "distributed", False, "Keep an exponential moving average of the weights; saved and exported.", "--enable_ema"
+    enable_ema: bool = arg(
+        False,
+        "Keep an exponential moving average of the policy's weights, in float32; saved, and exported to ema/ below the "
+        "model. Nothing samples from it: rollouts and evaluations use the policy.",
+        witness=Witness("--enable_ema", "files"),
     )
-    ema_beta: float = unbuilt("distributed", 0.992, "Decay of that average.", "--ema_beta 0.9", ge=0, lt=1)
+    ema_beta: float = arg(
+        0.992,
+        "Decay of that average: after each optimizer step it is beta times itself plus (1 - beta) times the weights.",
+        ge=0,
+        lt=1,
+        witness=Witness("--ema_beta 0.5", "average", given="--enable_ema"),
+    )

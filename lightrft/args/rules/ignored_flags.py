@@ -123,6 +123,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("temperature_final", "temperature_schedule_steps"), (SCHEDULE,)),
     **dict.fromkeys(("first_token_temperature", "fire_mask_first_token"), (given("use_fire"),)),
     "reward_running_norm_minus_mean": (given("reward_running_norm"), MEAN),
+    "ema_beta": (given("enable_ema"),),
     "num_episodes": (EPISODES,),
     "lr_warmup_ratio": (WARMUP,),
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),

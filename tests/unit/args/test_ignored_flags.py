@@ -42,6 +42,7 @@ temperature_schedule_steps 5 | --temperature_schedule is constant
 first_token_temperature 5.0 | there is no --use_fire
 fire_mask_first_token --max_new_tokens 1 | there is no --use_fire
 reward_running_norm_minus_mean | there is no --reward_running_norm
+ema_beta 0.9 | there is no --enable_ema
 num_episodes 20 --max_steps 5 | --max_steps 5 decides when training ends
 lr_warmup_ratio 0.1 --lr_warmup_steps 0 | --lr_warmup_steps 0 decides the warm-up
 adam_betas 0.9 0.9 --optimizer sgd | {ADAM}

@@ -33,11 +33,14 @@ def _sizes(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
         ("--optimizer sgd", 4),
         ("--save_hf_ckpt", 15),
         ("--advantage_estimator gae --critic_pretrain critic", 36),
+        ("--enable_ema --advantage_estimator gae --critic_pretrain critic", 40),  # of the policy alone
+        ("--enable_ema --save_hf_ckpt", 12 + 4 + 2 * 3),
     ],
 )
 def test_bytes_a_parameter(text: str, each: int, tmp_path: Path):
     need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5)
-    assert (need.checkpoint, need.model) == (each * MILLION, 3 * MILLION)
+    models = 2 if "--enable_ema" in text else 1
+    assert (need.checkpoint, need.model) == (each * MILLION, models * 3 * MILLION)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def model_states(
     adam: bool,
     reference: bool,
     critic: int = 0,
+    average: bool = False,
     **layout,
 ) -> ModelStates:
     """Of the layout that no further flag changes, but for what `layout` says."""
@@ -29,7 +30,7 @@ def model_states(
     kept = Layout(
         **{"ranks": ranks, "stage": stage, "shard_size": ranks, "zpg": 1, "ref_size": spread, **ON_HOST, **layout}
     )
-    return states_of(parameters, kept, half=half, adam=adam, reference=reference, critic=critic)
+    return states_of(parameters, kept, half=half, adam=adam, reference=reference, critic=critic, average=average)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,23 @@ def test_copies_over_fewer_processes():
     assert (shared.reference, shared.host) == (40 * 2, 0)
     apart = model_states(80, ranks=8, stage=2, half=True, adam=True, reference=True, ref_size=2, ref_on_cpu=True)
     assert (apart.reference, apart.host) == (0, 40 * 2)
+
+
+@pytest.mark.parametrize(
+    "stage, ranks, layout, device",
+    [
+        (1, 2, {}, True),
+        (3, 4, {}, True),
+        (None, 4, {}, True),
+        (None, 4, {"adam_on_cpu": True}, True),  # the shards are the masters, and stay
+        (2, 4, {"adam_on_cpu": True}, False),
+        (None, 4, {"states_on_cpu": True}, False),
+    ],
+)
+def test_an_average_lies_and_is_cut_as_the_masters_are(stage: int | None, ranks: int, layout: dict, device: bool):
+    """Four bytes a parameter of the policy, none of the critic."""
+    found, without = (
+        model_states(80, ranks=ranks, stage=stage, critic=8, average=a, **MIXED, **layout) for a in (True, False)
+    )
+    more = 80 * 4 / ranks
+    assert (found.total - without.total, found.host - without.host) == ((more, 0) if device else (0, more))
