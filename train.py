@@ -1,8 +1,6 @@
 """Reinforcement fine-tuning of a language model: `torchrun train.py --pretrain MODEL ...`, or with plain python."""
 
-import sys
-
-from lightrft.cli import main
+from lightrft.cli import start
 
 if __name__ == "__main__":
-    sys.exit(main("text"))
+    start("text")

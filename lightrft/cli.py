@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from lightrft.allocator import keep_freed_memory
 from lightrft.args import Args, check, parse
 from lightrft.args.hardware import processes_started
 from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
-from lightrft.errors import Refused, RunFailed, is_out_of_memory, os_errors_as, out_of_memory_text
+from lightrft.errors import Refused, RunFailed, error_text, is_out_of_memory, os_errors_as, out_of_memory_text
+from lightrft.ranks.failure import report_error, report_failure
+from lightrft.ranks.parent import die_with_launcher
 from lightrft.streams import steady_streams
 
 if TYPE_CHECKING:
@@ -32,8 +34,22 @@ ENVIRONMENT = {
 }
 
 
+def start(program: str) -> NoReturn:
+    """The whole life of a process. Exit code 0: finished, or stopped by a signal after saving; 2: refused; 1: failed
+    during the run; 3: the run got nowhere, or lost a process (ranks/watchdog.py).
+
+    One of several processes ends without taking Python down: caches of DTensor and DeepSpeed hold process groups, whose
+    threads abort an interpreter that ends.
+    """
+    die_with_launcher()
+    code = main(program)
+    if _is_alone():
+        sys.exit(code)
+    os._exit(code)
+
+
 def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
-    """Exit code 0 finished, or stopped by a signal after saving; 2 refused; 1 failed during the run."""
+    """The exit code, except for an error of one process alone that no user can cause: this raises it."""
     words = list(sys.argv[1:] if argv is None else argv)
     with steady_streams():
         return _exit_code(words, program)
@@ -41,21 +57,26 @@ def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(words: Sequence[str], program: str) -> int:
     try:
-        return _run(words, program)
+        code = _run(words, program)
     except KeyboardInterrupt:
-        lines = ["stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one"]
-        _print_lines(lines, sys.stderr)
-        return RunFailed.exit_code
+        text = "stopped at once; --load_checkpoint goes on from the newest checkpoint, if there is one"
+        code = _failed(text, RunFailed.exit_code, label="")
     except (Refused, RunFailed) as error:
-        _say_once(str(error))
-        return error.exit_code
+        code = _failed(str(error), error.exit_code)
     except Exception as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            code = _failed(out_of_memory_text(error), RunFailed.exit_code)
+        elif _is_alone():
+            _leave_world()
             raise
-        _say_once(out_of_memory_text(error))
-        return RunFailed.exit_code
-    finally:
-        _leave_world()
+        else:  # nor does this rank leave the group: that might wait for the one that is gone
+            return report_error(error, first=_is_first_to_say(error_text(error)))
+    _leave_world()
+    return code
+
+
+def _is_alone() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _run(words: Sequence[str], program: str) -> int:
@@ -71,12 +92,17 @@ def _run(words: Sequence[str], program: str) -> int:
     return _train(args, notices)
 
 
-def _say_once(text: str) -> None:
-    """By whichever process comes first: most of what ends a run ends it on all of them."""
+def _failed(text: str, exit_code: int, label: str = "error: ") -> int:
+    """Said by whichever process comes first: most of what ends a run ends it on all of them."""
+    if _is_first_to_say(text):
+        _print_lines((f"{label}{line}" for line in text.splitlines()), sys.stderr)
+    report_failure(text, exit_code)
+    return exit_code
+
+
+def _is_first_to_say(text: str) -> bool:
     ranks = sys.modules.get("lightrft.ranks.launch")  # imports torch: not for the refusal of a flag
-    first = os.environ.get("LOCAL_RANK", "0") == "0" if ranks is None else ranks.first_to_say(text)
-    if first:
-        _print_lines((f"error: {line}" for line in text.splitlines()), sys.stderr)
+    return os.environ.get("LOCAL_RANK", "0") == "0" if ranks is None else ranks.first_to_say(text)
 
 
 def _leave_world() -> None:
@@ -104,7 +130,14 @@ def _show(text: str) -> None:
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     keep_freed_memory()
-    from lightrft.build.trainer import build_trainer  # imports torch
+    from lightrft.ranks.watchdog import watched  # imports torch
+
+    with watched(args.run.watchdog_s):
+        return _train_watched(args, notices)
+
+
+def _train_watched(args: Args, notices: Sequence[Notice]) -> int:
+    from lightrft.build.trainer import build_trainer
     from lightrft.loop.finished import finished_already
     from lightrft.loop.lock import FolderLock
     from lightrft.loop.run_folders import folders_of

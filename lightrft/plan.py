@@ -73,6 +73,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         *_adapted(args),
         *_filters(args),
         f"at most {model.prompt_max_len} + {model.max_new_tokens} of --max_len {model.max_len} tokens a sample",
+        *_watchdog(args),
         *_memory(args),
         *_disk(args, inputs),
     ]
@@ -151,6 +152,11 @@ def _filters(args: Args) -> Iterator[str]:
     filters = [f"--{name} {value:g}" for name, (value, off) in asked.items() if value != off]
     if filters:
         yield f"sampled with {', '.join(filters)}, trained on unfiltered log-probabilities: that bias stays"
+
+
+def _watchdog(args: Args) -> Iterator[str]:
+    if args.run.watchdog_s is not None:
+        yield f"ends with exit code 3 after {args.run.watchdog_s:g} s without any progress"
 
 
 def _memory(args: Args) -> Iterator[str]:

@@ -19,6 +19,7 @@ from lightrft.loop.random_state import random_state
 from lightrft.loop.stop import StopRequest
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import Ranks
+from lightrft.ranks.pulse import PULSE
 from lightrft.ranks.together import together
 from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
@@ -230,7 +231,8 @@ class Trainer:
     def _finish(self) -> None:
         self.evaluations.after()
         self.placement.rest()
-        self.checkpointer.export(self.save_path)
+        with PULSE.during("export"):
+            self.checkpointer.export(self.save_path)
         self._write_summary()
         self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")
         if self.progress.eval_before and self.progress.eval_after:

@@ -35,6 +35,7 @@ from lightrft.preflight import Inputs
 from lightrft.ranks.base import ONE_RANK, Ranks
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world
+from lightrft.ranks.pulse import PULSE
 from lightrft.ranks.together import together
 from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
 from lightrft.rollouts.dealer import Dealer, Split
@@ -118,7 +119,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     seed_everything(args.training.seed + world.rank)
     strategy, kl, steps = make_strategy(args, world, precision), kl_term(args), total_steps(args, len(inputs.prompts))
     estimator = load_estimator(args.algorithm.advantage_estimator)
-    models = load_models(args, strategy, precision, estimator, steps, kl)
+    with PULSE.during("load"):
+        models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
     average = make_average(args, strategy, policy.handle, everyone)
     rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), everyone)
@@ -155,7 +157,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
     )
     if args.checkpoint.load_checkpoint:
-        trainer.resume()
+        with PULSE.during("resume"):
+            trainer.resume()
     with together(everyone):
         if first:
             write_record(record, log_dir, save_path, fresh=not progress.step)

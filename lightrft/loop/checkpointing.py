@@ -21,6 +21,7 @@ from lightrft.loop.writing import Contents, Writer
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.ranks.base import Ranks
+from lightrft.ranks.pulse import PULSE
 from lightrft.ranks.together import on_all
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.state import Damaged, StateReader, write_model_state
@@ -85,13 +86,15 @@ class Checkpointer:
     def begin(self, boundary: Boundary) -> None:
         """`settle` makes it whole. What it holds is as of now, whatever the next steps change."""
         self.settle()
-        self.writer.begin(boundary.step, lambda path: self._stage(path, boundary))
+        with PULSE.during("save"):
+            self.writer.begin(boundary.step, lambda path: self._stage(path, boundary))
         if not self.writer.behind:
             self.settle()
 
     def settle(self, *, wait: bool = True) -> None:
         """Makes whole what was begun; without `wait` only where all ranks have written their parts by now."""
-        self.newest = self.writer.settle(wait=wait) or self.newest
+        with PULSE.during("save"):
+            self.newest = self.writer.settle(wait=wait) or self.newest
 
     def _stage(self, path: Path, boundary: Boundary) -> Contents:
         """`path` is there for all ranks. The export needs all of them, and is made at once."""

@@ -6,15 +6,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 from lightrft.errors import Refused, is_out_of_memory, os_error_text
+from lightrft.ranks.failure import is_of_the_group
 from lightrft.strategy.state import Damaged
 
 
 def check_damage(error: Exception, path: Path) -> None:
-    """Raises where the checkpoint may well be whole: too little memory, a disk or permissions that refuse.
+    """Raises where the checkpoint may well be whole: too little memory, a rank that has gone, a disk or permissions
+    that refuse.
 
     A damaged one is passed over for an older one, and the next save removes it.
     """
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or is_of_the_group(error):
         raise error
     missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
     if isinstance(error, OSError) and error.errno is not None and not missing:

@@ -26,7 +26,7 @@ class _Times(ctypes.Structure):  # struct itimerspec: no interval, then the seco
 
 
 class Deadline:
-    """Unless it is put off in time: Python stacks of all threads on standard error, and exit code 3.
+    """Unless it is put off once more in time: Python stacks of all threads on standard error, and exit code 3.
 
     A regular expression that backtracks for hours, or a C extension in an endless loop, lets no other Python thread
     run. So a timer of the kernel sends SIGQUIT; faulthandler's handler writes the stacks and hands on to the one before
@@ -34,16 +34,15 @@ class Deadline:
     Where there is no such timer (macOS) faulthandler's own does it, with exit code 1.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._timer = self._make_timer() if hasattr(self._libc, "timer_create") else None
 
-    def put_off(self) -> None:
+    def put_off(self, seconds: float) -> None:
         if self._timer is None:
-            faulthandler.dump_traceback_later(self.seconds, exit=True, file=STDERR)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
         else:
-            self._set(self.seconds)
+            self._set(seconds)
 
     def lift(self) -> None:
         if self._timer is None:

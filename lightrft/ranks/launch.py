@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
 from lightrft.ranks.base import World
+from lightrft.ranks.pulse import PULSE
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
@@ -51,7 +52,8 @@ def join_world(sp_size: int = 1, timeout: timedelta = DEFAULT_TIMEOUT) -> World:
     if not dist.is_initialized():
         if "RANK" not in os.environ:
             _alone()
-        _start(_device(), timeout)
+        with PULSE.during("join"):
+            _start(_device(), timeout)
         # groups made of this one, by us or by DeepSpeed, have torch's default and not the timeout of this one
         for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
             setattr(c10d, default, timeout)

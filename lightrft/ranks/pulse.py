@@ -12,9 +12,14 @@ class Pulse:
     operation has returned."""
 
     def __init__(self) -> None:
-        self.beats = 0
-        self.phase, self._since = "start", time.monotonic()
+        self.run = self.beats = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Another run of this process; `run` is its number, the same on all ranks."""
+        self.run += 1
         self._collective, self._entered, self._returned = "", 0.0, True
+        self.enter("start")
 
     def beat(self) -> None:
         self.beats += 1
@@ -22,6 +27,13 @@ class Pulse:
     def enter(self, phase: str) -> None:
         self.phase, self._since = phase, time.monotonic()
         self.beat()
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """One that raises is the last: what is told afterwards is told of it."""
+        self.enter(phase)
+        yield
+        self.enter(f"after {phase}")
 
     @contextmanager
     def collective(self, name: str) -> Iterator[None]:

@@ -15,9 +15,12 @@ class Line:
 
     It is made when it is first needed and possible. Where there is nobody to talk to, or nobody any more, what is told
     is lost and nothing is heard: who asks goes by what it knows itself.
+
+    run: number of the run in this process; each has its own keys.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: int) -> None:
+        self._run = run
         self._store: PrefixStore | None = None
 
     def add(self, key: str, amount: int) -> int | None:
@@ -45,5 +48,5 @@ class Line:
         if self._store is None:
             host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             client = TCPStore(host, port, is_master=False, timeout=WAIT)
-            self._store = PrefixStore(f"lightrft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", client)
+            self._store = PrefixStore(f"lightrft/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{self._run}", client)
         return self._store

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import faulthandler
+import math
 import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lightrft.ranks.children import end_children
-from lightrft.ranks.deadline import STUCK, Deadline
-from lightrft.ranks.failure import failure_elsewhere, line, say_where, tell_torchrun, world_size
+from lightrft.ranks.deadline import STDERR, STUCK, Deadline
+from lightrft.ranks.failure import after_another, failure_elsewhere, line, say_where, tell_torchrun, world_size
 from lightrft.ranks.pulse import PULSE
 
 EVERY_S = 1.0  # it looks this often, or ten times in the seconds allowed
+AT_THE_START = ("start", "join", "load", "resume")  # phases before the first step, and what comes between them;
+START_S = 600.0  # they have at least so long, for imports, other ranks' arrival and large files give no pulse
+AT_THE_DISK = ("load", "resume", "save", "export")  # phases in which what is read and written counts as progress
 SLACK_S = 5.0  # beyond them the kernel's deadline, for a process in which this thread does not get to run
 
 
 @contextmanager
 def watched(seconds: float | None) -> Iterator[None]:
     """While the run lasts. seconds: without progress of any rank, after which each of them says where it is and ends
-    with exit code 3; None = as long as it takes.
+    with exit code 3; None = as long as it takes. Before the first step it has ten minutes at least.
 
     Progress is a pulse (`PULSE.beat`), of whichever rank: one that waits for a slower one is not stuck. Time in which
     this process was stopped (SIGSTOP, a suspended job) does not count.
     """
+    PULSE.begin()
     if seconds is None and world_size() == 1:
         yield
         return
+    if world_size() > 1:
+        line()  # here it imports torch, which two threads must not do at once
+        faulthandler.enable(STDERR)  # gloo aborts a process that is sent more than it asked for
     watchdog = Watchdog(seconds)
     watchdog.start()
     try:
@@ -40,8 +50,8 @@ class Watchdog(threading.Thread):
     def __init__(self, seconds: float | None) -> None:
         super().__init__(name="watchdog", daemon=True)
         self.seconds, self.every = seconds, min(EVERY_S, (seconds or EVERY_S * 10) / 10)
-        self._deadline = None if seconds is None else Deadline(seconds + SLACK_S)
-        self._done, self._beats, self._of_all, self._quiet_s = threading.Event(), -1, -1, 0.0
+        self._deadline = None if seconds is None else Deadline()
+        self._done, self._seen, self._of_all, self._quiet_s = threading.Event(), (-1, 0), -1, 0.0
 
     def stop(self) -> None:
         self._done.set()
@@ -53,18 +63,24 @@ class Watchdog(threading.Thread):
         last = time.monotonic()
         while not self._done.wait(self.every):
             if self._deadline is not None:
-                self._deadline.put_off()
+                self._deadline.put_off(self._allowed_s + SLACK_S)
             now = time.monotonic()
             self._quiet_s = 0.0 if self._moved() else self._quiet_s + min(now - last, 2 * self.every)
             last = now
-            if self.seconds is not None and self._quiet_s > self.seconds:
+            if self._quiet_s > self._allowed_s:
                 self._end_stuck()
             if world_size() > 1 and failure_elsewhere() is not None and not self._done.wait(2 * self.every):
                 self._end_after_another()
 
+    @property
+    def _allowed_s(self) -> float:
+        seconds = math.inf if self.seconds is None else self.seconds
+        return max(seconds, START_S) if PULSE.phase.removeprefix("after ") in AT_THE_START else seconds
+
     def _moved(self) -> bool:
         """Whether any rank has got something done since this was asked last."""
-        own, self._beats = PULSE.beats != self._beats, PULSE.beats
+        seen = (PULSE.beats, _disk_bytes() if PULSE.phase in AT_THE_DISK else 0)
+        own, self._seen = seen != self._seen, seen
         of_all = line().add("moved", int(own)) if world_size() > 1 else None
         others, self._of_all = of_all not in (None, self._of_all), self._of_all if of_all is None else of_all
         return own or others
@@ -79,9 +95,18 @@ class Watchdog(threading.Thread):
     def _end_after_another(self) -> None:
         failure = failure_elsewhere()
         assert failure is not None, "it is never taken back"
-        tell_torchrun(f"another rank has failed: {failure.text}", late=True)
+        tell_torchrun(after_another(failure), late=True)
         self._end(failure.exit_code)
 
     def _end(self, exit_code: int) -> None:
         end_children()
         os._exit(exit_code)
+
+
+def _disk_bytes() -> int:
+    """Read from disks and written to them by this process; 0 where the system does not tell (elsewhere than Linux)."""
+    try:
+        rows = dict(row.split(": ") for row in Path("/proc/self/io").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(rows["read_bytes"]) + int(rows["write_bytes"])

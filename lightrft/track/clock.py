@@ -20,13 +20,12 @@ class Clock:
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         self._announce(phase)
-        PULSE.enter(phase)
         start = time.perf_counter()
         try:
-            yield
+            with PULSE.during(phase):
+                yield
         finally:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
-            PULSE.enter(f"after {phase}")
 
     def lap(self) -> dict[str, float]:
         now = time.perf_counter()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
 from lightrft.args.presets import preset_names
 
 
@@ -41,11 +41,11 @@ class RunArgs:
         unset="this machine",
         witness=Witness("--assume_gpus 1x80GB", "files"),
     )
-    watchdog_s: float | None = unbuilt(
-        "distributed",
+    watchdog_s: float | None = arg(
         None,
-        "Seconds without progress after which the run ends.",
-        "--watchdog_s 600",
+        "Seconds without progress of any process after which each says where it is and the run ends, with exit code 3.",
         gt=0,
+        recommended=(20, 86400),
         unset="never",
+        witness=Witness("--watchdog_s 600", "output", without="--quiet"),
     )
