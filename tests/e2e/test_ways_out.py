@@ -39,7 +39,7 @@ def test_engines_and_process_group_end_with_the_run(here, closed, monkeypatch):
         "--zero_stage 1 --save_path stopped --max_steps 2 --reward_fn ways.py:stops": 0,
         "--fsdp --save_path broken --reward_fn ways.py:interrupts": 1,
         "--zero_stage 3 --save_path failed --reward_fn shaped.py:nan": 1,
-        "--zero_stage 1 --save_path done --load_checkpoint": 2,
+        "--zero_stage 3 --save_path done --load_checkpoint --optimizer sgd": 2,
         "--fsdp --save_path again": 0,
     }
     for flags, code in ends.items():
