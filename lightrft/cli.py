@@ -130,14 +130,14 @@ def _show(text: str) -> None:
 
 def _train(args: Args, notices: Sequence[Notice]) -> int:
     keep_freed_memory()
-    from lightrft.ranks.watchdog import watched  # imports torch
+    from lightrft.ranks.watchdog import watched  # imports torch where there are several processes
 
     with watched(args.run.watchdog_s):
         return _train_watched(args, notices)
 
 
 def _train_watched(args: Args, notices: Sequence[Notice]) -> int:
-    from lightrft.build.trainer import build_trainer
+    from lightrft.build.trainer import build_trainer  # imports torch
     from lightrft.loop.finished import finished_already
     from lightrft.loop.lock import FolderLock
     from lightrft.loop.run_folders import folders_of
