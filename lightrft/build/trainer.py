@@ -25,6 +25,7 @@ from lightrft.held_out import Evaluations
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checkpointing import Checkpointer
 from lightrft.loop.due import Due
+from lightrft.loop.origin import origin
 from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
@@ -65,7 +66,8 @@ def make_checkpointer(
 ) -> Checkpointer:
     c = args.checkpoint
     given = {"policy": read_given(args.model), **({"critic": given_critic(args.model)} if critic else {})}
-    folder = CheckpointFolder(Path(c.ckpt_path), c.max_ckpt_num, c.max_ckpt_mem)
+    place = origin(args)
+    folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
     structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
     return Checkpointer(
         folder,
@@ -77,6 +79,7 @@ def make_checkpointer(
         average=average,
         with_hf=c.save_hf_ckpt,
         structure=structure,
+        origin=place,
     )
 
 

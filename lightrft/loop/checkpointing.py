@@ -14,6 +14,7 @@ from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checksums import check_files, share
 from lightrft.loop.disk import free_bytes
 from lightrft.loop.disk_errors import as_disk_error
+from lightrft.loop.origin import BEGAN, Origin
 from lightrft.loop.random_state import read_random_state, set_random_state, write_random_state
 from lightrft.loop.restoring import Restored, or_damaged, restore
 from lightrft.loop.state_file import Shapes, read_state, write_state
@@ -22,7 +23,7 @@ from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.ranks.base import Ranks
 from lightrft.ranks.pulse import PULSE
-from lightrft.ranks.together import on_all
+from lightrft.ranks.together import together
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.state import Damaged, StateReader, write_model_state
 from lightrft.update.ema import MovingAverage
@@ -68,11 +69,14 @@ class Checkpointer:
         average: MovingAverage | None = None,
         with_hf: bool,
         structure: Mapping[str, Any],
+        origin: Origin | None = None,
         behind: bool = False,
     ) -> None:
         self.folder, self.ranks, self.strategy, self.policy = folder, ranks, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.average, self.given, self.with_hf, self.structure = average, given, with_hf, structure
+        self.origin = origin or Origin(folder.path)
+        self.began_at = self.origin.mark
         self.newest: tuple[int, Path] | None = None
         self.writer = Writer(folder, ranks, self._save_failed, behind=behind)
 
@@ -109,7 +113,8 @@ class Checkpointer:
                 yield write_model_state(state, path / name, self.ranks.rank)
             yield write_random_state(path, self.ranks.rank, boundary.random)
 
-        return Contents(write, lambda path, sums: write_state(path, boundary.state, models, sums))
+        state = {**boundary.state, BEGAN: self.began_at}
+        return Contents(write, lambda path, sums: write_state(path, state, models, sums))
 
     def restore(self, apply: Callable[[Mapping[str, Any]], list[str]]) -> Restored | None:
         """Loads the newest checkpoint that is whole; None where there is none at all.
@@ -117,7 +122,7 @@ class Checkpointer:
         apply: gives the loop its state, and returns what there is to say about it.
         """
         self.writer.settle()
-        restored = restore(self.folder, self.ranks, lambda path, step: self._load(path, step, apply))
+        restored = restore(self.folder, self.origin, self.ranks, lambda path, step: self._load(path, step, apply))
         self.newest = restored and (restored.step, restored.path)
         return restored
 
@@ -141,6 +146,7 @@ class Checkpointer:
         random = read_random_state(path, self.ranks.rank)
         if random is not None:
             set_random_state(random)
+        self.began_at = self.origin.mark or state[BEGAN]
         return apply(state)
 
     def _shapes(self) -> dict[str, Shapes]:
@@ -152,11 +158,12 @@ class Checkpointer:
         self.settle()
         for name in self.trained:
             place = path if name == "policy" else path / name
-            try:
-                on_all(self.ranks, lambda name=name, place=place: self._export(name, place))
-            except OSError as error:
-                what = f"--save_path {path}: the trained {name} could not be written"
-                raise RunFailed(self._refusal(what, error, path, IN_A_MODEL)) from error
+            with together(self.ranks):
+                try:
+                    self._export(name, place)
+                except OSError as error:
+                    what = f"--save_path {path}: the trained {name} could not be written"
+                    raise RunFailed(self._refusal(what, error, path, IN_A_MODEL)) from error
 
     def _export(self, name: str, path: Path) -> None:
         """Rank 0 writes. Whole parameters need all ranks, also where the disk refuses in the middle of them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightrft.args import Args
 from lightrft.args.conditions import has_critic
+from lightrft.loop.origin import origin
 from lightrft.models.critic import critic_args
 from lightrft.models.given import weight_files
 from lightrft.models.load import count_parameters
@@ -54,7 +55,7 @@ def disk_need(args: Args, steps: int, episode: int) -> Need:
     the precision and the strategy. The final model is as large as the given one, whose dtypes it has. An average of the
     policy is in both.
     """
-    c, each = args.checkpoint, 12 if args.training.optimizer == "adamw" else 4
+    c, folder, each = args.checkpoint, origin(args).folder, 12 if args.training.optimizer == "adamw" else 4
     policy = count_parameters(args.model)
     trained = policy + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
     model = sum(path.stat().st_size for path in weight_files(args.model))
@@ -64,7 +65,7 @@ def disk_need(args: Args, steps: int, episode: int) -> Need:
     average = args.training.enable_ema
     model *= 1 + average
     checkpoint = trained * each + 4 * policy * average + c.save_hf_ckpt * model
-    return Need(checkpoint, model, most, c.ckpt_path, free_bytes(Path(c.ckpt_path)))
+    return Need(checkpoint, model, most, str(folder), free_bytes(folder))
 
 
 def free_bytes(folder: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from lightrft.args import Args
 from lightrft.args.show import as_dict
 from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.origin import origin
 from lightrft.track.run_record import differences, hashes
 
 
@@ -18,7 +19,7 @@ def finished_already(args: Args) -> str | None:
     arguments and files in run.json, and as many steps as are asked for. None where that is not so, or cannot be read.
     """
     c = args.checkpoint
-    if not c.load_checkpoint or CheckpointFolder(Path(c.ckpt_path), 1, 1).newest_first():
+    if not c.load_checkpoint or CheckpointFolder(origin(args).folder, 1, 1).newest_first():
         return None
     try:
         record = json.loads((Path(args.logging.log_dir) / "run.json").read_text())

@@ -13,6 +13,8 @@ def tell(console: Console, restored: Restored, progress: Progress, *, end: str, 
         console.warn(f"{checkpoint} cannot be loaded, and goes when the next checkpoint is whole")
     if restored.left_over:
         console.always(f"removed what a killed save had left: {', '.join(restored.left_over)}")
+    if restored.start not in (None, restored.path):
+        console.always(f"--ckpt_path {restored.start}: the run has gone on from there already")
     console.always(f"resumed from step {progress.step} ({restored.path})")
     if progress.step > planned:
         console.always(f"the checkpoint is at step {progress.step}, beyond {end}: nothing is left to do")

@@ -17,6 +17,7 @@ from lightrft.args import Args
 from lightrft.errors import Refused
 from lightrft.loop import lock
 from lightrft.loop.checkpoint_folder import CheckpointFolder
+from lightrft.loop.origin import check_origin, names_one, origin
 
 FLAGS = ("save_path", "ckpt_path", "log_dir", "use_tensorboard")
 READ = ("pretrain", "critic_pretrain", "prompt_data", "eval_data")  # folders that a run reads
@@ -34,7 +35,8 @@ OF_A_START = {  # by flag: what a run leaves that ended before its first checkpo
 
 def folders_of(args: Args) -> dict[str, Path]:
     """Those that a run writes into, by the flag that names each."""
-    return {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
+    given = {flag: Path(args.value(flag)) for flag in FLAGS if args.value(flag) is not None}
+    return {**given, "ckpt_path": origin(args).folder}
 
 
 def check_folders(args: Args) -> None:
@@ -44,6 +46,7 @@ def check_folders(args: Args) -> None:
         check_writable(flag, path)
         _check_not_read(args, flag, _real(path))
     lock.check_unused(folders)
+    check_origin(args)
     checkpoints = CheckpointFolder(folders["ckpt_path"], 1, 1).newest_first()
     resuming = bool(checkpoints) and args.checkpoint.load_checkpoint
     own = _own(args, folders, [path for _, path in checkpoints]) if resuming else set()
@@ -129,6 +132,7 @@ def _own(args: Args, folders: dict[str, Path], checkpoints: list[Path]) -> set[P
         try:
             arguments = json.loads((path / "state.json").read_text())["record"]["arguments"]
             named = {flag: _real(arguments[flag]["value"]) for flag in FLAGS if arguments[flag]["value"]}
+            named["ckpt_path"] = _real(path.parent) if names_one(named["ckpt_path"]) else named["ckpt_path"]
             # Its relative paths start where it was started. That is where we are if they lead to our --ckpt_path.
             return own | set(named.values()) if named["ckpt_path"] in own else own
         except (OSError, ValueError, KeyError, TypeError):

@@ -21,7 +21,8 @@ class CheckpointArgs:
     )
     ckpt_path: str = arg(
         None,
-        "Folder that checkpoints are written to and read from.",
+        "Folder that checkpoints are written to and read from; with --load_checkpoint also one step_ folder in one: "
+        "a run goes back to its own, or branches off another's, with checkpoints in <save_path>/checkpoints.",
         derive=lambda values: str(PurePath(values["save_path"]) / "checkpoints"),
         unset="<save_path>/checkpoints",
         witness=Witness("--ckpt_path {save_path}/elsewhere", "files", given=OFTEN),
