@@ -50,6 +50,7 @@ def set_state(handle: Handle, world: World, reader: StateReader) -> None:
     fill([*_held(handle, world), *handle.average], reader)
     _round_masters(handle.optimizer)
     _round_finer(handle, world)
+    _forget_second_copies(handle.model)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
     for name, value in _scaling(handle).items():
         setattr(handle.optimizer.loss_scaler, name, reader.numbers.get(name, value))
@@ -140,7 +141,12 @@ def _round_masters(optimizer: Any) -> None:
         return
     for group in range(len(optimizer.fp32_partitioned_groups_flat)):
         optimizer._reassign_or_swap_out_partitioned_parameters(group)
-    optimizer.invalidate_secondary_tensor()
+
+
+def _forget_second_copies(model: Any) -> None:
+    """Stage 3 may keep a copy of each part beside it, which it would gather in its place until the next step."""
+    for parameter in filter(_is_partitioned, model.parameters()):
+        parameter.ds_secondary_tensor = None
 
 
 @torch.no_grad()

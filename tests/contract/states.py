@@ -56,7 +56,8 @@ POLICIES = [
     COPIED,
     Layout("--zero_stage 3 --adam_offload", "bf16"),
 ]
-HALVES = [Layout("--fsdp", model="half"), *(Layout(f"--zero_stage {n}", "bf16", "half") for n in (1, 2, 3))]
+TWICE = Layout("--zero_stage 3 --zpg {n}", model="half")  # each process has a share of a second copy, too
+HALVES = [TWICE, Layout("--fsdp", model="half"), *(Layout(f"--zero_stage {n}", "bf16", "half") for n in (1, 2, 3))]
 CRITICS = [Layout(strategy, model="critic") for strategy in ("--zero_stage 3", "--fsdp", "--zero_stage 1")]
 LAYOUTS = [*POLICIES, *HALVES, *CRITICS]
 
@@ -90,7 +91,7 @@ class Run:
 
     @classmethod
     def of(cls, layout: Layout, world: World, seed: int) -> Run:
-        strategy = own_strategy(arguments(layout.strategy), world, layout.precision)
+        strategy = own_strategy(arguments(layout.strategy.format(n=world.size)), world, layout.precision)
         handle = strategy.prepare(make(layout.model, seed).to(world.device), ADAM)
         return cls(strategy, handle, MovingAverage(strategy, handle, 0.75, Collectives(world, everyone=True)))
 
