@@ -185,7 +185,7 @@ def _bash(text: str, folder: Path) -> Ended:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=folder,
-        env=_environment(folder),
+        env=with_programs(folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -194,12 +194,14 @@ def _bash(text: str, folder: Path) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """This one's, with a `python` that is this interpreter. A link to it would lose its virtual environment."""
+def with_programs(folder: Path) -> dict[str, str]:
+    """This environment, with a `python` that is this interpreter (a link would lose its virtual environment), and a
+    `torchrun` of it."""
     programs = folder / ".programs"
     programs.mkdir(exist_ok=True)
-    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    (programs / "python").chmod(0o755)
+    for name, more in {"python": "", "torchrun": "-m torch.distributed.run"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
+        (programs / name).chmod(0o755)
     mine = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), mine.get("PATH", "")])
     return {**mine, "PATH": path}
