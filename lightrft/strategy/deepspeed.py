@@ -185,7 +185,7 @@ class DeepSpeedStrategy:
             try:
                 yield
             finally:
-                offload._register_deepspeed_module(offload.module)  # and the order of modules is traced afresh
+                self._restore_hooks(offload)
 
     def _remove_hooks(self, offload: Any) -> None:
         for parameter in offload.module.parameters():
@@ -193,6 +193,13 @@ class DeepSpeedStrategy:
         for hook in [*offload.forward_hooks, *offload.backward_hooks]:
             hook.remove()
         offload.forward_hooks, offload.backward_hooks = [], []
+        # it compares the order of modules with the other ranks', which may make fewer passes
+        offload.fwd_pre_hook.remove()
+
+    def _restore_hooks(self, offload: Any) -> None:
+        reset_step = offload.get_param_coordinator().reset_step
+        offload.fwd_pre_hook = offload.module.register_forward_pre_hook(lambda *_: reset_step())
+        offload._register_deepspeed_module(offload.module)  # and the order of modules is traced afresh
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         for name, value in named_tensors(handle.model):

@@ -37,8 +37,8 @@ class Layout:
 class ModelStates:
     """Bytes of one process; `gathered` is the copy that the in-process engine samples from where shards are kept.
 
-    gradients are there while a model learns; sums are what DeepSpeed adds them up in, and keeps. host: of all of it,
-    what lies in host memory, and in no other number here.
+    FSDP2 makes it of one process's shards too. gradients are there while a model learns; sums are what DeepSpeed adds
+    them up in, and keeps. host: of all of it, what lies in host memory, and in no other number here.
     """
 
     weights: float
@@ -103,6 +103,6 @@ def model_states(
         optimizer=optimizer,
         reference=0 if layout.ref_on_cpu else held,
         average=mean,
-        gathered=parameters * compute if sharded and (parts > 1 or layout.states_on_cpu) else 0,
+        gathered=parameters * compute if stage is None or (stage == 3 and parts > 1) else 0,
         host=host,
     )

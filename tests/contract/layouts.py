@@ -83,15 +83,36 @@ def plain(name: str) -> dict[str, Tensor]:
     return {key: value.detach() for key, value in named(model).items()}
 
 
+@cache
+@torch.no_grad()
+def plain_logits(name: str) -> Tensor:
+    """[5, V], of the last row."""
+    model = small_model()
+    model.load_state_dict(plain(name), strict=False)
+    return model(input_ids=IDS[-1:], use_cache=False).logits[0]
+
+
 def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
     """Of two micro-batches each, on this rank's rows."""
     world = strategy.world
     mine = list(range(ROWS))[world.rank :: world.size]
     for _ in range(STEPS):
+        generate(strategy, handle)
         strategy.backward(handle, loss(handle.module, mine[:2]), last=False)
         strategy.backward(handle, loss(handle.module, mine[2:]), last=True)
         assert not strategy.step(handle).skipped
     return {name: value.detach().float().clone() for name, value in strategy.full_params(handle)}
+
+
+def generate(strategy: Strategy, handle: Handle) -> Tensor:
+    """Passes with whole parameters, as the in-process engine makes them; their logits."""
+    whole = [parameter.shape for parameter in small_model().parameters()]
+    with torch.no_grad(), strategy.gathered(handle) as model:
+        for rows in range(1 + strategy.world.rank):  # ranks need not make as many
+            logits = model(input_ids=IDS[[rows, -1]], use_cache=False).logits[-1].clone()
+        assert [parameter.shape for parameter in model.parameters()] == whole
+        assert not any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return logits
 
 
 def examine(world: World, flags: str) -> Found:
@@ -101,6 +122,7 @@ def examine(world: World, flags: str) -> Found:
         handle = strategy.prepare(small_model(), optim)
         after = take_steps(strategy, handle)
         differences[name] = largest_difference(after, plain(name))
+        differences[f"{name}, generating"] = float((generate(strategy, handle) - plain_logits(name)).abs().max())
         moved[name] = largest_difference(after, named(small_model()))
     facts = fsdp_facts(handle) if args.distributed.fsdp else zero_facts(handle)
     return Found(differences, moved, facts)

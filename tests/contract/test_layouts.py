@@ -39,8 +39,8 @@ def on_ranks(world, tmp_path_factory):
 def test_steps_are_those_of_one_plain_process(on_ranks, processes, flags):
     for rank in on_ranks(processes, flags):
         for name, difference in rank.differences.items():
-            assert difference < 1e-6, name
-            assert rank.moved[name] > 1e-3
+            assert difference < (1e-4 if "generating" in name else 1e-6), name  # logits of up to 10
+        assert all(moved > 1e-3 for moved in rank.moved.values())
 
 
 def facts(found: list[Found], name: str) -> list:
