@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 
 from lightrft.errors import Refused, is_out_of_memory, os_error_text
 from lightrft.ranks.failure import is_of_the_group
@@ -34,8 +33,6 @@ def why_damaged(error: Exception, path: Path) -> str:
         return "it is a file, not a folder"
     if isinstance(error, FileNotFoundError):
         return f"{str(error.filename).removeprefix(f'{path}/')} is missing"
-    if isinstance(error, UnpicklingError):
-        return "a file of it is broken"
     if isinstance(error, KeyError):
         return f"it has no entry {error}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
