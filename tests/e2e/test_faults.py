@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ranks import environment, torchrun
-from runs import ROOT, words
+from runs import DEADLINE_S, ROOT, read_json, wait_for_steps, words
 
 WITHIN_S = 60  # of the fault, until everything has ended
 FLAGS = "--fsdp --save_path out --max_steps 9 --save_interval 0 --watchdog_s 12"
@@ -75,15 +77,17 @@ def launch(folder: Path, command: list[str]) -> Ending:
     return Ending(done.returncode, done.stderr, ended - float(began.read_text()) if began.exists() else 0.0)
 
 
-def left_over(folder: Path) -> list[str]:
-    """Processes that have the launch's mark."""
-    mark, found = f"LIGHTRFT_TEST={folder}".encode(), []
+def left_over(folder: Path) -> dict[int, dict[str, str]]:
+    """Processes that have the launch's mark, each with its environment."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-        except OSError:  # it has ended meanwhile
+            rows = (process / "environ").read_text(errors="replace").split("\0")
+        except OSError:  # it has ended meanwhile, or is another user's
             continue
+        named = dict(row.split("=", 1) for row in rows if "=" in row)
+        if named.get("LIGHTRFT_TEST") == str(folder):
+            found[int(process.name)] = named
     return found
 
 
@@ -94,14 +98,13 @@ def with_fault(folder: Path, name: str) -> Ending:
     return launch(folder, torchrun(2, str(ROOT / "train.py"), *flags))
 
 
-@pytest.mark.parametrize("name", ["killed", "asleep"])
-def test_a_fault_of_one_rank(here: Path, name: str):
-    check_fault(with_fault(here, name), name)
+def test_a_rank_that_is_killed(here: Path):
+    check_fault(with_fault(here, "killed"), "killed")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["backtracking", "stopped", "other_operation", "larger_message"])
-def test_a_further_fault_of_one_rank(here: Path, name: str):
+@pytest.mark.parametrize("name", [name for name in FAULTS if name != "killed"])
+def test_a_fault_of_one_rank(here: Path, name: str):
     check_fault(with_fault(here, name), name)
 
 
@@ -121,3 +124,89 @@ def check_fault(ended: Ending, name: str) -> None:
     if name not in ("killed", "backtracking"):
         assert "error: rank 1 " in ended.err or name == "stopped"
         assert ended.cause.startswith("no progress for 12 s (--watchdog_s 12); phase generate for ")
+
+
+def test_what_one_rank_refuses_is_said_once(here: Path):
+    """Rank 1 does not find its data: as where a folder is missing on one machine."""
+    for rank in range(2):
+        (here / f"rank{rank}").mkdir()
+        for name in ("tiny", "eval.jsonl", *(["add.jsonl"] if rank == 0 else [])):
+            (here / f"rank{rank}" / name).symlink_to(here / name)
+    (here / "apart.py").write_text(
+        "import os\nfrom lightrft.cli import start\nos.chdir('rank' + os.environ['RANK'])\nstart('text')\n"
+    )
+    ended = launch(here, torchrun(2, "apart.py", *words(f"{FLAGS} --save_path ../out")))
+    refusal = "--prompt_data add.jsonl: no such file"
+    assert ended.err.count(f"error: {refusal}") == 1 and ended.cause.startswith(refusal), ended.err
+    assert ended.exit_codes == {0: 2, 1: 2} and not (here / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_bug_on_one_rank_has_its_traceback_once(here: Path):
+    (here / "bug.py").write_text(BUG)
+    ended = launch(here, torchrun(2, "bug.py", *words(FLAGS)))
+    assert ended.err.count("Traceback (most") == 2, "torchrun's own is the other"
+    assert "in broken\n" in ended.err and ended.cause == "ZeroDivisionError: on rank 1"
+    assert ended.exit_codes == {0: 1, 1: 1} and "error: rank 0" not in ended.err
+
+
+BUG = """
+import os
+from lightrft.cli import start
+from lightrft.update.step import Updater
+
+def broken(updater):
+    raise ZeroDivisionError("on rank 1")
+
+if os.environ["RANK"] == "1":
+    Updater.report = broken
+start("text")
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_waits_for_a_slower_one_is_not_stuck(here: Path):
+    """Eight rewards of three seconds each on rank 1, while rank 0 waits for longer than is allowed."""
+    (here / "slowly.py").write_text(
+        "import os, time\n\ndef slowly(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    time.sleep(3 * int(os.environ['RANK']))\n    return float(len(solution_str))\n"
+    )
+    base = " ".join(words("")).replace("--eval_data eval.jsonl ", "")
+    flags = words(f"{FLAGS} --max_steps 1 --watchdog_s 9 --reward_fn slowly.py:slowly", base)
+    assert launch(here, torchrun(2, str(ROOT / "train.py"), *flags)).code == 0
+
+
+def started(folder: Path) -> subprocess.Popen:
+    """Two ranks that have taken a step, and would take some minutes more."""
+    flags = words("--fsdp --save_path out --save_interval 0 --max_steps 500 --reward_fn shaped.py:slow")
+    command = torchrun(2, str(ROOT / "train.py"), *flags)
+    marked = {**environment(), "LIGHTRFT_TEST": str(folder)}
+    process = subprocess.Popen(
+        command, cwd=folder, env=marked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_steps(process, folder / "out", 1)
+    return process
+
+
+def test_no_rank_outlives_its_launcher(here: Path):
+    """Nor is there anything that it could hold up: the run's folder is free at once."""
+    launcher = started(here)
+    assert len(left_over(here)) >= 3
+    launcher.kill()
+    launcher.wait()
+    end = time.monotonic() + WITHIN_S
+    while left_over(here) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left_over(here)
+    launcher.communicate()
+
+
+def test_a_signal_to_one_rank_lets_all_finish_the_step_and_save(here: Path):
+    launcher = started(here)
+    (second,) = [process for process, named in left_over(here).items() if named.get("RANK") == "1"]
+    os.kill(second, signal.SIGTERM)
+    out, err = launcher.communicate(timeout=DEADLINE_S)
+    assert launcher.returncode == 0 and not left_over(here), err
+    steps = read_json(here / "out/summary.json")["steps"]
+    assert out.count(f"stopped by SIGTERM after step {steps}; go on with --load_checkpoint") == 1
+    assert "checkpoint: " in out and "error" not in err
