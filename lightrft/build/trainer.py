@@ -80,6 +80,7 @@ def make_checkpointer(
         with_hf=c.save_hf_ckpt,
         structure=structure,
         origin=place,
+        behind=strategy.world.device.type == "cuda",  # on a CPU the thread would take its time from the next step
     )
 
 
