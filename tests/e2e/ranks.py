@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,15 +24,6 @@ def torchrun(processes: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *more]
 
 
-def free_ports(count: int) -> list[int]:
-    """All held at once, so that they differ."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 def environment() -> dict[str, str]:
     """Of a launch: one thread a rank, as every test has."""
     clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
@@ -41,7 +32,7 @@ def environment() -> dict[str, str]:
 
 def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300) -> list[list[Ended]]:
     """How each command line ended, on each rank."""
-    (folder / "cases.json").write_text(json.dumps([*zip(lines, free_ports(len(lines)), strict=True)]))
+    (folder / "cases.json").write_text(json.dumps(lines))
     command = ["timeout", "-k", "5", str(seconds), *torchrun(processes, str(HERE / "ranks.py"), "cases.json", "ended")]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -49,11 +40,24 @@ def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int
     return [[Ended(**ended) for ended in of_line] for of_line in zip(*told, strict=True)]
 
 
+def port_of(number: int) -> str:
+    """A free one for each run, which the first rank finds: the launcher's store keeps what ranks of the run before
+    have told each other."""
+    told = Path(f"port.{number}")
+    if os.environ["RANK"] == "0":
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            Path(f"{told}.tmp").write_text(str(free.getsockname()[1]))
+        Path(f"{told}.tmp").rename(told)
+    while not told.exists():
+        time.sleep(0.01)
+    return told.read_text()
+
+
 def main(cases: str, out: str) -> None:
     ended = []
-    for line, port in json.loads(Path(cases).read_text()):
-        # the launcher's store keeps what the ranks of the run before have told each other
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="False")
+    for number, line in enumerate(json.loads(Path(cases).read_text())):
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port_of(number), TORCHELASTIC_USE_AGENT_STORE="False")
         ended.append(asdict(call(line)))
     Path(f"{out}.{os.environ['RANK']}").write_text(json.dumps(ended))
     os._exit(0)  # libraries' caches hold the ended process groups, whose threads abort an interpreter that ends

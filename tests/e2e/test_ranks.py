@@ -27,6 +27,12 @@ CASES = {
     "entropy": f"--fsdp --high_entropy_token_ratio 0.3 --overlong_buffer --overlong_buffer_len 2 {SGD}",
 }
 RANKS = (1, 2, 3)
+# On two ranks alone: flags that split the work otherwise, and the case whose numbers they must not change.
+OTHERWISE = {
+    "sequence": ("fsdp", "--sp_size 2"),
+    "sequence_zero3": ("zero3", "--sp_size 2"),
+    "copies": ("fsdp", "--hybrid_shard_size 1"),
+}
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 
 
@@ -36,7 +42,9 @@ def ended(tiny_folder: Path, tmp_path_factory) -> dict[int, Path]:
     folders = {}
     for processes in RANKS:
         folder = folders[processes] = prepare(tmp_path_factory.mktemp(f"on_{processes}"), tiny_folder)
-        lines = [words(f"{ALL} {BATCHES} {flags} --save_path {name}") for name, flags in CASES.items()]
+        otherwise = {name: f"{CASES[case]} {flags}" for name, (case, flags) in OTHERWISE.items()}
+        cases = CASES | (otherwise if processes == 2 else {})
+        lines = [words(f"{ALL} {BATCHES} {flags} --save_path {name}") for name, flags in cases.items()]
         for ranks in run_on(processes, lines, folder):
             assert [rank.code for rank in ranks] == [0] * processes, [rank.err for rank in ranks]
             assert not any(rank.out or rank.err for rank in ranks[1:]), "the first rank alone speaks"
@@ -48,10 +56,14 @@ def samples(save_path: Path) -> list[dict]:
     return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("processes", RANKS[1:])
-@pytest.mark.parametrize("name", CASES)
-def test_the_metrics_are_those_of_one_rank(ended: dict[int, Path], name: str, processes: int):
-    one, several = (rows(ended[count] / name) for count in (1, processes))
+ON_SEVERAL = [(case, case, processes) for processes in RANKS[1:] for case in CASES]
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "processes"), [*ON_SEVERAL, *((name, case, 2) for name, (case, _) in OTHERWISE.items())]
+)
+def test_the_metrics_are_those_of_one_rank(ended: dict[int, Path], name: str, case: str, processes: int):
+    one, several = rows(ended[1] / case), rows(ended[processes] / name)
     assert len(one) == len(several) == STEPS
     for expected, found in zip(one, several, strict=True):
         assert found == pytest.approx(expected, **CLOSE)
