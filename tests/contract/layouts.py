@@ -66,13 +66,17 @@ class Found:
 
 def loss(model, rows: list[int]) -> Tensor:
     """Rows have weights of their own, so that a row that is lost or counted twice shows."""
-    logprobs = model(input_ids=IDS[rows], use_cache=False).logits.float().log_softmax(-1)[:, :, 5].mean(1)
-    return (-logprobs * (1 + torch.tensor(rows))).sum() / 64
+    logprobs = model(input_ids=IDS[rows].to(here()), use_cache=False).logits.float().log_softmax(-1)[:, :, 5].mean(1)
+    return (-logprobs * (1 + torch.tensor(rows, device=logprobs.device))).sum() / 64
+
+
+def here() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @cache
 def plain(name: str) -> dict[str, Tensor]:
-    model = small_model()
+    model = small_model().to(here())
     optimizer = make_optimizer(model.parameters(), OPTIMIZERS[name])
     for _ in range(STEPS):
         optimizer.zero_grad()
@@ -80,16 +84,16 @@ def plain(name: str) -> dict[str, Tensor]:
         if most := OPTIMIZERS[name].max_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), most)
         optimizer.step()
-    return {key: value.detach() for key, value in named(model).items()}
+    return {key: value.detach().cpu() for key, value in named(model).items()}
 
 
 @cache
 @torch.no_grad()
 def plain_logits(name: str) -> Tensor:
     """[5, V], of the last row."""
-    model = small_model()
+    model = small_model().to(here())
     model.load_state_dict(plain(name), strict=False)
-    return model(input_ids=IDS[-1:], use_cache=False).logits[0]
+    return model(input_ids=IDS[-1:].to(here()), use_cache=False).logits[0]
 
 
 def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
         strategy.backward(handle, loss(handle.module, mine[:2]), last=False)
         strategy.backward(handle, loss(handle.module, mine[2:]), last=True)
         assert not strategy.step(handle).skipped
-    return {name: value.detach().float().clone() for name, value in strategy.full_params(handle)}
+    return {name: value.detach().float().cpu().clone() for name, value in strategy.full_params(handle)}
 
 
 def generate(strategy: Strategy, handle: Handle) -> Tensor:
@@ -109,7 +113,7 @@ def generate(strategy: Strategy, handle: Handle) -> Tensor:
     whole = [parameter.shape for parameter in small_model().parameters()]
     with torch.no_grad(), strategy.gathered(handle) as model:
         for rows in range(1 + strategy.world.rank):  # ranks need not make as many
-            logits = model(input_ids=IDS[[rows, -1]], use_cache=False).logits[-1].clone()
+            logits = model(input_ids=IDS[[rows, -1]].to(here()), use_cache=False).logits[-1].clone()
         assert [parameter.shape for parameter in model.parameters()] == whole
         assert not any(isinstance(parameter, DTensor) for parameter in model.parameters())
     return logits
@@ -119,7 +123,7 @@ def examine(world: World, flags: str) -> Found:
     args, differences, moved, facts = arguments(flags), {}, {}, {}
     for name, optim in OPTIMIZERS.items():
         strategy = own_strategy(args, world, "fp32")
-        handle = strategy.prepare(small_model(), optim)
+        handle = strategy.prepare(small_model().to(here()), optim)
         after = take_steps(strategy, handle)
         differences[name] = largest_difference(after, plain(name))
         differences[f"{name}, generating"] = float((generate(strategy, handle) - plain_logits(name)).abs().max())
@@ -143,11 +147,12 @@ class Reference:
 @torch.no_grad()
 def examine_reference(world: World, flags: str) -> Reference:
     strategy = own_strategy(arguments(flags), world, "fp32")
-    handle, model = strategy.prepare(small_model(5).requires_grad_(False), None), small_model(5)
+    handle = strategy.prepare(small_model(5).to(here()).requires_grad_(False), None)
+    model = small_model(5).to(here())
     mine, before = list(range(ROWS))[world.rank :: world.size], rows_held(handle)
     difference = abs(float(loss(handle.module, mine) - loss(model, mine)))
-    after, handed = rows_held(handle), dict(strategy.full_params(handle))
-    return Reference(difference, before, after, kept_on_host(handle), largest_difference(handed, named(model)))
+    after, handed = rows_held(handle), {name: value.cpu() for name, value in strategy.full_params(handle)}
+    return Reference(difference, before, after, kept_on_host(handle), largest_difference(handed, named(small_model(5))))
 
 
 def rows_held(handle: Handle) -> tuple[int, int]:

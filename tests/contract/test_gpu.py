@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from launch import launch
+from layouts import IDS
 from policies import arguments, as_rollout, make_samples, own_strategy, small_model
 from test_precision import COLUMNS, SGD, Layer, gradient_error, step
 
@@ -110,3 +112,65 @@ def test_a_run_s_console_and_memory(tiny_folder, tmp_path, strategy):
     for line in (tmp_path / "out/logs/metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert 0 < row["perf/peak_device_memory_gib"] < row["perf/peak_memory_gib"]
+
+
+ADAM = replace(SGD, name="adamw", learning_rate=1e-3)
+
+
+def adam_steps(world, flags: str):
+    """Three steps of the toy layer in bfloat16."""
+    made = own_strategy(arguments(flags), world, "bf16")
+    handle = made.prepare(Layer().to(world.device), ADAM)
+    for _ in range(3):
+        assert not step(made, handle).skipped
+    return handle, {name: value.detach().cpu().clone() for name, value in made.full_params(handle)}
+
+
+def test_fsdp_s_moments_rest_in_pinned_memory_and_change_nothing(world):
+    (handle, offloaded), (_, plain) = (adam_steps(world, f"--fsdp {more}") for more in ("--adam_offload", ""))
+    (parameter,) = handle.model.parameters()
+    moments = [handle.optimizer.state[parameter][name].to_local() for name in ("exp_avg", "exp_avg_sq")]
+    assert parameter.to_local().device.type == "cuda"
+    assert all(moment.device.type == "cpu" and moment.is_pinned() for moment in moments)
+    assert all(torch.equal(offloaded[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("stage", (1, 2, 3))
+def test_deepspeed_s_masters_and_moments_are_in_host_memory(world, stage):
+    (handle, offloaded), (_, plain) = (adam_steps(world, f"--zero_stage {stage} {f}") for f in ("--adam_offload", ""))
+    states = handle.optimizer.optimizer.state
+    assert {moment.device.type for state in states.values() for moment in state.values() if moment.dim()} == {"cpu"}
+    assert {master.device.type for master in states} == {"cpu"}
+    assert all(float((offloaded[name] - plain[name]).abs().max()) < 1e-5 for name in plain)
+
+
+@pytest.mark.parametrize("strategy", ("--zero_stage 2", "--zero_stage 3", "--fsdp"))
+def test_an_offloaded_reference_leaves_the_gpu_after_a_pass(world, strategy):
+    logits = []
+    for more, where in (("--ref_offload", "cpu"), ("", "cuda")):
+        made = own_strategy(arguments(f"{strategy} {more}"), world, "bf16")
+        handle = made.prepare(small_model().to(world.device, torch.bfloat16).requires_grad_(False), None)
+        with torch.no_grad():
+            logits.append(handle.module(input_ids=IDS.to(world.device), use_cache=False).logits.float())
+        assert {parameter.device.type for parameter in handle.model.parameters()} == {where}
+    assert torch.equal(*logits)
+
+
+def test_stage_3_overlaps_by_itself(world):
+    """What DeepSpeed has by default; the flag turns it off."""
+    for more, overlaps in (("", True), ("--no-overlap_comm", False)):
+        made = own_strategy(arguments(f"--zero_stage 3 {more}"), world, "bf16")
+        assert made.prepare(small_model().to(world.device), SGD).module.zero_overlap_comm() == overlaps
+
+
+@pytest.mark.multi_gpu
+@pytest.mark.parametrize("processes", (2, 4))
+def test_layouts_over_nccl(tmp_path, processes):
+    """As test_layouts.py has them over gloo."""
+    if torch.cuda.device_count() < processes:
+        pytest.fail(f"it needs {processes} GPUs")
+    launch("layouts.py", processes, tmp_path / "found.pt", seconds=600)
+    for rank in torch.load(tmp_path / "found.pt"):
+        for flags, found in rank.items():
+            if not flags.startswith("reference "):
+                assert max(found["differences"].values()) < 1e-4, flags
