@@ -142,7 +142,7 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
     error = (values - returns).square()
     if clip is None:
         return TokenLoss(error / 2, {"critic/clip_frac": error.detach() * 0})
-    near = old_values + (values - old_values).clamp(-clip, clip)
+    near = values.clamp(old_values - clip, old_values + clip)  # a sum would round, and count as clipped what is not
     clipped_error = (near - returns).square()
     # `where`, not `maximum`: on a tie the unclipped branch has the whole gradient.
     loss = clipped_error.where(clipped_error > error, error) / 2

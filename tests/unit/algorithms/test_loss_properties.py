@@ -17,6 +17,7 @@ from lightrft.algorithms.losses import (
     geometric_mean_loss,
     sequence_ratio_loss,
     token_sequence_ratio_loss,
+    value_loss,
 )
 
 SEQUENCE = "seq-mean-token-mean"
@@ -219,3 +220,15 @@ def test_a_clipped_token_still_drifts_back():
         assert float(gradient(LOSSES["cpgd"], given_)[1]) == 0
         pull = float(gradient(LOSSES["drift"], given_)[1])
         assert pull == pytest.approx(math.expm1(d)) and pull * d > 0
+
+
+def test_only_values_beyond_the_bound_count_as_clipped():
+    """Of 1000 values nearer than 0.2 none does, though old + (v - old) rounds; of those beyond it each that is
+    nearer to its return than the bound is."""
+    draw = torch.Generator().manual_seed(0)
+    old, values = 0.02 * torch.randn(2, 1, 1000, generator=draw)
+    mask = torch.ones_like(old)
+    within = value_loss(values, old, old * 0, mask, 0.2)
+    assert within.metrics["critic/clip_frac"].sum() == 0
+    assert torch.equal(within.loss, values.square() / 2)
+    assert value_loss(values + 0.5, old, old + 1, mask, 0.2).metrics["critic/clip_frac"].sum() == 1000
