@@ -40,11 +40,15 @@ def runtime(args: Args) -> dict[str, Any]:
     zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
     return {
         "processes": machine.processes,
-        "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_offloaded(args)}",
+        "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_laid_out(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
     }
+
+
+def _laid_out(args: Args) -> str:
+    return _offloaded(args) + (", each process reads its own shards" if args.distributed.meta_init else "")
 
 
 def _offloaded(args: Args) -> str:

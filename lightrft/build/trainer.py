@@ -97,15 +97,15 @@ def load_models(
     args: Args, strategy: Strategy, precision: Precision, estimator: Estimator, steps: int, kl: KLTerm
 ) -> Models:
     """Those that the flags ask for, on the strategy's device."""
-    device = strategy.world.device
+    device, empty = strategy.world.device, args.distributed.meta_init
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     learning = max(steps - frozen_steps(args, estimator), 0)
-    model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True)
+    model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty)
     policy = make_token_model(args, strategy, model, optim_args(args, learning))
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
     reference = None
     if kl.needs_reference:
-        frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False)
+        frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False, empty=empty)
         reference = make_token_model(args, strategy, frozen, None)
     return Models(policy, critic, reference)
 

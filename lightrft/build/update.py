@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import cast
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
 from lightrft.args.conditions import needs_entropy, ref_shard_size
+from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, load_critic
+from lightrft.models.empty import GivenWeights
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.models.sequence_checks import check_parts
 from lightrft.models.sequence_parallel import share_sequences
@@ -67,9 +70,14 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
 def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:
     """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded."""
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
-    prepared = TokenModel(strategy.prepare(model, optim), sharing, ranks)
+    prepared = TokenModel(strategy.prepare(model, optim, given_weights(args, args.model, model)), sharing, ranks)
     check_parts(prepared, f"--pretrain {args.model.pretrain}")
     return prepared
+
+
+def given_weights(args: Args, model_args: ModelArgs, model: nn.Module) -> GivenWeights | None:
+    """Of a model that was loaded without."""
+    return GivenWeights(model_args, model) if args.distributed.meta_init else None
 
 
 def make_advantages(args: Args, ranks: Ranks, estimator: Estimator, kl: KLTerm) -> AdvantageStage:
@@ -80,10 +88,11 @@ def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: tor
     """A model and an optimizer of its own, for the estimators that need one."""
     if "critic" not in estimator.needs:
         return None
-    model = load_critic(args.model, dtype, strategy.world.device)
+    model = load_critic(args.model, dtype, strategy.world.device, empty=args.distributed.meta_init)
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
-    prepared = TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim), sharing, ranks)
+    weights = given_weights(args, critic_args(args.model), model)
+    prepared = TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim, weights), sharing, ranks)
     check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")
     return Critic(strategy, prepared, clip=args.algorithm.value_clip)
 

@@ -107,15 +107,16 @@ def _named_critic() -> Iterator[None]:
         raise Refused(str(refused).replace("--pretrain", "--critic_pretrain", 1)) from refused
 
 
-def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> ValueModel:
+def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, empty: bool = False) -> ValueModel:
     """The backbone of `--critic_pretrain` (or `--pretrain`) with the head that stands in its weights, else a new one;
     all of it trains.
 
     A new head is 0, so that the first values are 0 and the first advantages those of the bare returns.
+    empty: the backbone's parameters take no memory, as in `load_model`.
     """
     own = critic_args(args)
     with _named_critic():
-        backbone = load_backbone(own, dtype)
+        backbone = load_backbone(own, dtype, empty=empty)
     backbone.config.num_labels = 1  # so that classes for tokens and sequences open what is exported
     saved, width = saved_head(args), backbone.config.get_text_config().hidden_size
     head = ValueHead(width, 1, bias="bias" in saved, dtype=dtype)
@@ -123,7 +124,8 @@ def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device) -> Va
     with torch.no_grad():
         for name, value in saved.items():
             _fill(getattr(head, name), value, f"{args.value_head_prefix}.{name} of {own.pretrain}")
-    return ValueModel(backbone, head, args.value_head_prefix).to(device).eval().requires_grad_(True)
+    model = ValueModel(backbone, head, args.value_head_prefix)
+    return (model if empty else model.to(device)).eval().requires_grad_(True)
 
 
 def _fill(parameter: Tensor, value: Tensor, what: str) -> None:

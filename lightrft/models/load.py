@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, warn
+from lightrft.models.empty import empty_model
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
 
@@ -41,39 +42,45 @@ def described_model(args: ModelArgs) -> PreTrainedModel:
         raise refusal(args, "configuration", error) from error
 
 
-def load_model(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool) -> PreTrainedModel:
+def load_model(
+    args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool, empty: bool = False
+) -> PreTrainedModel:
     """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
 
-    trains: whether its parameters require gradients: a strategy trains those that do.
+    trains: whether its parameters require gradients: a strategy trains those that do. empty: its weights are left in
+    the files, and its parameters take no memory; `strategy.prepare` fills what a rank holds of them.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
     from transformers import AutoModelForCausalLM
 
-    model, left = _load(AutoModelForCausalLM, args, dtype)
+    model, left = _load(AutoModelForCausalLM, args, dtype, empty)
     if left:
         what = f"{len(left)} of its weights, such as {left[0]}, have no place in the model of its config.json"
         _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
-    return model.to(device).eval().requires_grad_(trains)
+    model = model if empty else model.to(device)
+    return model.eval().requires_grad_(trains)
 
 
-def load_backbone(args: ModelArgs, dtype: torch.dtype) -> PreTrainedModel:
+def load_backbone(args: ModelArgs, dtype: torch.dtype, *, empty: bool = False) -> PreTrainedModel:
     """The same without a head; what the folder has beside it is left there."""
     from transformers import AutoModel
 
-    return _load(AutoModel, args, dtype)[0]
+    return _load(AutoModel, args, dtype, empty)[0]
 
 
-def _load(kind: Any, args: ModelArgs, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def _load(kind: Any, args: ModelArgs, dtype: torch.dtype, empty: bool) -> tuple[Any, list[str]]:
     """The whole model, and the weights of the folder that it has no place for."""
     from safetensors import SafetensorError
 
-    options = code_options(args)
-    if args.attn_implementation is not None:
-        options["attn_implementation"] = args.attn_implementation
+    attention = {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # else it names neither tensor nor shape
     try:
         with _silent_library():
-            model, loaded = kind.from_pretrained(place(args), dtype=dtype, use_safetensors=True, **told, **options)
+            if empty:
+                model, loaded = empty_model(kind, args, dtype, **attention)
+            else:
+                options = {"use_safetensors": True, **told, **code_options(args), **attention}
+                model, loaded = kind.from_pretrained(place(args), dtype=dtype, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise refusal(args, "model", error) from error
     left = sorted(loaded["unexpected_keys"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -81,15 +81,26 @@ def shapes(model: PreTrainedModel) -> dict[str, list[int]]:
     return {name: list(getattr(value, "ds_shape", value.shape)) for name, value in named_tensors(model)}
 
 
+class Weights(Protocol):
+    """Tensors of which ranges can be read, as `StateReader` has them."""
+
+    @property
+    def steps(self) -> Mapping[str, int]: ...
+
+    def has(self, kind: str, name: str) -> bool: ...
+
+    def read(self, kind: str, name: str, start: int, length: int) -> Tensor: ...
+
+
 class Strategy(Protocol):
     world: World
 
     @property
     def ranks(self) -> Ranks: ...
 
-    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
         """Takes the model over. The parameters that require a gradient train, and no others; with `optim` None none
-        does."""
+        does. weights: of a model whose parameters are on the meta device; each rank reads what it holds of them."""
         ...
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:

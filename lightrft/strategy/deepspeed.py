@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightrft.errors import Refused
@@ -17,13 +17,14 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import when_leaving
 from lightrft.strategy import zero_state
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, Weights, named_tensors
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
 from lightrft.strategy.sharding import whole
 from lightrft.strategy.state import ModelState, StateReader
 
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BUCKET = 500_000_000  # DeepSpeed's own: parameters that stage 3 makes room for at once, also for a model with far fewer
 
 
@@ -121,13 +122,16 @@ class DeepSpeedStrategy:
             return {}
         return {"offload_optimizer": {"device": "cpu", "pin_memory": self.world.device.type == "cuda"}}
 
-    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
         if optim is None:
-            return self.frozen.prepare(model, self.world, None)
+            return self.frozen.prepare(model, self.world, None, weights)
+        if weights is not None:
+            self._partition_empty(model)
         optimizer = make_optimizer(model.parameters(), optim)
         scheduler = make_scheduler(optimizer, optim)
-        finer = self._finer_than_computed(model)
-        config = self._config(optim, sum(p.numel() for p in model.parameters() if p.requires_grad))
+        finer = self._finer_than_computed(model) if weights is None else {}
+        sizes = [getattr(p, "ds_numel", p.numel()) for p in model.parameters() if p.requires_grad]
+        config = self._config(optim, sum(sizes))
         engine, *_ = self.deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         engine.eval()  # initialize switches dropout on
         if self.precision == "fp16":
@@ -137,7 +141,21 @@ class DeepSpeedStrategy:
         zero_state.set_masters(handle, self.world, finer)
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         handle.finer = {name: value for name, value in finer.items() if name in frozen}
+        if weights is not None:
+            zero_state.set_weights(handle, self.world, weights)
         return handle
+
+    def _partition_empty(self, model: PreTrainedModel) -> None:
+        """By stage 3, before it would want whole parameters. Of each, memory is touched for this rank's part alone."""
+        init, made = self.deepspeed.zero.Init(dtype=COMPUTE[self.precision]), {}
+        for module in model.modules():
+            for name, given in module._parameters.items():
+                if given is not None and given not in made:  # a tied one has two names
+                    value = torch.empty_like(given, device=self.world.device) if given.is_meta else given.detach()
+                    made[given] = nn.Parameter(value.to(COMPUTE[self.precision]), given.requires_grad)
+                    init._convert_to_deepspeed_param(made[given])
+                    made[given].partition()
+                module._parameters[name] = made.get(given)
 
     def _finer_than_computed(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """Float32 weights, kept in host memory while DeepSpeed makes the masters of them: it rounds them before. Of

@@ -15,7 +15,7 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.meshes import sharding_mesh
 from lightrft.strategy import fsdp2_state
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, named_tensors
+from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, Weights, named_tensors
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host
@@ -53,10 +53,13 @@ class FSDP2Strategy:
         self.cpu_offload, self.adam_offload = cpu_offload, adam_offload
         self.frozen = frozen or Frozen(shard_size or world.size, cpu_offload)
 
-    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None) -> Handle:
+    def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
         if optim is None:
-            return self.frozen.prepare(model, self.world, self.compute)
+            return self.frozen.prepare(model, self.world, self.compute, weights)
         shard(model, self.mesh, self.compute, on_host=self.cpu_offload)
+        if weights is not None:
+            place = torch.device("cpu") if self.cpu_offload else self.world.device
+            fsdp2_state.fill_empty(model, self.world, weights, place)
         optimizer = make_optimizer(model.parameters(), optim)
         return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
 

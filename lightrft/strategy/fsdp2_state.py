@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from transformers import PreTrainedModel
 
 from lightrft.ranks.base import World
-from lightrft.strategy.base import Handle, named_tensors
-from lightrft.strategy.held import Held, fill, moments, own_pieces, set_steps, steps_of
+from lightrft.strategy.base import Handle, Weights, named_tensors
+from lightrft.strategy.held import Held, fill, fill_weights, moments, own_pieces, set_steps, steps_of
 from lightrft.strategy.optimizer import fresh_state, place_schedule, steps_done
 from lightrft.strategy.state import WEIGHT, ModelState, StateReader
 
@@ -32,6 +34,14 @@ def set_state(handle: Handle, world: World, reader: StateReader, *, adam_offload
         set_steps(state, reader.steps.get(name, 0))
     fill([*_held(handle, world), *handle.average], reader)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
+
+
+def fill_empty(model: PreTrainedModel, world: World, weights: Weights, device: torch.device) -> None:
+    """Gives memory to what this rank holds of a model on the meta device, sharded or not, and reads that alone."""
+    model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))
+    if not any(isinstance(value, DTensor) for value in model.parameters()):
+        model.tie_weights()  # each name was given a tensor of its own, which FSDP2's shards are spared
+    fill_weights((_range(WEIGHT, name, value, world) for name, value in named_tensors(model)), weights)
 
 
 def trained(handle: Handle, world: World) -> Iterator[Held]:

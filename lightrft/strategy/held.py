@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.strategy.state import AVERAGE, WEIGHT, Piece, StateReader
+from lightrft.strategy.base import Weights
+from lightrft.strategy.state import AVERAGE, WEIGHT, Piece
 
 STEP = "step"  # torch's optimizers and DeepSpeed's call it so
 
@@ -41,7 +42,7 @@ def own_pieces(held: Iterable[Held]) -> list[Piece]:
 
 
 @torch.no_grad()
-def fill(held: Iterable[Held], reader: StateReader) -> None:
+def fill(held: Iterable[Held], reader: Weights) -> None:
     """From the files, in whatever precision each tensor is held. Moments of what was never updated are 0; an average
     that the files do not have begins at the weights."""
     for each in held:
@@ -50,6 +51,11 @@ def fill(held: Iterable[Held], reader: StateReader) -> None:
             each.values.zero_()
         elif len(each.values):
             each.values.copy_(reader.read(kind, each.name, each.start, len(each.values)))
+
+
+def fill_weights(held: Iterable[Held], weights: Weights) -> None:
+    """Those that the files have; the others are there already."""
+    fill((each for each in held if weights.has(WEIGHT, each.name)), weights)
 
 
 def moments(state: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:

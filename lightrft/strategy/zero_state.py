@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lightrft.ranks.base import World
-from lightrft.strategy.base import Handle, named_tensors
-from lightrft.strategy.held import Held, fill, moments, own_pieces, set_steps, steps_of
+from lightrft.strategy.base import Handle, Weights, named_tensors
+from lightrft.strategy.held import Held, fill, fill_weights, moments, own_pieces, set_steps, steps_of
 from lightrft.strategy.optimizer import fresh_state, place_schedule, steps_done
 from lightrft.strategy.state import WEIGHT, ModelState, StateReader
 
@@ -61,6 +61,12 @@ def set_masters(handle: Handle, world: World, whole: Mapping[str, Tensor]) -> No
     for each in _fragments(handle, world):
         if each.name in whole:
             each.of(each.flat).copy_(whole[each.name].view(-1)[each.start : each.start + each.length])
+
+
+def set_weights(handle: Handle, world: World, weights: Weights) -> None:
+    """Of what trains and of what does not, from what the files have."""
+    fill_weights((each for each in _held(handle, world) if each.kind == WEIGHT), weights)
+    _round_masters(handle.optimizer)
 
 
 def trained(handle: Handle, world: World) -> Iterator[Held]:

@@ -63,7 +63,12 @@ class DistributedArgs:
         unset="as many as share the weights of the policy",
         witness=Witness("--ref_shard_size 2", "refused"),
     )
-    meta_init: bool = unbuilt("distributed", False, "Make the model without memory and load each shard.", "--meta_init")
+    meta_init: bool = arg(
+        False,
+        "Make models without memory; then each process reads its own shards from the files, and none holds a whole "
+        "model. Needs --fsdp or --zero_stage 3.",
+        witness=Witness("--meta_init", "run"),
+    )
     dist_timeout_s: float = arg(
         1800.0,
         "Seconds after which processes that wait for another one fail.",

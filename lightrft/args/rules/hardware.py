@@ -70,6 +70,17 @@ def of_stage_3_alone(args: Args, world_size: int) -> Iterator[Finding]:
         yield Notice(("zpg",), text)
 
 
+def of_shards_alone(args: Args, world_size: int) -> Iterator[Finding]:
+    """What a process reads by itself is a shard of each weight."""
+    d = args.distributed
+    if d.meta_init and not d.fsdp and d.zero_stage < 3:
+        text = f"--meta_init is of no use with --zero_stage {d.zero_stage}, whose processes hold whole models"
+        yield Problem(("meta_init", "fsdp", "zero_stage"), f"{text}; use --fsdp or --zero_stage 3, or remove it")
+    elif d.meta_init and d.zpg > 1 and not d.fsdp:
+        text = f"--meta_init does not read the second copies of --zpg {d.zpg}"
+        yield Problem(("meta_init", "zpg"), f"{text}; use --fsdp with --hybrid_shard_size {d.zpg}, or --zpg 1")
+
+
 def among_several_processes(args: Args, world_size: int) -> Iterator[Finding]:
     for flag in AMONG_SEVERAL:
         if world_size == 1 and args.typed(flag) and not (flag == "overlap_comm" and args.distributed.fsdp):
@@ -85,5 +96,6 @@ RULES: tuple[Rule, ...] = (
     precision,
     of_fsdp_alone,
     of_stage_3_alone,
+    of_shards_alone,
     among_several_processes,
 )

@@ -1,0 +1,16 @@
+"""`--meta_init` from the command line: the run is the one without it, with policy, critic and reference."""
+
+from __future__ import annotations
+
+import pytest
+from runs import rows, train, weights
+
+
+@pytest.mark.parametrize("strategy", ("--fsdp", "--zero_stage 3 --bf16"))
+def test_a_run_is_the_same_to_the_bit(here, strategy):
+    flags = f"{strategy} --advantage_estimator gae --init_kl_coef 0.05 --max_steps 2 --quiet"
+    for name, flag in (("whole", ""), ("parts", "--meta_init")):
+        assert train(f"{flags} {flag} --save_path {name}").code == 0
+    assert rows(here / "whole") == rows(here / "parts")
+    for model in ("", "critic"):
+        assert weights(here / "whole" / model) == weights(here / "parts" / model)
