@@ -138,6 +138,7 @@ def _train(args: Args, notices: Sequence[Notice]) -> int:
 
 def _train_watched(args: Args, notices: Sequence[Notice]) -> int:
     from lightrft.build.trainer import build_trainer  # imports torch
+    from lightrft.loop.alike import check_alike, files, flags
     from lightrft.loop.finished import finished_already
     from lightrft.loop.lock import FolderLock
     from lightrft.loop.run_folders import folders_of
@@ -145,6 +146,7 @@ def _train_watched(args: Args, notices: Sequence[Notice]) -> int:
 
     everyone = _everyone(args)
     first = everyone.rank == 0
+    check_alike(flags(args), everyone)
     _print_notices(notices if first else ())
     if (finished := everyone.agree(finished_already(args) if first else None)) is not None:
         _print_lines([finished] if first else [])
@@ -152,6 +154,8 @@ def _train_watched(args: Args, notices: Sequence[Notice]) -> int:
     only_check = args.run.dry_run or args.run.assume_gpus is not None
     with together(everyone):
         inputs = _preflight(args, first=first, show_plan=only_check or not args.logging.quiet)
+        given = files(args, inputs.prompts, inputs.eval_prompts) if everyone.size > 1 else {}
+    check_alike(given, everyone)
     if only_check:
         return 0
     with ExitStack() as held:

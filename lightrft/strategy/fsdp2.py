@@ -64,7 +64,9 @@ class FSDP2Strategy:
         return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
-        handle.module.set_requires_gradient_sync(last)
+        """Where there are several ranks each keeps its share of the gradient's sum alone: one that waited for the last
+        micro-batch would be a whole model's on every rank."""
+        handle.module.set_requires_gradient_sync(last or self.world.size > 1)
         (loss * self.world.size).backward()  # FSDP averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:

@@ -103,9 +103,18 @@ def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
     for _ in range(STEPS):
         generate(strategy, handle)
         strategy.backward(handle, loss(handle.module, mine[:2]), last=False)
+        assert world.size == 1 or not whole_gradients(handle), "between micro-batches each rank keeps its share alone"
         strategy.backward(handle, loss(handle.module, mine[2:]), last=True)
         assert not strategy.step(handle).skipped
     return {name: value.detach().float().cpu().clone() for name, value in strategy.full_params(handle)}
+
+
+def whole_gradients(handle: Handle) -> list[Tensor]:
+    """What FSDP2 has not spread over the ranks yet."""
+    groups = [m._get_fsdp_state()._fsdp_param_group for m in handle.model.modules() if isinstance(m, FSDPModule)]
+    parameters = [parameter for group in groups if group is not None for parameter in group.fsdp_params]
+    kept = [(getattr(p, "_unsharded_param", None), p.unsharded_accumulated_grad) for p in parameters]
+    return [grad for whole, sums in kept for grad in (getattr(whole, "grad", None), sums) if grad is not None]
 
 
 def generate(strategy: Strategy, handle: Handle) -> Tensor:
