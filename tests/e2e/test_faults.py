@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ranks import environment, torchrun
+from on_ranks import environment, torchrun
 from runs import DEADLINE_S, ROOT, read_json, wait_for_steps, words
 
 WITHIN_S = 60  # of the fault, until everything has ended

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from on_ranks import free_ports
 from pages import with_programs
-from ranks import free_ports
 from runs import ROOT, read_json, wait_for_steps, words
 
 LAUNCH = ROOT / "examples/launch"

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ranks import run_on
+from on_ranks import run_on
 from runs import prepare, rows, train, weights, words
 
 # AdamW divides a gradient by its own size: of one that is all rounding it would make a full step.

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from ranks import run_on
+from on_ranks import run_on
 from runs import files, prepare, rows, words
 
 from lightrft.args.estimators import estimator_names

@@ -1,6 +1,6 @@
 """Runs of the real program on several ranks: many command lines in one launch, since starting torch takes seconds.
 
-As a script under torchrun, `ranks.py CASES OUT`, it runs each command line of the JSON file CASES in the folder where
+As a script under torchrun, `on_ranks.py CASES OUT`, it runs each command line of the JSON file CASES in the folder where
 it was started, and leaves how they ended in `OUT.<rank>`.
 """
 
@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def torchrun(processes: int, *more: str) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *more]
 
 
+def free_ports(count: int) -> list[int]:
+    """All held at once, so that they differ."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def environment() -> dict[str, str]:
     """Of a launch: one thread a rank, as every test has."""
     clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
@@ -33,7 +43,13 @@ def environment() -> dict[str, str]:
 def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300) -> list[list[Ended]]:
     """How each command line ended, on each rank."""
     (folder / "cases.json").write_text(json.dumps(lines))
-    command = ["timeout", "-k", "5", str(seconds), *torchrun(processes, str(HERE / "ranks.py"), "cases.json", "ended")]
+    command = [
+        "timeout",
+        "-k",
+        "5",
+        str(seconds),
+        *torchrun(processes, str(HERE / "on_ranks.py"), "cases.json", "ended"),
+    ]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     told = [json.loads((folder / f"ended.{rank}").read_text()) for rank in range(processes)]
@@ -45,9 +61,7 @@ def port_of(number: int) -> str:
     have told each other."""
     told = Path(f"port.{number}")
     if os.environ["RANK"] == "0":
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            Path(f"{told}.tmp").write_text(str(free.getsockname()[1]))
+        Path(f"{told}.tmp").write_text(str(*free_ports(1)))
         Path(f"{told}.tmp").rename(told)
     while not told.exists():
         time.sleep(0.01)
