@@ -1,7 +1,7 @@
 """Runs of the real program on several ranks: many command lines in one launch, since starting torch takes seconds.
 
-As a script under torchrun, `on_ranks.py CASES OUT`, it runs each command line of the JSON file CASES in the folder where
-it was started, and leaves how they ended in `OUT.<rank>`.
+As a script under torchrun, `on_ranks.py CASES OUT`, it runs each command line of the JSON file CASES in the folder
+where it was started, and leaves how they ended in `OUT.<rank>`.
 """
 
 from __future__ import annotations
