@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checksums import check_files, share
 from lightrft.loop.disk import free_bytes
 from lightrft.loop.disk_errors import as_disk_error
+from lightrft.loop.gathered import write_gathered
 from lightrft.loop.origin import BEGAN, Origin
 from lightrft.loop.random_state import read_random_state, set_random_state, write_random_state
 from lightrft.loop.restoring import Restored, or_damaged, restore
@@ -27,6 +28,9 @@ from lightrft.ranks.together import together
 from lightrft.strategy.base import Handle, Strategy, shapes
 from lightrft.strategy.state import Damaged, StateReader, write_model_state
 from lightrft.update.ema import MovingAverage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HF, EMA = "hf", "ema"  # the export in a checkpoint, and the average in an export
 # Bytes that a parameter takes, at most
@@ -91,7 +95,7 @@ class Checkpointer:
         """`settle` makes it whole. What it holds is as of now, whatever the next steps change."""
         self.settle()
         with PULSE.during("save"):
-            self.writer.begin(boundary.step, lambda path: self._stage(path, boundary))
+            self.writer.begin(boundary.step, lambda path: self._prepare(path, boundary))
         if not self.writer.behind:
             self.settle()
 
@@ -100,11 +104,16 @@ class Checkpointer:
         with PULSE.during("save"):
             self.newest = self.writer.settle(wait=wait) or self.newest
 
-    def _stage(self, path: Path, boundary: Boundary) -> Contents:
+    def _prepare(self, path: Path, boundary: Boundary) -> Callable[[], Contents]:
         """`path` is there for all ranks. The export needs all of them, and is made at once."""
+        refused = self._export("policy", path / HF) if self.with_hf else None
+        return lambda: self._stage(boundary, refused)
+
+    def _stage(self, boundary: Boundary, refused: Exception | None) -> Contents:
+        """Copies what the next steps change; asks no other rank for anything."""
+        if refused is not None:
+            raise refused
         states = {name: self.strategy.state(handle) for name, handle in self.trained.items()}
-        if self.with_hf:
-            self._export("policy", path / HF)
         models = self._shapes()
 
         def write(path: Path) -> Iterator[Path]:
@@ -128,7 +137,10 @@ class Checkpointer:
 
     def _load(self, path: Path, step: int, apply: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
         state = or_damaged(self.ranks, path, lambda: self._checked_state(path, step))
-        return or_damaged(self.ranks, path, lambda: self._apply(path, state, apply))
+        news = or_damaged(self.ranks, path, lambda: self._apply(path, state, apply))
+        for handle in self.trained.values():
+            self.strategy.use_loaded(handle)
+        return news
 
     def _checked_state(self, path: Path, step: int) -> dict[str, Any]:
         """Before anything is loaded, each rank reads its share of all files."""
@@ -141,6 +153,7 @@ class Checkpointer:
     def _apply(
         self, path: Path, state: Mapping[str, Any], apply: Callable[[Mapping[str, Any]], list[str]]
     ) -> list[str]:
+        """What each rank does by itself, of all models."""
         for name, handle in self.trained.items():
             self.strategy.load_state(handle, StateReader(path / name))
         random = read_random_state(path, self.ranks.rank)
@@ -158,28 +171,27 @@ class Checkpointer:
         self.settle()
         for name in self.trained:
             place = path if name == "policy" else path / name
+            refused = self._export(name, place)
             with together(self.ranks):
-                try:
-                    self._export(name, place)
-                except OSError as error:
+                if isinstance(refused, OSError):
                     what = f"--save_path {path}: the trained {name} could not be written"
-                    raise RunFailed(self._refusal(what, error, path, IN_A_MODEL)) from error
+                    raise RunFailed(self._refusal(what, refused, path, IN_A_MODEL)) from refused
+                if refused is not None:
+                    raise refused
 
-    def _export(self, name: str, path: Path) -> None:
-        """Rank 0 writes. Whole parameters need all ranks, also where the disk refuses in the middle of them."""
+    def _export(self, name: str, path: Path) -> Exception | None:
+        """Why rank 0 could not write it, on rank 0. All ranks call it together."""
         handle = self.trained[name]
         models = {path: self.strategy.full_params(handle)}
         if name == "policy" and self.average is not None:
             models[path / EMA] = self.average.params()
-        try:
-            for place, params in models.items() if self.ranks.rank == 0 else ():
-                place.mkdir(exist_ok=True)
-                with as_disk_error(place):
-                    save_hf(handle.model, params, self.given[name], place)
-        finally:
-            for params in models.values() if self.ranks.size > 1 else ():
-                for _ in params:
-                    pass
+
+        def write(place: Path, params: Iterable[tuple[str, Tensor]]) -> None:
+            place.mkdir(exist_ok=True)
+            with as_disk_error(place):
+                save_hf(handle.model, params, self.given[name], place)
+
+        return write_gathered(models, write, self.ranks)
 
     def _save_failed(self, step: int, error: OSError) -> SaveFailed:
         what = f"--ckpt_path {self.folder.path}: the checkpoint of step {step} could not be written"

@@ -55,12 +55,15 @@ class Writer:
         self.folder, self.ranks, self.failure, self.behind = folder, ranks, failure, behind
         self._begun: _Begun | None = None
 
-    def begin(self, step: int, stage: Callable[[Path], Contents]) -> None:
-        """stage: copies what the next steps change; all ranks call it together."""
+    def begin(self, step: int, prepare: Callable[[Path], Callable[[], Contents]]) -> None:
+        """prepare: what all ranks make together. Where that breaks off on a rank it is raised there; else it returns
+        what copies, without any other rank, what the next steps change.
+        """
         with self._all_or_none():
             path = on_first(self.ranks, lambda: self._told(step, lambda: self.folder.begin(step)))
+            stage = prepare(path)
         begun = self._begun = _Begun(step, path, Future(), Future())
-        _fulfil(begun.contents, lambda: stage(path))
+        _fulfil(begun.contents, stage)
         work = (begun.sums, lambda: _write(begun))
         Thread(target=_fulfil, args=work, daemon=True).start() if self.behind else _fulfil(*work)
 

@@ -130,5 +130,12 @@ class Strategy(Protocol):
 
     def load_state(self, handle: Handle, reader: StateReader) -> None:
         """Sets the model, its optimizer and its schedule to what any number of ranks has written, under any strategy
-        and in any precision. Learning rate, betas and so on stay what this run's flags say."""
+        and in any precision. Learning rate, betas and so on stay what this run's flags say.
+
+        Asks no other rank for anything: one that cannot read its part leaves nobody waiting.
+        """
+        ...
+
+    def use_loaded(self, handle: Handle) -> None:
+        """All ranks together, when each has loaded its part: makes of that the weights that are computed with."""
         ...

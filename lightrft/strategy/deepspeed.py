@@ -239,3 +239,6 @@ class DeepSpeedStrategy:
 
     def load_state(self, handle: Handle, reader: StateReader) -> None:
         zero_state.set_state(handle, self.world, reader)
+
+    def use_loaded(self, handle: Handle) -> None:
+        zero_state.use_masters(handle, self.world)

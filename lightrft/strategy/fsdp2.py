@@ -116,3 +116,6 @@ class FSDP2Strategy:
     def load_state(self, handle: Handle, reader: StateReader) -> None:
         self._reshard(handle)
         fsdp2_state.set_state(handle, self.world, reader, adam_offload=self.adam_offload)
+
+    def use_loaded(self, handle: Handle) -> None:
+        """They are made of the shards before every pass."""

@@ -48,12 +48,16 @@ def read_state(handle: Handle, world: World) -> ModelState:
 def set_state(handle: Handle, world: World, reader: StateReader) -> None:
     _set_steps(handle, world, reader)
     fill([*_held(handle, world), *handle.average], reader)
-    _round_masters(handle.optimizer)
-    _round_finer(handle, world)
-    _forget_second_copies(handle.model)
     place_schedule(handle.scheduler, int(reader.numbers["optimizer_steps"]))
     for name, value in _scaling(handle).items():
         setattr(handle.optimizer.loss_scaler, name, reader.numbers.get(name, value))
+
+
+def use_masters(handle: Handle, world: World) -> None:
+    """The weights that are computed with, of the masters; stages 1 and 2 gather them from all ranks."""
+    _round_masters(handle.optimizer)
+    _round_finer(handle, world)
+    _forget_second_copies(handle.model)
 
 
 def set_masters(handle: Handle, world: World, whole: Mapping[str, Tensor]) -> None:

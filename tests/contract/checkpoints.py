@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from launch import run_rank
@@ -41,17 +42,23 @@ class Sharded:
         handle.module = reader.read(WEIGHT, "w", 0, 2 * self.ranks.size).mean().item()
         self.loaded.append(reader.folder.parent.name)
 
+    def use_loaded(self, handle: Handle) -> None:
+        self.ranks.gather([None])
+
+    def full_params(self, handle: Handle):
+        for name in "abc":
+            yield name, self.ranks.gather([handle.module])
+
 
 class Case:
     """A folder, and a checkpointer for it on this rank; what all ranks saw is gathered in `seen`."""
 
-    def __init__(self, path: Path, ranks: Collectives, *, behind: bool = False) -> None:
+    def __init__(self, path: Path, ranks: Collectives, **more: bool) -> None:
         self.path, self.ranks, self.strategy = path, ranks, Sharded(ranks)
         self.handle = Handle(0, torch.nn.ParameterDict({"w": torch.zeros(2 * ranks.size)}))
         folder = CheckpointFolder(path, 2, 1)
-        self.made = Checkpointer(
-            folder, ranks, self.strategy, self.handle, {}, with_hf=False, structure={}, behind=behind
-        )
+        more = {"with_hf": False, "structure": {}, **more}
+        self.made = Checkpointer(folder, ranks, self.strategy, self.handle, {"policy": None}, **more)
 
     def boundary(self, step: int) -> Boundary:
         self.handle.module = step
@@ -194,6 +201,31 @@ def too_little_memory(case: Case) -> list:
         return case.said(case.restore)
 
 
+def a_disk_that_does_not_give(case: Case) -> list:
+    """To one rank, while the others have read their parts; then it does."""
+    case.made.save(case.boundary(1))
+    with failing(case, 1, "load", OSError(5, "Input/output error")):
+        refused = case.said(case.restore)
+    return [*refused, case.restore()]
+
+
+def exports(case: Case) -> list:
+    """The last rank cannot copy what it holds; then rank 0 cannot write, with a part of the weights in hand."""
+    with failing(case, case.ranks.size - 1, "state", OSError(28, "No space left on device")):
+        seen = [case.said(lambda: case.made.save(case.boundary(1)))]
+
+    def full(model, params, given, place):
+        next(iter(params))
+        raise OSError(28, "No space left on device")
+
+    with patch("lightrft.loop.checkpointing.save_hf", full):
+        seen.append(case.said(lambda: case.made.save(case.boundary(1))))
+        seen.append(case.said(lambda: case.made.export(case.path)))
+    with patch("lightrft.loop.checkpointing.save_hf", lambda *args: 1 / 0):
+        seen.append(case.said(lambda: case.made.export(case.path)))
+    return seen
+
+
 def left_overs(case: Case) -> list:
     """Of a killed save of more ranks."""
     if case.ranks.rank == 0:
@@ -203,12 +235,23 @@ def left_overs(case: Case) -> list:
     return [case.there(), sorted(path.name for path in (case.path / "step_000003/policy").iterdir())]
 
 
-CASES = (whole, a_disk_that_refuses, a_bug, a_folder_that_is_not_shared, damage, too_little_memory, left_overs)
+CASES = (
+    whole,
+    a_disk_that_refuses,
+    a_bug,
+    a_folder_that_is_not_shared,
+    damage,
+    too_little_memory,
+    a_disk_that_does_not_give,
+    left_overs,
+)
 
 
 def main(folder: str, out: str) -> None:
     ranks = Collectives(join_world(), everyone=True)
     found = {case.__name__: case(Case(Path(folder) / case.__name__, ranks)) for case in CASES}
+    with patch("lightrft.loop.checkpointing.save_hf", lambda model, params, given, place: list(params)):
+        found["exports"] = exports(Case(Path(folder) / "exports", ranks, with_hf=True))
     found["behind"] = behind(Case(Path(folder) / "behind", ranks, behind=True))
     everyone = ranks.gather([found])
     if ranks.rank == 0:

@@ -224,7 +224,12 @@ def save(strategy: Strategy, handle: Handle, folder: Path) -> None:
 
 
 def load(strategy: Strategy, handle: Handle, folder: Path) -> None:
-    strategy.load_state(handle, StateReader(folder))
+    """The ranks read in turn: one that asked another for something would wait for ever."""
+    for rank in range(strategy.ranks.size):
+        if rank == strategy.ranks.rank:
+            strategy.load_state(handle, StateReader(folder))
+        strategy.ranks.gather(["read"])
+    strategy.use_loaded(handle)
 
 
 def check_that_it_goes_on(run: Trained, other: Trained, batch: Batch, folder: Path) -> None:

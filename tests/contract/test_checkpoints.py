@@ -56,6 +56,22 @@ def test_what_fails_on_one_rank_ends_all_and_says_where(seen):
     assert "it is not there on " in said and "choose one on a file system that all of them share" in said and not there
 
 
+def test_a_rank_that_cannot_read_leaves_nobody_waiting_for_its_part(seen, folder):
+    said, there, restored = same(seen["a_disk_that_does_not_give"])
+    where = folder / "a_disk_that_does_not_give/step_000001"
+    assert said.startswith(f"Refused: --load_checkpoint: {where} cannot be read: Input/output error; mend that")
+    assert there == ["latest", "step_000001"] and restored == [1, 1, []]
+
+
+def test_a_rank_that_cannot_save_leaves_nobody_waiting_in_an_export(seen):
+    copied, written, exported, broken = same(seen["exports"])
+    for (said, _), rank in ((copied, LAST), (written, 0)):
+        assert f"the checkpoint of step 1 could not be written by rank {rank} No space left on device" in said
+    assert "the trained policy could not be written by rank 0 No space left on device" in exported[0]
+    assert broken[0] == "RunFailed: rank 0: ZeroDivisionError: division by zero"
+    assert copied[1] == written[1] == []
+
+
 def test_damage_that_one_rank_finds_sends_all_to_the_one_before_with_nothing_loaded(seen):
     flipped, loaded, untaken, there = same(seen["damage"])
     assert flipped == [1, 1, [f"step_000002 (policy/rank_0000{LAST}.safetensors is not as it was written)"]]

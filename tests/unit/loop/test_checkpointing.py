@@ -40,6 +40,9 @@ class FakeStrategy:
     def load_state(self, handle, reader):
         handle.module = bytes(reader.read(WEIGHT, "module", 0, *reader.shapes["module"]).tolist()).decode()
 
+    def use_loaded(self, handle):
+        pass
+
     def full_params(self, handle):
         return named_tensors(handle.model)
 
