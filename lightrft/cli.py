@@ -15,7 +15,7 @@ from lightrft.args.hardware import processes_started
 from lightrft.args.preset_values import presets_named
 from lightrft.args.show import print_args
 from lightrft.errors import Refused, RunFailed, error_text, is_out_of_memory, os_errors_as, out_of_memory_text
-from lightrft.ranks.failure import report_error, report_failure
+from lightrft.ranks.failure import own_rank, report_error, report_failure
 from lightrft.ranks.parent import die_with_launcher
 from lightrft.streams import steady_streams
 
@@ -69,9 +69,10 @@ def _exit_code(words: Sequence[str], program: str) -> int:
         elif _is_alone():
             _leave_world()
             raise
-        else:  # nor does this rank leave the group: that might wait for the one that is gone
-            return report_error(error, first=_is_first_to_say(error_text(error)))
-    _leave_world()
+        else:
+            code = report_error(error, first=_is_first_to_say(error_text(error)))
+    if code == 0 or _is_alone():  # else that might wait for a rank that has gone, and nobody watches any more
+        _leave_world()
     return code
 
 
@@ -84,7 +85,8 @@ def _run(words: Sequence[str], program: str) -> int:
     with os_errors_as(Refused):
         args = parse(words, world_size=world_size, program=program)
     if args.run.print_args is not None:
-        _show(print_args(args, args.run.print_args))
+        if own_rank() == 0:
+            _show(print_args(args, args.run.print_args))
         return 0
     notices = check(args, world_size, strict=args.run.strict_args, program=program)
     for name, value in ENVIRONMENT.items():

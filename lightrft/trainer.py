@@ -81,8 +81,9 @@ class Trainer:
 
     def close(self) -> None:
         """Every way out of a run ends here."""
-        self.loggers.close()
-        self.placement.close()
+        with PULSE.ending():
+            self.loggers.close()
+            self.placement.close()
 
     def _loop(self) -> None:
         self._mark_boundary()

@@ -6,6 +6,8 @@ import os
 import signal
 from contextlib import suppress
 
+from lightrft.ranks.pulse import PULSE
+
 
 class StopRequest:
     """SIGTERM, SIGINT and SIGHUP ask for a stop at the next step boundary; a second SIGINT stops at once.
@@ -29,4 +31,5 @@ class StopRequest:
         self.name = signal.Signals(number).name
         again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
         with suppress(OSError):  # a closed stderr must not keep the run from saving
-            os.write(2, f"\n{self.name}: stopping after this step{again}\n".encode())  # print is not safe here
+            what = "closing what is open" if PULSE.ends else "stopping after this step"
+            os.write(2, f"\n{self.name}: {what}{again}\n".encode())  # print is not safe here

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import signal
+import threading
+import time
 
 STUCK = 3  # exit code; SIGQUIT has the same number, see below
-CLOCK_MONOTONIC = 1
 STDERR = 2
 DEFAULT = None  # SIG_DFL, a null pointer
 
@@ -32,6 +33,10 @@ class Deadline:
     run. So a timer of the kernel sends SIGQUIT; faulthandler's handler writes the stacks and hands on to the one before
     it, which is the C library's `_exit`: a handler is called with the number of its signal, and SIGQUIT's is 3.
     Where there is no such timer (macOS) faulthandler's own does it, with exit code 1.
+
+    The seconds are of processor time of the thread that makes this, which is the one that runs: a timer of the wall
+    clock would expire while the process is stopped, and end it as soon as it goes on. So a call that holds the lock
+    and sleeps is not found.
     """
 
     def __init__(self) -> None:
@@ -60,7 +65,8 @@ class Deadline:
         faulthandler.register(signal.SIGQUIT, file=STDERR, all_threads=True, chain=True)
         timer = ctypes.c_void_p()
         event = _Event(signal=signal.SIGQUIT)
-        if libc.timer_create(CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+        clock = time.pthread_getcpuclockid(threading.get_ident())
+        if libc.timer_create(clock, ctypes.byref(event), ctypes.byref(timer)):
             raise OSError(ctypes.get_errno(), "timer_create")
         return timer
 

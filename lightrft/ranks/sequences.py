@@ -11,6 +11,7 @@ from torch.autograd import Function
 
 from lightrft.ranks.base import World
 from lightrft.ranks.meshes import sequence_group
+from lightrft.ranks.pulse import PULSE
 
 
 class SequenceRanks:
@@ -40,7 +41,8 @@ class _Exchange(Function):
     def forward(ctx: Any, parts: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         came = torch.empty_like(parts, memory_format=torch.contiguous_format)
-        dist.all_to_all_single(came, parts.contiguous(), group=group)
+        with PULSE.collective("exchange of sequences"):
+            dist.all_to_all_single(came, parts.contiguous(), group=group)
         return came
 
     @staticmethod
@@ -52,7 +54,8 @@ class _Total(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, group: dist.ProcessGroup) -> Tensor:
         total = values.clone()
-        dist.all_reduce(total, group=group)
+        with PULSE.collective("total of sequences"):
+            dist.all_reduce(total, group=group)
         return total
 
     @staticmethod

@@ -8,6 +8,7 @@ from datetime import timedelta
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 WAIT = timedelta(seconds=5)
+NOBODY_THERE = (RuntimeError, OSError, KeyError, ValueError)  # the last two: no address, or no port, is given
 
 
 class Line:
@@ -27,13 +28,13 @@ class Line:
         """The sum of what all have added; None where it cannot be known."""
         try:
             return self._connected().add(key, amount)
-        except (RuntimeError, OSError):
+        except NOBODY_THERE:
             return None
 
     def set(self, key: str, text: str) -> None:
         try:
             self._connected().set(key, text)
-        except (RuntimeError, OSError):
+        except NOBODY_THERE:
             return
 
     def get(self, key: str) -> str | None:
@@ -41,7 +42,7 @@ class Line:
         try:
             store = self._connected()
             return store.get(key).decode() if store.check([key]) else None
-        except (RuntimeError, OSError):
+        except NOBODY_THERE:
             return None
 
     def _connected(self) -> PrefixStore:

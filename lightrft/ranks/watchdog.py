@@ -17,8 +17,8 @@ from lightrft.ranks.failure import after_another, failure_elsewhere, line, say_w
 from lightrft.ranks.pulse import PULSE
 
 EVERY_S = 1.0  # it looks this often, or ten times in the seconds allowed
-AT_THE_START = ("start", "join", "load", "resume")  # phases before the first step, and what comes between them;
-START_S = 600.0  # they have at least so long, for imports, other ranks' arrival and large files give no pulse
+AT_LENGTH = ("start", "join", "load", "resume", "save", "export")  # phases, and what comes after each of them, that
+AT_LENGTH_S = 600.0  # have at least so long: imports, other ranks' arrival, and a flush of large files give no pulse
 AT_THE_DISK = ("load", "resume", "save", "export")  # phases in which what is read and written counts as progress
 SLACK_S = 5.0  # beyond them the kernel's deadline, for a process in which this thread does not get to run
 
@@ -26,7 +26,8 @@ SLACK_S = 5.0  # beyond them the kernel's deadline, for a process in which this 
 @contextmanager
 def watched(seconds: float | None) -> Iterator[None]:
     """While the run lasts. seconds: without progress of any rank, after which each of them says where it is and ends
-    with exit code 3; None = as long as it takes. Before the first step it has ten minutes at least.
+    with exit code 3; None = as long as it takes. Before the first step, while it saves, and at its end the run has ten
+    minutes at least.
 
     Progress is a pulse (`PULSE.beat`), of whichever rank: one that waits for a slower one is not stuck. Time in which
     this process was stopped (SIGSTOP, a suspended job) does not count.
@@ -69,13 +70,18 @@ class Watchdog(threading.Thread):
             last = now
             if self._quiet_s > self._allowed_s:
                 self._end_stuck()
-            if world_size() > 1 and failure_elsewhere() is not None and not self._done.wait(2 * self.every):
+            if self._another_failed() and not self._done.wait(2 * self.every) and not PULSE.ends:
                 self._end_after_another()
+
+    def _another_failed(self) -> bool:
+        """And this one goes on. One that ends by itself has trackers to close, which takes a while."""
+        return world_size() > 1 and not PULSE.ends and failure_elsewhere() is not None
 
     @property
     def _allowed_s(self) -> float:
         seconds = math.inf if self.seconds is None else self.seconds
-        return max(seconds, START_S) if PULSE.phase.removeprefix("after ") in AT_THE_START else seconds
+        at_length = PULSE.ends or PULSE.phase.removeprefix("after ") in AT_LENGTH
+        return max(seconds, AT_LENGTH_S) if at_length else seconds
 
     def _moved(self) -> bool:
         """Whether any rank has got something done since this was asked last."""

@@ -10,6 +10,7 @@ from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.algorithms.losses import value_loss
 from lightrft.batch import Batch
 from lightrft.models.token_model import TokenCritic
+from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Strategy
 from lightrft.update.metrics import MetricSums
 
@@ -23,6 +24,7 @@ class Critic:
     def backward(self, micro_batches: Sequence[Batch], mode: str, counts: Counts, sums: MetricSums) -> None:
         """The gradient of one optimizer step; mode: how its loss is reduced, as the policy's is."""
         for number, batch in enumerate(micro_batches):
+            PULSE.part(f"critic, micro-batch {number + 1} of {len(micro_batches)}")
             loss = self._loss(batch, mode, counts, sums)
             self.strategy.backward(self.model.handle, loss, last=number == len(micro_batches) - 1)
 

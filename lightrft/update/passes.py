@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightrft.batch import Batch
+from lightrft.ranks.pulse import PULSE
 
 
 @torch.no_grad()
@@ -18,8 +19,9 @@ def in_passes(batch: Batch, size: int, score: Callable[[Batch], Tensor]) -> Tens
     Every rank makes as many passes as the one with the most rows, the last of them over a row that weighs nothing:
     sharded models need every rank in every pass.
     """
-    passes = []
-    for start in range(0, batch.index.passes(size) * size, size):
+    passes, count = [], batch.index.passes(size)
+    for start in range(0, count * size, size):
+        PULSE.part(f"pass {start // size + 1} of {count}")
         rows = range(start, min(start + size, len(batch)))
         scored = score(batch.select(rows) if rows else batch.dummy_row())
         wider = batch.input_ids.shape[1] - scored.shape[-1]

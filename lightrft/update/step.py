@@ -13,6 +13,7 @@ from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed
 from lightrft.models.token_model import TokenModel
+from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.update.counts import own_group_tokens, step_counts
 from lightrft.update.critic import Critic
@@ -111,6 +112,7 @@ class Updater:
 
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts, turn: int) -> None:
         for number, batch in enumerate(micro_batches):
+            PULSE.part(f"policy, micro-batch {number + 1} of {len(micro_batches)}")
             loss = self._loss(batch, counts)
             self.strategy.backward(self.policy.handle, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
@@ -120,6 +122,7 @@ class Updater:
 
     def _take_step(self, model: str, handle: Handle, turn: int) -> bool:
         """Whether it was taken: all ranks skip together."""
+        PULSE.part(f"{model}, optimizer step")
         before, self.changed = self.changed, True  # and so it stays where the step raises
         report = self.strategy.step(handle)
         self.changed = before or not report.skipped

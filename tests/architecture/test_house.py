@@ -32,9 +32,9 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"batch"},
-    {"step_index"},
+    {"step_index", "digest"},
     {"ranks", "groups", "types", "args", "hub", "user_code"},
-    {"errors", "streams", "allocator", "digest"},
+    {"errors", "streams", "allocator"},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

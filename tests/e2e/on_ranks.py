@@ -18,6 +18,8 @@ from pathlib import Path
 
 from runs import LAUNCHER_VARIABLES, ROOT, Ended, call
 
+from lightrft.ranks.launch import leave_world
+
 HERE = Path(__file__).parent
 
 
@@ -73,6 +75,7 @@ def main(cases: str, out: str) -> None:
     for number, line in enumerate(json.loads(Path(cases).read_text())):
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port_of(number), TORCHELASTIC_USE_AGENT_STORE="False")
         ended.append(asdict(call(line)))
+        leave_world()  # a rank that has failed does not: it ends
     Path(f"{out}.{os.environ['RANK']}").write_text(json.dumps(ended))
     os._exit(0)  # libraries' caches hold the ended process groups, whose threads abort an interpreter that ends
 

@@ -8,6 +8,7 @@ import pytest
 import torch.distributed as dist
 from runs import train
 
+from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.local import LocalEngine
 
 FLAGS = "--max_steps 1 --quiet --save_interval 0"
@@ -26,7 +27,7 @@ def interrupts(responses):
 @pytest.fixture
 def closed(monkeypatch) -> list[LocalEngine]:
     found = []
-    monkeypatch.setattr(LocalEngine, "close", lambda engine: found.append(engine))
+    monkeypatch.setattr(LocalEngine, "close", lambda engine: found.append(engine) if PULSE.ends else None)
     return found
 
 

@@ -89,6 +89,77 @@ signal.raise_signal(signal.SIGQUIT)
     assert (process.returncode, out, err) == (-signal.SIGQUIT, "on\n", "")
 
 
+def test_time_in_which_a_process_is_stopped_does_not_count():
+    """Four times as long as the watchdog and the kernel allow; then it goes on for as long again."""
+    code = """
+import time
+import lightrft.ranks.watchdog as watchdog
+from lightrft.ranks.pulse import PULSE
+watchdog.SLACK_S = 0.2
+with watchdog.watched(0.3):
+    PULSE.enter("generate")
+    time.sleep(0.1)  # the deadline has been put off for this phase
+    print("on", flush=True)
+    for _ in range(10):
+        PULSE.beat()
+        time.sleep(0.1)
+"""
+    process = run(code)
+    assert process.stdout is not None and process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_a_save_and_the_end_of_a_run_may_take_long():
+    """A flush gives no sign of life, nor does a tracker that sends what it has kept."""
+    code = """
+import time
+import lightrft.ranks.watchdog as watchdog
+from lightrft.ranks.pulse import PULSE
+with watchdog.watched(0.2):
+    PULSE.enter("generate")
+    with PULSE.during("save"):
+        time.sleep(1)
+    PULSE.enter("generate")
+    with PULSE.ending():
+        time.sleep(1)
+"""
+    process = run(code)
+    assert process.communicate(timeout=WAIT_S) == ("", "") and process.returncode == 0
+
+
+def test_a_rank_that_ends_by_itself_closes_what_it_has_open():
+    """Rank 1 had nothing to close, and has told why it failed before rank 0, which fails as well, is through."""
+    code = """
+import os, socket, time
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
+from datetime import timedelta
+from torch.distributed import TCPStore
+from lightrft.ranks.failure import KEY, line
+from lightrft.ranks.pulse import PULSE
+import lightrft.ranks.watchdog as watchdog
+
+watchdog.EVERY_S = 0.2
+store = TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True, timeout=timedelta(seconds=5))
+with watchdog.watched(None):
+    line().set(KEY, '[1, "rank 1: no reward"]')
+    with PULSE.ending():
+        time.sleep(1.5)  # the other's failure is looked for each 0.2 s, and 0.4 s more are waited
+        print("closed", flush=True)
+with watchdog.watched(None):  # one that goes on learns of it
+    line().set(KEY, '[1, "rank 1: no reward"]')
+    time.sleep(30)
+"""
+    process = run(code)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, out) == (1, "closed\n"), err
+
+
 @pytest.mark.parametrize("killed_first", (False, True))
 def test_no_process_outlives_its_parent(tmp_path, killed_first):
     """Also where the parent is gone before the child asks for that."""
