@@ -5,6 +5,8 @@
     step_000012        whole
     latest             names the newest, for people and scripts; what counts is the highest step
 
+Where a run has gone back, its next checkpoint names in a file those that it replaces: with it they are gone, at once.
+
 So there is a whole checkpoint, whatever kills the process, and whenever.
 """
 
@@ -20,6 +22,7 @@ from lightrft.loop.disk_errors import sync_entry, sync_to_disk
 
 NAME = re.compile(r"step_(\d{6,})")
 REPLACED = re.compile(r"\.step_(\d{6,})\.old")
+REPLACES = "replaces"  # names of the later checkpoints that this one replaces, until they are removed
 LEFT_OVER = re.compile(r"\.step_\d{6,}\.(tmp|old)|\.latest\.tmp")
 GIB = 1 << 30
 
@@ -48,6 +51,7 @@ class CheckpointFolder:
         """Makes the folder that `begin` made the newest checkpoint; it is whole."""
         final = self.path / f"step_{step:06d}"
         building, replaced = self.path / f".{final.name}.tmp", self.path / f".{final.name}.old"
+        self._note_what_goes(building, but=final)
         sync_to_disk(building)
         if os.path.lexists(final):
             final.rename(replaced)
@@ -56,8 +60,8 @@ class CheckpointFolder:
         with suppress(PermissionError):  # one may write below a folder that one may not read
             sync_entry(self.path.parent)
         self._point_latest_at(final)
+        self._gone_back_to = None
         self.clean()
-        self._remove_beyond_the_step_gone_back_to(keep=final)
         self._prune(keep=final)
         return final
 
@@ -71,7 +75,8 @@ class CheckpointFolder:
         for pattern in (REPLACED, NAME):
             matches = ((pattern.fullmatch(path.name), path) for path in self._entries())
             checkpoints |= {int(match[1]): path for match, path in matches if match}
-        return sorted(checkpoints.items(), reverse=True)
+        gone = {name for path in checkpoints.values() for name in _replaced_by(path)}
+        return sorted(((step, path) for step, path in checkpoints.items() if path.name not in gone), reverse=True)
 
     def go_back(self, step: int) -> list[Path]:
         """The run goes on from `step`. Checkpoints beyond it are returned; they are removed when the next is whole."""
@@ -83,6 +88,7 @@ class CheckpointFolder:
 
         A disk that refuses keeps its left-overs.
         """
+        self._remove_what_is_replaced()
         left_over, rubbish = [path for path in self._entries() if LEFT_OVER.fullmatch(path.name)], []
         for path in sorted(left_over, key=lambda path: path.suffix, reverse=True):  # .tmp before .old
             with suppress(OSError):
@@ -105,12 +111,19 @@ class CheckpointFolder:
         finally:
             pointer.unlink(missing_ok=True)
 
-    def _remove_beyond_the_step_gone_back_to(self, keep: Path) -> None:
+    def _note_what_goes(self, building: Path, but: Path) -> None:
         if self._gone_back_to is not None:
-            for path in self.go_back(self._gone_back_to):
-                if path != keep:
-                    self._remove(path)
-            self._gone_back_to = None
+            beyond = [path.name for path in self.go_back(self._gone_back_to) if path != but]
+            if beyond:
+                (building / REPLACES).write_text("".join(f"{name}\n" for name in beyond))
+
+    def _remove_what_is_replaced(self) -> None:
+        """A disk that refuses keeps them."""
+        for path in [path for _, path in self.newest_first() if _replaced_by(path)]:
+            for name in _replaced_by(path):
+                self._remove(self.path / name)
+            with suppress(OSError):
+                (path / REPLACES).unlink()
 
     def _prune(self, keep: Path) -> None:
         """Left-overs that a disk refuses to remove count as checkpoints do."""
@@ -133,3 +146,10 @@ class CheckpointFolder:
                 rubbish.unlink()
             else:
                 shutil.rmtree(rubbish)
+
+
+def _replaced_by(checkpoint: Path) -> list[str]:
+    try:
+        return (checkpoint / REPLACES).read_text().split()
+    except OSError:
+        return []

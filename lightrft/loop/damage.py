@@ -11,13 +11,18 @@ from lightrft.strategy.state import Damaged
 
 def check_damage(error: Exception, path: Path) -> None:
     """Raises where the checkpoint may well be whole: too little memory, a rank that has gone, a disk or permissions
-    that refuse.
+    that refuse, a state that another version has written.
 
     A damaged one is passed over for an older one, and the next save removes it.
     """
     if is_out_of_memory(error) or is_of_the_group(error):
         raise error
     missing = isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError))
+    if isinstance(error, KeyError):  # what is written is what was meant: its sums are right
+        raise Refused(
+            f"--load_checkpoint: {path} was made by another version: it has no entry {error}; go on with that version, "
+            "or start anew with another --save_path"
+        ) from error
     if isinstance(error, OSError) and error.errno is not None and not missing:
         raise Refused(
             f"--load_checkpoint: {path} cannot be read: {os_error_text(error)}; mend that, or move the folder away to "
@@ -33,6 +38,4 @@ def why_damaged(error: Exception, path: Path) -> str:
         return "it is a file, not a folder"
     if isinstance(error, FileNotFoundError):
         return f"{str(error.filename).removeprefix(f'{path}/')} is missing"
-    if isinstance(error, KeyError):
-        return f"it has no entry {error}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

@@ -28,7 +28,10 @@ class Origin:
 
     @property
     def mark(self) -> str | None:
-        return None if self.start is None else os.path.realpath(self.start)
+        """Of the run's own the name, which stays where the run is moved; else the path."""
+        if self.start is None or _is_same(self.folder, self.start.parent):
+            return self.start and self.start.name
+        return os.path.realpath(self.start)
 
     def candidates(self, found: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
         """Of the checkpoints in the folder, those to go on from; then the start."""
@@ -58,6 +61,10 @@ def origin(args: Args) -> Origin:
     return Origin(path.parent if _is_own(path, save_path) else save_path / "checkpoints", path)
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def _is_own(path: Path, save_path: Path) -> bool:
     ours = os.path.realpath(save_path)
     if Path(ours) in Path(os.path.realpath(path)).parents:
@@ -79,7 +86,7 @@ def check_origin(args: Args) -> None:
         remedy = f"add --load_checkpoint to go on from it, or name the folder of checkpoints, {found.start.parent}"
         raise Refused(f"{given} names one checkpoint; {remedy}")
     there = CheckpointFolder(found.folder, 1, 1).newest_first()
-    branches = os.path.realpath(found.folder) != os.path.realpath(found.start.parent)
+    branches = not _is_same(found.folder, found.start.parent)
     others = [path for _, path in there if branches and began_at(path) not in (found.mark, None)]
     if others:
         remedy = "choose another --save_path, or go on with that run without --ckpt_path"

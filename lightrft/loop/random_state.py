@@ -16,10 +16,13 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Of torch, numpy and Python, in types that JSON knows: arrays are their bytes in hexadecimal."""
+    """Of torch, numpy and Python, in types that JSON knows: arrays are their bytes in hexadecimal. Where a GPU is in
+    use, also torch's on this rank's."""
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
+    on_gpu = {"cuda": torch.cuda.get_rng_state().numpy().tobytes().hex()} if torch.cuda.is_initialized() else {}
     return {
+        **on_gpu,
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
         "numpy": [kind, np.asarray(keys, "<u4").tobytes().hex(), position, has_gauss, cached],
         "python": [version, np.asarray(internal, "<u4").tobytes().hex(), gauss],
@@ -27,11 +30,17 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch"]), dtype=torch.uint8))
+    torch.set_rng_state(_bytes(state["torch"]))
+    if "cuda" in state and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(_bytes(state["cuda"]))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, _integers(keys), *rest))
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(_integers(internal).tolist()), gauss))
+
+
+def _bytes(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
 
 
 def _integers(text: str) -> np.ndarray:

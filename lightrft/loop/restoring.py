@@ -11,6 +11,7 @@ from lightrft.errors import Refused
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.damage import check_damage, why_damaged
 from lightrft.loop.origin import Origin
+from lightrft.loop.shared import check_shared
 from lightrft.ranks.base import Ranks
 from lightrft.ranks.together import on_all, on_first
 from lightrft.strategy.state import Damaged
@@ -40,6 +41,7 @@ def restore(
     """None where there is none at all. load: raises `Damaged` on all ranks alike."""
     damaged: list[str] = []
     for step, path in on_first(ranks, lambda: origin.candidates(folder.newest_first())):
+        check_shared(path, ranks)
         try:
             news = load(path, step)
         except Damaged as error:

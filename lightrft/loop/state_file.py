@@ -1,6 +1,6 @@
 """state.json of a checkpoint: the loop's state, the models' tensors, and the sums of what a run goes on from.
 
-It is written after them, and before an export beside them; `state.sha256`, its own sum, is the last file. So a
+It is written after them, and after an export beside them; `state.sha256`, its own sum, is the last file. So a
 checkpoint that has one is whole, unless a file was changed later; the sums show that.
 """
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -209,6 +211,28 @@ def a_disk_that_does_not_give(case: Case) -> list:
     return [*refused, case.restore()]
 
 
+def machines_that_share_no_disk(case: Case) -> list:
+    """Each rank in a folder of its own: the last has a file less, one that is cut, or a file more; then the same."""
+    case.made.save(case.boundary(1))
+    own, before, seen = case.path / f"own_{case.ranks.rank}", Path.cwd(), []
+    shutil.copytree(case.path / "step_000001", own / "ckpt/step_000001")
+    os.chdir(own)
+    there = Case(Path("ckpt"), case.ranks)
+    file, last = Path("ckpt/step_000001/random_0.json"), case.ranks.rank == case.ranks.size - 1
+    whole, more = file.read_text(), file.with_name("more")
+    for left in (None, "half", whole):
+        if last:
+            file.unlink(missing_ok=True)
+            if left:
+                file.write_text(left)
+                more.touch() if left == whole else None
+        seen.append(there.said(there.restore))
+    more.unlink(missing_ok=True)
+    seen.append(there.restore())
+    os.chdir(before)
+    return seen
+
+
 def exports(case: Case) -> list:
     """The last rank cannot copy what it holds; then rank 0 cannot write, with a part of the weights in hand."""
     with failing(case, case.ranks.size - 1, "state", OSError(28, "No space left on device")):
@@ -242,6 +266,7 @@ CASES = (
     a_folder_that_is_not_shared,
     damage,
     too_little_memory,
+    machines_that_share_no_disk,
     a_disk_that_does_not_give,
     left_overs,
 )

@@ -63,6 +63,25 @@ def test_a_rank_that_cannot_read_leaves_nobody_waiting_for_its_part(seen, folder
     assert there == ["latest", "step_000001"] and restored == [1, 1, []]
 
 
+def test_what_one_machine_does_not_see_is_not_damaged(seen):
+    """The next save would remove a checkpoint that is whole."""
+    *refused, restored = same(seen["machines_that_share_no_disk"])
+    first, file = "rank 0", f"rank {LAST}"
+    for (said, there), (name, seen_first, seen_last) in zip(
+        refused,
+        (
+            ("random_0.json", "there with ", "not there"),
+            ("random_0.json", "there with ", "there with 4 bytes"),
+            ("more", "not there", "there with 0 bytes"),
+        ),
+        strict=True,
+    ):
+        assert said.startswith(f"Refused: --load_checkpoint: ckpt/step_000001/{name} is {seen_first}")
+        assert f"for {first} on " in said and f", and {seen_last} for {file} on " in said
+        assert "is --ckpt_path on a file system that all machines share?" in said and there == ["step_000001"]
+    assert restored == [1, 1, []]
+
+
 def test_a_rank_that_cannot_save_leaves_nobody_waiting_in_an_export(seen):
     copied, written, exported, broken = same(seen["exports"])
     for (said, _), rank in ((copied, LAST), (written, 0)):

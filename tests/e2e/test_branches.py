@@ -36,6 +36,7 @@ def test_a_branch_ends_as_the_run_did_and_leaves_that_alone(here, run):
     before, branch = bytes_of(run), here / "branch"
     ended = train(f"{FLAGS} {STEP_2} --save_path branch --max_steps 3")
     assert ended.code == 0 and "resumed from step 2 (run/checkpoints/step_000002)" in ended.out
+    assert "_path was" not in ended.out  # that it is elsewhere is what was asked for
     assert checkpoints(branch) == ["step_000003"]
     ended = train(f"{FLAGS} {STEP_2} --save_path branch --max_steps 4")
     assert ended.code == 0 and "resumed from step 3 (branch/checkpoints/step_000003)" in ended.out
@@ -48,16 +49,17 @@ def test_a_branch_ends_as_the_run_did_and_leaves_that_alone(here, run):
     assert ended.code == 0 and "resumed from step 4 (branch/checkpoints/step_000004)" in ended.out
 
 
-def test_a_run_goes_back_to_its_own_once(run):
+def test_a_run_goes_back_to_its_own_once_also_where_it_is_moved(here, run):
     whole = rows(run), weights(run)
     back = f"{FLAGS} {STEP_2} --save_path run"
     ended = train(f"{back} --max_steps 3")
     assert ended.code == 0 and "resumed from step 2 (run/checkpoints/step_000002)" in ended.out
     assert checkpoints(run) == ["step_000001", "step_000002", "step_000003"] and len(rows(run)) == 3
     shutil.rmtree(run / "checkpoints/step_000002")  # as --max_ckpt_num may
-    ended = train(f"{back} --max_steps 4")
-    assert ended.code == 0 and "resumed from step 3 (run/checkpoints/step_000003)" in ended.out
-    assert (rows(run), weights(run)) == whole
+    moved = run.rename(here / "moved")
+    ended = train(f"{back.replace('run', 'moved')} --max_steps 4")
+    assert ended.code == 0 and "resumed from step 3 (moved/checkpoints/step_000003)" in ended.out
+    assert (rows(moved), weights(moved)) == whole
 
 
 def test_a_run_whose_checkpoints_lie_elsewhere_goes_back_too(here):

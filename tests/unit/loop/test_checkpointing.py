@@ -211,8 +211,6 @@ DAMAGE = {
     "half of its sum": (cut("state.sha256"), "state.json is not as it was written"),
     "no sum": (lambda path: (path / "state.sha256").unlink(), "state.sha256 is missing"),
     "a list for the state": (rewrite(lambda state: [state]), "TypeError: "),
-    "no entry": (rewrite(lambda state: {**state, "progress": {}}), "it has no entry 'step'"),
-    "nothing of files": (rewrite(lambda s: {k: v for k, v in s.items() if k != "files"}), "it has no entry 'files'"),
     "another step": (rewrite(lambda state: {**state, "progress": {"step": 7}}), "its state.json is of step 7"),
     "no random numbers": (lambda path: (path / "random_0.json").unlink(), "random_0.json is missing"),
     "half of the random numbers": (cut("random_0.json"), "random_0.json has "),
@@ -239,6 +237,17 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, kin
     ), found.damaged
     made.save(boundary(2))  # the damaged one is not taken for this run's
     assert restored(made) == (2, Restored(2, tmp_path / "step_000002", ["news"], [], []))
+
+
+@pytest.mark.parametrize("entry", ("files", "began_at", "progress"))
+def test_a_state_without_an_entry_is_another_version_s_and_stays(tmp_path, entry):
+    """Its sums are right, so it is as it was written; what is taken for damaged is removed by the next save."""
+    _, made = maker(tmp_path)
+    made.save(boundary(1))
+    rewrite(lambda state: {name: value for name, value in state.items() if name != entry})(made.save(boundary(2)))
+    with pytest.raises(Refused, match=f"step_000002 was made by another version: it has no entry '{entry}'; go on"):
+        restored(made)
+    assert (tmp_path / "step_000002").is_dir()
 
 
 def test_what_lies_beyond_goes_with_the_first_save(tmp_path):
