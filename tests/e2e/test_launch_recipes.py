@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,12 @@ LAUNCH = ROOT / "examples/launch"
 FLAGS = "--fsdp --save_path out --quiet"
 DEADLINE_S = 240
 SLURM = {
-    "scontrol": """case "$1" in show) echo 127.0.0.1 ;; *) echo "$@" >>requeued ;; esac""",
+    "scontrol": """
+case "$1 $2" in
+    "show hostnames") echo 127.0.0.1 ;;
+    "show job") cat state 2>/dev/null || echo "JobState=RUNNING PreemptTime=None" ;;
+    *) echo "$@" >>requeued ;;
+esac""",
     "srun": """
 for node in 0 1; do SLURM_NODEID=$node "$@" & echo $! >>running; done
 wait""",
@@ -60,14 +66,49 @@ def test_two_machines_that_are_numbered_as_they_come(here: Path):
     check_two_machines(here, "c10d")
 
 
+def stand_for_slurm(folder: Path, programs: dict[str, str]) -> None:
+    assert with_programs(folder)["PATH"].startswith(str(folder / ".programs"))
+    for name, body in programs.items():
+        (folder / ".programs" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (folder / ".programs" / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("sent", "state", "comes_back"),
+    [
+        (["USR1"], "JobState=RUNNING PreemptTime=None", True),
+        (["TERM"], "JobState=CANCELLED PreemptTime=None", False),
+        (["USR1", "TERM"], "JobState=CANCELLED PreemptTime=None", False),
+        (["TERM"], "JobState=RUNNING PreemptTime=2026-01-02T03:04:05", True),
+        ([], "JobState=RUNNING PreemptTime=2026-01-02T03:04:05", True),  # only the processes of srun were told
+        ([], "JobState=RUNNING PreemptTime=None", False),
+    ],
+)
+def test_which_jobs_of_slurm_come_back(here: Path, sent: list[str], state: str, comes_back: bool):
+    """The run is one that goes on until each signal was passed on to it, and then ends with 1, as torchrun does."""
+    count = len(sent)
+    run = f"touch began; until [ $(cat told 2>/dev/null | wc -l) -ge {count} ]; do sleep 0.02; done; exit 1"
+    stand_for_slurm(here, {**SLURM, "srun": run, "scancel": 'echo "$@" >>told'})
+    (here / "state").write_text(state)
+    job = launched(here, "slurm.sbatch", "", SLURM_JOB_NODELIST="a", SLURM_NNODES=1, SLURM_JOB_ID=7, LIGHTRFT_ROOT=ROOT)
+    for number, name in enumerate(sent):
+        while not (here / "began").exists() or len(lines_of(here / "told")) < number:
+            time.sleep(0.02)
+        job.send_signal(signal.Signals[f"SIG{name}"])
+    out, err = job.communicate(timeout=DEADLINE_S)
+    assert lines_of(here / "told") == ["--signal=TERM 7"] * count, (out, err)
+    assert lines_of(here / "requeued") == (["requeue 7"] if comes_back else []), (out, err)
+    assert job.returncode == (0 if comes_back else 1)
+
+
+def lines_of(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
+
+
 @pytest.mark.slow
 def test_a_job_of_slurm_saves_before_its_time_is_up_and_goes_on(here: Path):
     job = {"SLURM_JOB_NODELIST": "a,b", "SLURM_NNODES": 2, "SLURM_JOB_ID": free_ports(1)[0], "LIGHTRFT_ROOT": ROOT}
-    environment = with_programs(here)
-    for name, body in SLURM.items():
-        (here / ".programs" / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (here / ".programs" / name).chmod(0o755)
-    assert environment["PATH"].startswith(str(here / ".programs"))
+    stand_for_slurm(here, SLURM)
     flags = "--max_steps 400 --save_interval 0 --reward_fn shaped.py:slow"
     first = launched(here, "slurm.sbatch", flags, **job)
     wait_for_steps(first, here / "out", 2)
