@@ -150,6 +150,32 @@ def test_a_bug_on_one_rank_has_its_traceback_once(here: Path):
     assert ended.exit_codes == {0: 1, 1: 1} and "error: rank 0" not in ended.err
 
 
+@pytest.mark.slow
+def test_trackers_are_closed_where_a_run_fails(here: Path):
+    """On rank 0, which takes its time, while rank 1 has told why, and left, long ago."""
+    (here / "slow_end.py").write_text(SLOW_END)
+    ended = launch(here, torchrun(2, "slow_end.py", *words(f"{FLAGS} --reward_fn shaped.py:nan")))
+    assert (here / "closed").exists() and ended.exit_codes == {0: 1, 1: 1}, ended.err
+    assert ended.err.count("error: ") == 1, ended.err
+
+
+SLOW_END = """
+import os, time
+from pathlib import Path
+from lightrft.cli import start
+from lightrft.track.base import Loggers
+
+def close(loggers, close=Loggers.close):
+    close(loggers)
+    if os.environ["RANK"] == "0":
+        time.sleep(8)
+        Path("closed").touch()
+
+Loggers.close = close
+start("text")
+"""
+
+
 BUG = """
 import os
 from lightrft.cli import start
