@@ -118,7 +118,7 @@ def write_record(record: Mapping[str, Any], log_dir: Path, save_path: Path, *, f
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each argument, hash and version that changed between a run and its resumption."""
     old, new = _compared(before), _compared(now)
-    expected = {"--load_checkpoint", "--quiet", "--dry_run", "--ckpt_path", "--save_path"}  # the last: told by name
+    expected = {"--load_checkpoint", "--quiet", "--dry_run", "--ckpt_path", "--save_path"}  # folders are told by name
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     expected |= {f"--{name}" for name in _derived(before) & _derived(now)}
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]

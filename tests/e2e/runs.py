@@ -143,6 +143,12 @@ def all_rows(save_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (save_path / "logs" / "metrics.jsonl").read_text().splitlines()]
 
 
+def samples(save_path: Path) -> list[dict[str, Any]]:
+    """The trajectories that were saved, in their order."""
+    found = sorted((save_path / "logs" / "trajectories").iterdir())
+    return [json.loads(line) for path in found for line in path.read_text().splitlines()]
+
+
 def weights(save_path: Path) -> bytes:
     return (save_path / "model.safetensors").read_bytes()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 from on_ranks import run_on
-from runs import files, prepare, rows, words
+from runs import files, prepare, rows, samples, words
 
 from lightrft.args.estimators import estimator_names
 
@@ -49,11 +48,6 @@ def ended(tiny_folder: Path, tmp_path_factory) -> dict[int, Path]:
             assert [rank.code for rank in ranks] == [0] * processes, [rank.err for rank in ranks]
             assert not any(rank.out or rank.err for rank in ranks[1:]), "the first rank alone speaks"
     return folders
-
-
-def samples(save_path: Path) -> list[dict]:
-    found = sorted((save_path / "logs" / "trajectories").iterdir())
-    return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
 
 ON_SEVERAL = [(case, case, processes) for processes in RANKS[1:] for case in CASES]
