@@ -16,6 +16,7 @@ from lightrft.method import method, weighted_rewards
 from lightrft.models.critic import critic_args, saved_head
 from lightrft.models.load import count_parameters
 from lightrft.preflight import Inputs
+from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
 from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.memory import Layout, ModelStates, model_states
@@ -160,7 +161,8 @@ def _filters(args: Args) -> Iterator[str]:
 
 def _watchdog(args: Args) -> Iterator[str]:
     if args.run.watchdog_s is not None:
-        yield f"ends with exit code 3 after {args.run.watchdog_s:g} s without any progress"
+        seconds, first = args.run.watchdog_s, max(args.run.watchdog_s, AT_LENGTH_S)
+        yield f"ends with exit code 3 after {seconds:g} s without any progress, before step 1 after {first:g} s"
 
 
 def _memory(args: Args) -> Iterator[str]:

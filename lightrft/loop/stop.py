@@ -30,6 +30,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
         again = "; once more to stop at once, unsaved" if number == signal.SIGINT else ""
+        if os.environ.get("RANK", "0") != "0":  # whichever rank it came to: the first says what becomes of it
+            return
         with suppress(OSError):  # a closed stderr must not keep the run from saving
             what = "closing what is open" if PULSE.ends else "stopping after this step"
             os.write(2, f"\n{self.name}: {what}{again}\n".encode())  # print is not safe here

@@ -55,6 +55,6 @@ class CheckpointArgs:
     )
     save_hf_ckpt: bool = arg(
         False,
-        "With every checkpoint, also save the model for from_pretrained.",
+        "With every checkpoint, also save the model for from_pretrained, in its folder hf; both go together.",
         witness=Witness("--save_hf_ckpt", "files", given=OFTEN),
     )

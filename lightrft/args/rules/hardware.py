@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lightrft.args.batching import around
+from lightrft.args.conditions import has_kl, kl_is_to_reference
 from lightrft.args.field import as_text
 from lightrft.args.hardware import EXAMPLE, assumed_gpus
 from lightrft.args.rules.finding import Finding, Rule, either, processes
@@ -26,9 +27,12 @@ def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
     """Of an engine, of processes that share a sequence, and of those that share one copy of a model."""
     for flag in GROUP_SIZES:
         size = args.value(flag) or 1
+        if flag == "ref_shard_size" and not (has_kl(args) and kl_is_to_reference(args)):
+            continue  # there is no reference, as rules/ignored_flags.py says
         legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
         if world_size % size:
             remedy = f"use --{flag} {either(around(size, legal))}"
+            remedy += f", or start {size} processes with torchrun" * (world_size == 1 and args.run.assume_gpus is None)
             yield Problem((flag, "assume_gpus"), f"--{flag} {size} does not divide {processes(world_size)}; {remedy}")
 
 
@@ -89,7 +93,18 @@ def among_several_processes(args: Args, world_size: int) -> Iterator[Finding]:
             yield Notice((flag,), f"{shown} cannot matter: there is one process, which waits for no other")
 
 
+def watchdog_before_timeout(args: Args, world_size: int) -> Iterator[Finding]:
+    watchdog, timeout = args.run.watchdog_s, args.distributed.dist_timeout_s
+    if world_size > 1 and watchdog is not None and watchdog >= timeout:
+        yield Notice(
+            ("watchdog_s", "dist_timeout_s"),
+            f"--watchdog_s {watchdog:g}: a process that waits for another one fails after --dist_timeout_s {timeout:g} "
+            f"already, and says less; use a smaller --watchdog_s or a larger --dist_timeout_s",
+        )
+
+
 RULES: tuple[Rule, ...] = (
+    watchdog_before_timeout,
     assumed_hardware,
     sizes_of_process_groups,
     attention_of_shared_sequences,

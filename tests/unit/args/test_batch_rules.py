@@ -65,7 +65,11 @@ def test_several_processes():
     [
         ("--engine_tp_size 3", 8, "--engine_tp_size 3 does not divide 8 processes; use --engine_tp_size 2 or 4"),
         ("--engine_tp_size 16", 8, "--engine_tp_size 16 does not divide 8 processes; use --engine_tp_size 8"),
-        ("--sp_size 2", 1, "--sp_size 2 does not divide 1 process; use --sp_size 1"),
+        (
+            "--sp_size 2",
+            1,
+            "--sp_size 2 does not divide 1 process; use --sp_size 1, or start 2 processes with torchrun",
+        ),
         (
             "--engine_tp_size 2 --rollout_batch_size 6 --train_batch_size 24",
             8,
@@ -75,6 +79,12 @@ def test_several_processes():
 )
 def test_what_the_processes_are_divided_into(text: str, world: int, line: str):
     assert line in across(text, world)
+
+
+def test_a_watchdog_that_comes_after_the_timeout_is_told():
+    assert notices("--watchdog_s 60 --assume_gpus 2x80GB") == notices("--watchdog_s 3600") == []
+    (line,) = notices("--watchdog_s 3600 --assume_gpus 2x80GB")
+    assert line.startswith("--watchdog_s 3600: a process that waits for another one fails after --dist_timeout_s 1800")
 
 
 def test_fewer_engines_and_data_parallel_ranks_than_processes():
