@@ -102,7 +102,7 @@ class Float64:
     def __init__(self, world: World) -> None:
         self.world, self.ranks, self.everyone = world, Collectives(world), Collectives(world, everyone=True)
 
-    def prepare(self, model, optim: OptimArgs | None) -> Handle:
+    def prepare(self, model, optim: OptimArgs | None, weights=None) -> Handle:
         return Handle(model.double(), model, optim=optim)
 
     def backward(self, handle: Handle, loss: torch.Tensor, *, last: bool) -> None:
