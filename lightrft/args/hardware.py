@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 from lightrft.errors import Refused
 
 FORM = re.compile(r"([1-9][0-9]{0,5})x([0-9]{1,6}(?:\.[0-9]+)?)GB", re.IGNORECASE)
+OF_A_RANK = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # which torchrun sets beside WORLD_SIZE
 EXAMPLE = "1x80GB"
 
 
@@ -22,6 +23,12 @@ def processes_started() -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise Refused(
             f"WORLD_SIZE={text!r} in the environment is no number of processes; torchrun sets it, or unset it"
+        )
+    missing = [name for name in OF_A_RANK if name not in os.environ]
+    if int(text) > 1 and missing:
+        raise Refused(
+            f"WORLD_SIZE={text} in the environment means {text} processes, but {missing[0]} is not set; start them "
+            "with torchrun, which sets both, or unset it"
         )
     return int(text)
 

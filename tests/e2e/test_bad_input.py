@@ -270,9 +270,9 @@ def test_flags_that_are_not_built(here):
     assert_refused("--judge_url http://x", "--judge_url is not built yet")
 
 
-def test_more_than_one_process(here, monkeypatch):
+def test_processes_that_nobody_started(here, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert_refused("", "training on 2 processes is not built yet", "start one process")
+    assert_refused("", "WORLD_SIZE=2", "RANK is not set", "start them with torchrun", "unset it")
 
 
 def test_fp16_without_a_gpu(here):

@@ -79,7 +79,8 @@ def test_a_rank_that_fails_does_not_wait_for_others_to_leave_with_it(monkeypatch
 
 
 def test_arguments_are_printed_once(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {**TORCHRUN, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     needed = "--pretrain a --prompt_data b --save_path c --train_batch_size 8 --rollout_batch_size 8"
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
