@@ -15,6 +15,8 @@ from PIL import Image
 from runs import REWARDS, all_rows, files, read_json, rows, train
 from wandb_files import wandb_runs, warnings
 
+from lightrft.loop.state_file import own_sum
+
 COMMON = "--fsdp --eval_steps 2 --save_steps 3 --reward_fn shaped.py:length --use_kl_loss --init_kl_coef 0.01"
 TRACKED = f"{COMMON} --use_wandb counting --use_tensorboard all/tb --save_trajectories --save_path all"
 FIRST = "--max_steps 5 --plot_every 2 --num_trajectories_to_save 16 --profile_steps 2 4"
@@ -285,6 +287,7 @@ def test_a_resumed_run_names_a_changed_version_and_a_changed_file(here):
     before = read_json(state)
     before["record"]["packages"]["torch"] = "1.0"
     state.write_text(json.dumps(before))
+    state.with_name("state.sha256").write_text(own_sum(json.dumps(before).encode()))
     (here / "data/a.jsonl").write_text((here / "add.jsonl").read_text() + "\n")
     resumed = train(f"{flags} --max_steps 2 --load_checkpoint")
     assert resumed.code == 0
