@@ -50,6 +50,8 @@ def check_folders(args: Args) -> None:
     checkpoints = CheckpointFolder(folders["ckpt_path"], 1, 1).newest_first()
     resuming = bool(checkpoints) and args.checkpoint.load_checkpoint
     own = _own(args, folders, [path for _, path in checkpoints]) if resuming else set()
+    if _real(folders["save_path"]) not in own and own.intersection(_real(folders["ckpt_path"]).parents):
+        raise Refused(_of_another_run(args, checkpoints[0][1]))
     taken = {_real(path) for path in folders.values()}
     only_started = _only_started(args, folders["log_dir"])
     for flag, path in folders.items():
@@ -138,6 +140,16 @@ def _own(args: Args, folders: dict[str, Path], checkpoints: list[Path]) -> set[P
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged; loading will say so
     return own
+
+
+def _of_another_run(args: Args, newest: Path) -> str:
+    """Inside whose --save_path the checkpoints lie: they would be removed, the oldest first, as this run saves its own
+    beside them."""
+    c = args.checkpoint
+    return (
+        f"--save_path {c.save_path}: --ckpt_path {c.ckpt_path} is inside another run's; go on with that "
+        f"--save_path, or branch off from one of its checkpoints with --ckpt_path {newest}"
+    )
 
 
 def _only_started(args: Args, logs: Path) -> bool:

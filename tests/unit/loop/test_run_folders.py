@@ -188,6 +188,17 @@ def test_a_run_does_not_go_on_in_the_folders_of_another(here):
     assert "config.json" in refused(f"--save_path finished {go_on}")
 
 
+def test_another_run_s_own_checkpoints_are_not_gone_on_from_in_their_folder(here):
+    """They were removed one by one as the new run saved its own there."""
+    checkpoint("run/checkpoints/step_000002")
+    assert refused("--save_path new --ckpt_path run/checkpoints --load_checkpoint") == (
+        "--save_path new: --ckpt_path run/checkpoints is inside another run's; go on with that --save_path, or branch "
+        "off from one of its checkpoints with --ckpt_path run/checkpoints/step_000002"
+    )
+    check("--save_path run --load_checkpoint")
+    check("--save_path new --ckpt_path run/checkpoints/step_000002 --load_checkpoint")
+
+
 def test_paths_of_a_run_that_was_started_elsewhere_are_not_ours(here, monkeypatch):
     """run/ here and the run/ that the checkpoint speaks of are two folders."""
     checkpoint("there/run/checkpoints/step_000002")
