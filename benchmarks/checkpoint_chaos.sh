@@ -24,7 +24,8 @@ for setting in "${settings[@]}"; do
     read -r strategy ranks killed <<<"$setting"
     case $strategy in fsdp) choice="--fsdp" ;; zero) choice="--zero_stage 2" ;; esac
     echo "== $choice, $ranks rank(s), rank $killed is killed"
-    python -m ckpt_chaos run --ranks "$ranks" --crash-rank "$killed" --max-points "$points" \
+    # 0.1.8 tells no process of --crash-rank: without the variable it is always rank 0 that may die
+    CKPT_CHAOS_CRASH_RANK=$killed python -m ckpt_chaos run --ranks "$ranks" --crash-rank "$killed" --max-points "$points" \
         --work "$out/$strategy-$ranks-$killed" --checkpoint-glob "{out}/checkpoints/step_*" \
         --step-regex "resumed from step (\d+)" --result-file "{out}/model.safetensors" \
         --fail-on HARD_FAIL,SILENT_DIVERGENCE,LOST_WORK,CONTROL_FAIL \
