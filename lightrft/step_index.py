@@ -110,12 +110,6 @@ class Fact:
         return self.group, self.sample, self.owner, self.batch_row
 
 
-def index_step(rollouts: Sequence[Rollout], ranks: Ranks) -> StepIndex:
-    """Each rank tells of the rollouts that it holds, which may be none. Where they are dealt out first,
-    rollouts/dealer.py makes the index of what it has been told already."""
-    return index_of(ranks.gather(facts_of(rollouts, ranks.rank)), ranks.rank, ranks.size)
-
-
 def facts_of(rollouts: Sequence[Rollout], rank: int) -> list[Fact]:
     """What a rank tells of its rows."""
     return [

@@ -147,8 +147,8 @@ def _of_another_run(args: Args, newest: Path) -> str:
     beside them."""
     c = args.checkpoint
     return (
-        f"--save_path {c.save_path}: --ckpt_path {c.ckpt_path} is inside another run's; go on with that "
-        f"--save_path, or branch off from one of its checkpoints with --ckpt_path {newest}"
+        f"--save_path {c.save_path}: --ckpt_path {c.ckpt_path} lies in the --save_path of another run; go on with that "
+        f"one, or branch off from one of its checkpoints with --ckpt_path {newest}"
     )
 
 

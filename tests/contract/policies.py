@@ -32,7 +32,7 @@ from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.recipe import kl_term, optim_args
-from lightrft.step_index import index_step
+from lightrft.step_index import facts_of, index_of
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.strategy.state import StateReader, write_model_state
 from lightrft.types import Prompt, Reward, Rollout
@@ -78,7 +78,8 @@ class Trained:
         """Scored by the real scorer; `changes` replace what it filled, before advantages are computed; and metrics."""
         kl = self.updater.loss.kl
         scorer = make_scorer(self.args, self.strategy, self.model, self.frozen, kl, self.updater.critic)
-        index = index_step(rollouts, self.strategy.ranks)
+        ranks = self.strategy.ranks
+        index = index_of(ranks.gather(facts_of(rollouts, ranks.rank)), ranks.rank, ranks.size)
         batch = scorer.to_batch(rollouts, index, self.args.sampling.temperature)
         return make_advantages(self.args, self.strategy.ranks, self.updater.estimator, kl)(batch.filled(**changes))
 

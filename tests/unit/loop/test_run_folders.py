@@ -192,8 +192,8 @@ def test_another_run_s_own_checkpoints_are_not_gone_on_from_in_their_folder(here
     """They were removed one by one as the new run saved its own there."""
     checkpoint("run/checkpoints/step_000002")
     assert refused("--save_path new --ckpt_path run/checkpoints --load_checkpoint") == (
-        "--save_path new: --ckpt_path run/checkpoints is inside another run's; go on with that --save_path, or branch "
-        "off from one of its checkpoints with --ckpt_path run/checkpoints/step_000002"
+        "--save_path new: --ckpt_path run/checkpoints lies in the --save_path of another run; go on with that one, or "
+        "branch off from one of its checkpoints with --ckpt_path run/checkpoints/step_000002"
     )
     check("--save_path run --load_checkpoint")
     check("--save_path new --ckpt_path run/checkpoints/step_000002 --load_checkpoint")

@@ -5,11 +5,10 @@ import math
 import pytest
 import torch
 
+from lightrft import step_index
 from lightrft.batch import collate
 from lightrft.models.packing import Cost
 from lightrft.models.token_model import TokenModel
-from lightrft.ranks.base import ONE_RANK
-from lightrft.step_index import index_step
 from lightrft.strategy.base import Handle
 from lightrft.update.score import Scorer
 
@@ -27,7 +26,7 @@ def rollouts(make_rollout):
 
 
 def index_of(rollouts):
-    return index_step(rollouts, ONE_RANK)
+    return step_index.index_of(step_index.facts_of(rollouts, 0), 0, 1)
 
 
 def test_collate_by_hand(rollouts):
