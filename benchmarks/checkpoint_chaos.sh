@@ -4,7 +4,9 @@
 # that was left alone. Both strategies, one rank and two (each of them killed in turn).
 #
 #   pip install ckpt-chaos==0.1.8
-#   bash benchmarks/checkpoint_chaos.sh OUT [POINTS]      # POINTS: at most so many kills in each of the six settings
+#   bash benchmarks/checkpoint_chaos.sh OUT [POINTS [SETTING ...]]
+#
+# POINTS: at most so many kills in each setting. SETTING: "fsdp|zero RANKS KILLED_RANK"; without one, all six.
 #
 # The run changes into {out} first: its paths are then as long there as in the run that it is compared with.
 set -euo pipefail
@@ -18,7 +20,8 @@ flags="--pretrain $out/start/model --prompt_data $out/start/train.jsonl --reward
  --micro_rollout_batch_size 2 --actor_learning_rate 1e-3 --plot_every 0 --max_steps 2 --save_steps 1 --max_ckpt_num 9
  --quiet --load_checkpoint --save_path ."
 
-settings=("fsdp 1 0" "zero 1 0" "fsdp 2 0" "fsdp 2 1" "zero 2 0" "zero 2 1")
+settings=("${@:3}")
+[ $# -gt 2 ] || settings=("fsdp 1 0" "zero 1 0" "fsdp 2 0" "fsdp 2 1" "zero 2 0" "zero 2 1")
 failed=0
 for setting in "${settings[@]}"; do
     read -r strategy ranks killed <<<"$setting"

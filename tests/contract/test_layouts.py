@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from late import WAITED
+from late_deadlines import WAITED
 from launch import launch
 from layouts import IDS, LAYOUTS, REFERENCES, SGD, Found, Reference, examine, examine_reference
 from policies import arguments, own_strategy, small_model
@@ -121,5 +121,5 @@ def shared_by(flags: str, processes: int) -> int:
 
 
 def test_a_rank_that_never_comes_is_waited_for_as_long_as_told(tmp_path):
-    launch("late.py", 2, tmp_path / "waited.pt", seconds=60)
+    launch("late_deadlines.py", 2, tmp_path / "waited.pt", seconds=60)
     assert all(0.9 * WAITED < seconds < 2 * WAITED for seconds in torch.load(tmp_path / "waited.pt"))

@@ -1,6 +1,6 @@
 """A rank that never comes: how long the others wait for it, in the world and in a group made later.
 
-As a script under torchrun, `late.py OUT`, rank 0 writes after how many seconds each of its two calls failed.
+As a script under torchrun, `late_deadlines.py OUT`, rank 0 writes after how many seconds each of its two calls failed.
 """
 
 from __future__ import annotations
