@@ -9,6 +9,7 @@ from typing import Any
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
 from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place, ref_shard_size
+from lightrft.engine_choice import choose_engine, told_of_engine
 from lightrft.errors import Refused
 from lightrft.hardware import Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
@@ -44,7 +45,7 @@ def runtime(args: Args) -> dict[str, Any]:
         "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_laid_out(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
-        "engine": "local (asked for)" if args.engine.engine_type == "local" else "local (auto: no other is built yet)",
+        "engine": str(choose_engine(args)),
     }
 
 
@@ -86,7 +87,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 
 def plan_notices(args: Args, inputs: Inputs) -> list[str]:
     """What a user should know of the number of prompts and of the disk; `Refused` under --strict_args."""
-    notices = [*told_without_gpu(args), *_few_prompts(args, len(inputs.prompts))]
+    notices = [*told_without_gpu(args), *told_of_engine(args), *_few_prompts(args, len(inputs.prompts))]
     if args.run.assume_gpus is None and (shortage := _need(args, inputs).shortage()):
         notices.append(shortage)
     if notices and args.run.strict_args:

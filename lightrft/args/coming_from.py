@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lightrft.args.peers import PEERS, Peer
 from lightrft.args.surface import NAMES
-from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
+from lightrft.args.unbuilt import UNBUILT
 
 HEAD = """# Coming from TRL, verl or OpenRLHF
 
@@ -48,7 +48,7 @@ def _row(row: Peer) -> str:
 
 
 def _ours(row: Peer) -> str:
-    later = " *" if NAMES.get(row.flag) in UNBUILT or (row.flag, row.value) in UNBUILT_CHOICES else ""
+    later = " *" if NAMES.get(row.flag) in UNBUILT else ""
     return f"`--{row.ours}`{later}" if row.ours else ""
 
 

@@ -8,7 +8,6 @@ from lightrft.args.estimators import declared, estimator_names
 from lightrft.args.field import as_text
 from lightrft.args.presets import FOLDER, preset_names
 from lightrft.args.surface import FLAGS, GROUPS, Flag
-from lightrft.args.unbuilt import UNBUILT_CHOICES
 
 HEAD = """# Arguments
 
@@ -58,9 +57,6 @@ def _facts(flag: Flag) -> Iterator[str]:
     record = flag.record
     if record.allowed() is not None:
         yield f"One of {', '.join(f'`{choice}`' for choice in record.allowed() or ())}."
-    later = [choice for name, choice in UNBUILT_CHOICES if name == flag.name and choice not in (record.allowed() or ())]
-    if later:
-        yield f"*Not built yet*: {', '.join(later)}."
     if record.opposites:
         yield f"{', '.join(f'`--{name}`' for name in record.opposites)} switches it off."
     if record.bounds():

@@ -7,7 +7,7 @@ import re
 
 from lightrft.args.peers import PEERS, ROWS, Peer, peer_of
 from lightrft.args.surface import FLAGS, NAMES
-from lightrft.args.unbuilt import UNBUILT, UNBUILT_CHOICES
+from lightrft.args.unbuilt import UNBUILT
 
 DOTTED = re.compile(r"[+~]{0,2}(?P<path>[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)=(?P<value>.*)", re.DOTALL)
 THERE = re.compile(r"\bthere\b(?! (?:is|are)\b)")  # in the other trainer
@@ -78,8 +78,8 @@ def _advice(row: Peer, value: str | None, dashes: str, *, shown: bool = True) ->
         use = f"leave {dashes}{row.flag} out"
     else:
         use = f"use {_as_flag(row.flag, value if shown else None, dashes)}"
-    later = NAMES[row.flag] in UNBUILT or (NAMES[row.flag], row.value or value) in UNBUILT_CHOICES
-    notes = [note for note in (_by_name(row), "not built yet" if later else "") if note]
+    later = "not built yet" if NAMES[row.flag] in UNBUILT else ""
+    notes = [note for note in (_by_name(row), later) if note]
     return f"{use} ({'; '.join(notes)})" if notes else use
 
 

@@ -11,7 +11,6 @@ from lightrft.args.estimator_flags import estimator_fault
 from lightrft.args.names import VALUES, about_value
 from lightrft.args.paths import expanded
 from lightrft.args.surface import Flag
-from lightrft.args.unbuilt import about_choice
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
 
 
 def _violation(flag: Flag, value: Any) -> str | None:
-    wrong = about_choice(flag.name, value) or flag.record.violation(value)
+    wrong = flag.record.violation(value)
     if wrong:
         return about_value(flag.name, value) or wrong
     fault = estimator_fault(value) if flag.name == "advantage_estimator" else None

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lightrft.args import Args
-from lightrft.args.groups.model import ModelArgs
+from lightrft.engine_choice import choose_engine
 from lightrft.evaluation import Evaluator
 from lightrft.hardware import DTYPES, choose_precision
 from lightrft.models.load import load_model
@@ -21,14 +21,18 @@ from lightrft.models.suitable import end_token_ids
 from lightrft.preflight import Inputs
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
-from lightrft.ranks.base import ONE_RANK, Ranks
+from lightrft.ranks.base import ONE_RANK, Ranks, World, alone
 from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
 from lightrft.rollouts.collector import Collector, RolloutMaker
+from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.probe import needs_equal_lengths
-from lightrft.strategy.base import Precision
+from lightrft.strategy.base import Precision, named_tensors
+from lightrft.sync.weights import push
 
 Borrow = Callable[[], AbstractContextManager[PreTrainedModel]]
+PADDING = "padding changes what this model computes; only prompts of one length share a batch"
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,10 @@ class Rollouts:
     """One engine; the stream of prompts and the collector for training; an evaluator where there are prompts for it."""
 
     prompts: PromptSampler
-    engine: LocalEngine
+    engine: InferenceEngine
     collector: Collector
     evaluator: Evaluator | None
+    notices: tuple[str, ...] = ()
 
 
 def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
@@ -48,15 +53,17 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     precision, _ = choose_precision(args)
     # As the policy: torch takes another way through weights that need no gradient, and the last bits would differ.
     model = load_model(args.model, DTYPES[precision.compute], device, trains=True)
-    return make_rollouts(args, inputs, precision, lambda: nullcontext(model))
+    rollouts = make_rollouts(args, inputs, precision, lambda: nullcontext(model), alone(device))
+    push(model, named_tensors(model), rollouts.engine, 0)
+    return rollouts
 
 
 def make_rollouts(
-    args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, ranks: Ranks = ONE_RANK
+    args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World, ranks: Ranks = ONE_RANK
 ) -> Rollouts:
     """borrow: a context manager that yields the model to sample from, whole. ranks: of all processes."""
     seed, rewards = args.training.seed, inputs.rewards
-    engine = _make_engine(args.model, inputs, precision, borrow)
+    engine = _make_engine(args, inputs, precision, borrow, world)
     maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed, ranks=ranks)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
@@ -68,11 +75,17 @@ def make_rollouts(
         engine,
         Collector(train, sampling(args), schedule, collect_settings(args)),
         evaluator,
+        (PADDING,) if isinstance(engine, LocalEngine) and engine.equal_lengths else (),
     )
 
 
-def _make_engine(model: ModelArgs, inputs: Inputs, precision: Precision, borrow: Borrow) -> LocalEngine:
+def _make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World) -> InferenceEngine:
+    model, kind = args.model, choose_engine(args).kind
     ends = end_token_ids(model, inputs.tokenizer)
+    if kind != "local":
+        asked = args.engine.engine_dtype
+        dtype = DTYPES[precision.compute if asked == "auto" else asked]
+        return OFFERS[kind].module.make(model, args.engine, inputs.tokenizer, ends, dtype, world)
     apart = needs_equal_lengths(borrow, inputs.prompts[0].token_ids, precision.compute, model.pretrain)
     return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
 

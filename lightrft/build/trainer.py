@@ -127,14 +127,12 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
     average = make_average(args, strategy, policy.handle, everyone)
-    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), everyone)
+    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), world, everyone)
     progress = Progress(steps)
     first = world.rank == 0
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet, silent=not first)
-    if rollouts.engine.equal_lengths:
-        console.unless_quiet(
-            "notice: padding changes what this model computes; only prompts of one length share a batch"
-        )
+    for notice in rollouts.notices:
+        console.unless_quiet(f"notice: {notice}")
     placement = Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine))
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)

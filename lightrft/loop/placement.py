@@ -39,7 +39,7 @@ class Placement:
 
     def score(self) -> None:
         self._enter("score", after=("generate",))
-        self.engine.sleep()
+        self.engine.sleep(keep_weights=False)
 
     def rest(self) -> None:
         """The engine sleeps, if it does not: a checkpoint gathers whole parameters."""

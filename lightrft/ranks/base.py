@@ -30,6 +30,11 @@ class World:
     device: torch.device
 
 
+def alone(device: torch.device) -> World:
+    """One process, without a process group."""
+    return World(rank=0, size=1, dp_rank=0, dp_size=1, sp_rank=0, sp_size=1, device=device)
+
+
 class Ranks(Protocol):
     """What ranks tell each other. Every rank makes the same calls in the same order."""
 

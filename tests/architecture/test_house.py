@@ -24,7 +24,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"trainer"},
     {"held_out"},
     {"plan"},
-    {"method"},
+    {"method", "engine_choice"},
     {"recipe", "hardware"},
     {"evaluation", "preflight"},
     {"loop"},

@@ -266,7 +266,6 @@ def test_missing_flags(here):
 
 def test_flags_that_are_not_built(here):
     assert_refused("--lora_rank 8", "--lora_rank is not built yet", "remove it")
-    assert_refused("--engine_type vllm", "--engine_type vllm is not built yet", "use auto or local")
     assert_refused("--judge_url http://x", "--judge_url is not built yet")
 
 

@@ -11,28 +11,29 @@ class EngineArgs:
 
     engine_type: str = arg(
         "auto",
-        "Inference engine: local samples in this process from the trained model; auto = the best that is built.",
-        choices=("auto", "local"),
+        "Inference engine: local samples in this process; auto = vLLM where it is installed and suits, else local.",
+        choices=("auto", "vllm", "sglang", "local"),
         witness=Witness("--engine_type vllm", "refused"),
     )
-    engine_tp_size: int = unbuilt(
-        "engines", 1, "Processes of one engine (tensor parallelism).", "--engine_tp_size 2", ge=1
+    engine_tp_size: int = arg(
+        1,
+        "Processes of one engine (tensor parallelism), for vLLM and SGLang.",
+        ge=1,
+        witness=Witness("--engine_tp_size 2", "refused"),
     )
-    engine_mem_util: float = unbuilt(
-        "engines",
+    engine_mem_util: float = arg(
         0.5,
         "Share of GPU memory for the engine.",
-        "--engine_mem_util 0.4",
         gt=0,
         le=1,
         recommended=(0.3, 0.9),
+        witness=Witness("--engine_mem_util 0.4", "output"),
     )
-    enable_engine_sleep: bool = unbuilt(
-        "engines",
+    enable_engine_sleep: bool = arg(
         True,
         "Let the engine give its memory back while training runs.",
-        "--no-enable_engine_sleep",
         opposites=("disable_engine_sleep",),
+        witness=Witness("--no-enable_engine_sleep", "output"),
     )
     engine_dtype: str = unbuilt(
         "engines",
@@ -41,8 +42,11 @@ class EngineArgs:
         "--engine_dtype bf16",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
-    engine_kwargs: tuple[str, ...] = unbuilt(
-        "engines", (), "Settings for the engine itself, as name=value.", "--engine_kwargs max_num_seqs=8", unset="none"
+    engine_kwargs: tuple[str, ...] = arg(
+        (),
+        "Settings for vLLM or SGLang itself, as name=value; checked against the names that it takes.",
+        unset="none",
+        witness=Witness("--engine_kwargs max_num_seqs=8", "output"),
     )
     max_logprob_gap: float | None = unbuilt(
         "engines",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from lightrft.errors import RunFailed
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from lightrft.types import Generation, Request
@@ -36,21 +39,38 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
 
 
+class EngineFailed(RunFailed):
+    """An engine died or cannot go on. A fresh one may: the step is tried once more on it."""
+
+
 class InferenceEngine(Protocol):
-    shares_weights: bool  # True: it samples from the training module itself, nothing has to be pushed
-    version: int  # of the weights it holds
+    """shares_weights: it samples from the training module itself, nothing has to be pushed; else `update_weights` gets
+    every tensor in `dtype`. version: of the weights that it holds."""
+
+    shares_weights: bool
+    dtype: torch.dtype
+    version: int
 
     def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
         """One list per request, one generation per seed; a generation depends on its seed and prompt only.
 
-        at_once: most requests (with all their samples) that are decoded together.
+        Log-probabilities are of the temperature-scaled, unfiltered distribution; at temperature 0 of the unscaled one.
+        at_once: most requests (with all their samples) that are decoded together, where the engine asks for it.
         """
         ...
 
-    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None: ...
+    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Whole tensors under their Hugging Face names, one at a time; a tied one under each of its names."""
+        ...
 
-    def sleep(self) -> None:
-        """Gives its memory back. Weights need not survive: who wakes them pushes new ones."""
+    def fingerprints(self) -> Mapping[tuple[str, ...], int] | None:
+        """Of each tensor that the engine holds, `fingerprint(tensor)` by the names that it was made of: an engine that
+        fuses q, k and v has one for the three, which is the sum of theirs. None: it cannot tell."""
+        ...
+
+    def sleep(self, *, keep_weights: bool) -> None:
+        """Gives its memory back. With `keep_weights` it has the same ones when it wakes; else who wakes it pushes new
+        ones. A second sleep does nothing."""
         ...
 
     def wake(self, what: Literal["weights", "kv_cache"]) -> None:

@@ -43,6 +43,7 @@ class LocalEngine:
     """
 
     shares_weights = True
+    dtype = torch.float32  # of what is pushed to it, and nothing is
 
     def __init__(
         self,
@@ -77,7 +78,10 @@ class LocalEngine:
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         self.version = version  # the weights are the trainer's own
 
-    def sleep(self) -> None:
+    def fingerprints(self) -> None:
+        """It holds no tensor of its own."""
+
+    def sleep(self, *, keep_weights: bool) -> None:
         """Nothing to give back: between generations the engine holds no memory."""
 
     def wake(self, what: Literal["weights", "kv_cache"]) -> None: ...

@@ -100,8 +100,7 @@ DASHED = "; one that begins with a dash is written --flag=-value"
         ("--max_step 3", "--max_step is not a flag; nearest: --max_steps"),
         ("-x", "-x is not a flag; --help lists them all"),
         ("--bits 5", "--bits 5 is not one of its choices: 4, 8, 16"),
-        ("--engine_type vllm", "--engine_type vllm is not built yet (engines); use auto or local"),
-        ("--engine_type sglang", "--engine_type sglang is not built yet (engines); use auto or local"),
+        ("--engine_type tgi", "--engine_type tgi is not one of its choices: auto, vllm, sglang, local"),
     ],
 )
 def test_one_line_for_one_mistake(text: str, line: str):
@@ -119,7 +118,7 @@ def test_one_line_for_one_mistake(text: str, line: str):
         ("algorithm.use_kl_loss=False", "algorithm.use_kl_loss=False: use --no-use_kl_loss"),
         (
             "worker.rollout.gpu_memory_utilization=0.5",
-            "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5 (not built yet)",
+            "worker.rollout.gpu_memory_utilization=0.5: use --engine_mem_util 0.5",
         ),
         ("trainer.seed=1", "trainer.seed=1: use --seed 1"),
         ("a.sed=1", "a.sed=1 is a dotted override, and there are none here; nearest: --seed"),

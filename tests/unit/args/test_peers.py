@@ -16,7 +16,6 @@ from lightrft.args.convert import from_words
 from lightrft.args.names import VALUES, about_unknown
 from lightrft.args.peers import PEERS, peer_of
 from lightrft.args.surface import FLAGS, GROUPS, NAMES
-from lightrft.args.unbuilt import UNBUILT_CHOICES
 
 ROOT = Path(__file__).parents[3]
 REAL = [path.stem for path in (ROOT / "lightrft" / "algorithms" / "estimators").glob("[a-z]*.py")]
@@ -42,7 +41,7 @@ def legal(flag: str, word: str) -> bool:
     if flag == "advantage_estimator":
         return word in REAL
     value = from_words(FLAGS[NAMES[flag]].kind, word.split())
-    return FLAGS[NAMES[flag]].record.violation(value) is None or (NAMES[flag], word) in UNBUILT_CHOICES
+    return FLAGS[NAMES[flag]].record.violation(value) is None
 
 
 def test_each_is_answered_with_its_row():
@@ -75,7 +74,7 @@ def test_each_is_refused_in_a_line_of_its_own():
         ("--report_to wandb", "--report_to is not a flag; use --use_wandb (a project's name has to follow)"),
         ("--save_total_limit=2", "--save_total_limit is not a flag; use --max_ckpt_num"),
         ("--scale_rewards False", "--scale_rewards is not a flag; use --advantage_estimator dr_grpo"),
-        ("--use_vllm", "--use_vllm is not a flag; use --engine_type vllm (not built yet)"),
+        ("--use_vllm", "--use_vllm is not a flag; use --engine_type vllm"),
         ("--loss_type dapo", "--loss_type is not a flag; use --loss_agg_mode token-mean"),
         ("--loss_type other", "--loss_type is not a flag; use --loss_agg_mode"),
         ("--flash_attn", "--flash_attn is not a flag; use --attn_implementation flash_attention_2"),
@@ -127,7 +126,7 @@ def test_what_is_said_of_a_name(text: str, line: str):
 @pytest.mark.parametrize(
     "word, advice",
     [
-        ("actor_rollout_ref.rollout.name=sglang", "use --engine_type sglang (not built yet)"),
+        ("actor_rollout_ref.rollout.name=sglang", "use --engine_type sglang"),
         ("actor_rollout_ref.model.lora_rank=8", "use --lora_rank 8 (not built yet)"),
         ("data.val_batch_size=null", "leave --eval_batch_size out"),
         ("rollout.name=hf", "use --engine_type local"),

@@ -56,7 +56,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("data:\n  seed: 1\n", "run.yaml:2: seed does not belong under data but under training"),
         ("model: 3\n", "run.yaml:1: model is a group and must be a mapping of its flags; use pretrain"),
         ("batch: 3\n", "run.yaml:1: batch is a group and must be a mapping of its flags"),
-        ("engine_type: vllm\n", "run.yaml:1: engine_type vllm is not built yet (engines); use auto or local"),
+        ("engine_type: tgi\n", "run.yaml:1: engine_type tgi is not one of its choices: auto, vllm, sglang, local"),
         ("config: x.yaml\n", "run.yaml:1: config cannot stand in a file; give all files to --config"),
         ("seed: 1\n\nseed: 2\n", "run.yaml:3: seed is set twice, first on line 1; remove one"),
         ("seed: 1\ntraining:\n  seed: 2\n", "run.yaml:3: seed is set twice, first on line 1; remove one"),

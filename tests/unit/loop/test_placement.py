@@ -11,7 +11,7 @@ class Engine:
     def __init__(self):
         self.told = []
 
-    def sleep(self):
+    def sleep(self, *, keep_weights):
         self.told.append("sleep")
 
     def wake(self, what):
