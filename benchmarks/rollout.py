@@ -1,0 +1,286 @@
+"""Tokens per second of the local engine, of Hugging Face's `generate` and of vLLM, on this machine's CPU.
+
+    python benchmarks/rollout.py [--lengths tail] [--growth] [--vllm_python ENV/bin/python] [--against OTHER_CHECKOUT]
+
+Every contestant is a process of its own that holds the model in its precision; they generate in turns, so that a busy
+machine disturbs all alike, and the first turn of each is a warm-up. `--lengths fixed`: every response has exactly
+`--tokens` tokens. `tail`: one token id in `--end_every` ends a response, for all contestants alike, so lengths have the
+long tail of real ones, up to eight times `--tokens`; there are four times as many prompts, `--prompts` of them at once
+(vLLM takes them all).
+The prompts are chat questions; temperature 1, no filters unless `--top_p` says so, log-probabilities are asked for.
+
+How to read it: medians over the turns; "x generate" is the ratio to `generate` in fp32 of tokens per CPU second (user
+and system, all threads: steadier on a busy machine) and of tokens per second of wall time. `--growth` asks the local
+engine for 1, 2, 4 and 8 times the samples of each prompt, in turns: 1 is as fast per token as at first.
+vLLM's rows are there where `--vllm_python` (or this Python) has it; `--against` adds the local engine of another
+checkout of this repository. `--model random` is a Llama of SmolLM2's size that needs no files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+QUESTION = "State the final answer to the following arithmetic problem: {}{} ="
+TERMS = (" + 7", " - 3 + 12", " * 4", " - 8 - 5 + 2", " + 1 + 1 + 1 + 1")
+DTYPES = ("fp32", "bf16")
+Generate = Callable[[int, int], int]  # (turn, samples per prompt) -> tokens made
+
+
+def prompts(options: argparse.Namespace) -> list[list[int]]:
+    count = options.prompts * (4 if options.lengths == "tail" else 1)
+    texts = [QUESTION.format(number + 2, TERMS[number % len(TERMS)]) for number in range(count)]
+    if options.model.endswith("random"):
+        return [[100 + ord(letter) for letter in text[20:]] for text in texts]
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    return [tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False) for chat in chats]
+
+
+def ends(options: argparse.Namespace, vocabulary: int) -> list[int]:
+    return list(range(7, vocabulary, options.end_every)) if options.lengths == "tail" else []
+
+
+def most_tokens(options: argparse.Namespace) -> int:
+    return options.tokens * (8 if options.lengths == "tail" else 1)
+
+
+def load(options: argparse.Namespace) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(options.threads)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
+    return AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).eval()
+
+
+def local(options: argparse.Namespace) -> Generate:
+    """The engine borrows a model whose parameters require a gradient, as in training."""
+    from lightrft.allocator import keep_freed_memory
+    from lightrft.rollouts.engines.base import Sampling
+    from lightrft.rollouts.engines.local import LocalEngine
+    from lightrft.types import Request
+
+    keep_freed_memory()
+    model, asked, tokenizer = load(options), prompts(options), None
+    engine = LocalEngine(lambda: nullcontext(model), tokenizer, ends(options, model.config.vocab_size))
+    sampling = Sampling(most_tokens(options), top_p=options.top_p)
+
+    def generate(turn: int, samples: int) -> int:
+        seeds = [[turn << 32 | i << 16 | j for j in range(samples)] for i in range(len(asked))]
+        requests = [Request(tuple(ids), tuple(own)) for ids, own in zip(asked, seeds, strict=True)]
+        made = engine.generate(requests, sampling, at_once=options.prompts)
+        return sum(len(each.response_ids) for group in made for each in group)
+
+    return generate
+
+
+def generate(options: argparse.Namespace) -> Generate:
+    import torch
+
+    model, asked = load(options), prompts(options)
+    stop, length = ends(options, model.config.vocab_size), most_tokens(options)
+    words = {"eos_token_id": stop} if stop else {"min_new_tokens": length}
+
+    def batch(part: list[list[int]], samples: int) -> int:
+        width = max(map(len, part))
+        ids = torch.tensor([[0] * (width - len(one)) + one for one in part])
+        mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in part])
+        found = model.generate(
+            ids, attention_mask=mask, do_sample=True, temperature=1.0, top_p=options.top_p, top_k=0, pad_token_id=0,
+            max_new_tokens=length, num_return_sequences=samples, **words,
+        )[:, width:]  # fmt: skip
+        ended = torch.isin(found, torch.tensor(stop, dtype=torch.long)).long()
+        return int((ended.cumsum(-1) - ended == 0).sum())  # tokens up to the first that ends, itself included
+
+    def run(turn: int, samples: int) -> int:
+        torch.manual_seed(turn)
+        starts = range(0, len(asked), options.prompts)
+        return sum(batch(asked[start : start + options.prompts], samples) for start in starts)
+
+    return run
+
+
+def vllm(options: argparse.Namespace) -> Generate:
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    from vllm import LLM, SamplingParams
+
+    asked, length = prompts(options), most_tokens(options)
+    llm = LLM(
+        options.model, dtype={"fp32": "float32", "bf16": "bfloat16"}[options.dtype], enforce_eager=True,
+        skip_tokenizer_init=True, max_model_len=1024, enable_prefix_caching=False,
+    )  # fmt: skip
+    stop = ends(options, llm.model_config.get_vocab_size())
+
+    def run(turn: int, samples: int) -> int:
+        words = {"temperature": 1.0, "top_p": options.top_p, "logprobs": 0, "detokenize": False, "ignore_eos": True}
+        params = SamplingParams(n=samples, max_tokens=length, seed=turn, stop_token_ids=stop, **words)
+        made = llm.generate([{"prompt_token_ids": ids} for ids in asked], params, use_tqdm=False)
+        return sum(len(each.token_ids) for request in made for each in request.outputs)
+
+    return run
+
+
+CONTESTANTS = {"local": local, "generate": generate, "vllm": vllm, "against": local}
+
+
+def serve(options: argparse.Namespace) -> None:
+    """A child: each line `turn samples` is answered by one line of JSON."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print goes to the log
+    run = CONTESTANTS[options.side](options)
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    for line in sys.stdin:
+        turn, samples = map(int, line.split())
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        tokens = run(turn, samples)
+        found = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu, "tokens": tokens}
+        print(json.dumps({**found, "versions": versions}), file=answers, flush=True)
+
+
+def cpu_seconds() -> float:
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+
+
+class Side:
+    """One child process."""
+
+    def __init__(self, side: str, dtype: str, python: str, options: argparse.Namespace) -> None:
+        self.name, self.log = f"{side} {dtype}", Path(options.folder) / f"{side}-{dtype}.log"
+        home = options.against if side == "against" else str(HERE.parent)
+        environment = {
+            **os.environ,
+            **{"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "passive", "PYTHONPATH": home},
+            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
+        }
+        words = ["--child", json.dumps({**vars(options), "side": side, "dtype": dtype})]
+        command, pipe = [python, str(HERE / "rollout.py"), *words], subprocess.PIPE
+        with self.log.open("w") as log:
+            self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
+
+    def turn(self, number: int, samples: int) -> dict[str, Any]:
+        try:
+            print(number, samples, file=self.child.stdin, flush=True)
+            line = self.child.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise SystemExit(f"{self.name} ended early; the end of its log:\n{self.log.read_text()[-3000:]}")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+
+def contestants(options: argparse.Namespace) -> list[Side]:
+    here, other = sys.executable, options.vllm_python or (sys.executable if find_spec("vllm") else None)
+    pythons = {"generate": here, "local": here, "against": options.against and here, "vllm": other}
+    wanted = {name: python for name, python in pythons.items() if python and name in options.only}
+    return [Side(name, dtype, python, options) for name, python in wanted.items() for dtype in options.dtypes]
+
+
+def take_turns(sides: list[Side], options: argparse.Namespace, times: tuple[int, ...]) -> dict[str, list[Any]]:
+    """The answers of the counted turns, by contestant and how many times `--samples` each prompt was asked for."""
+    found: dict[str, list[Any]] = {}
+    for number in range(options.rounds + 1):
+        for side in sides:
+            for each in times:
+                answer = side.turn(number, each * options.samples)
+                if number:
+                    found.setdefault(f"{side.name}{f' x {each}' if len(times) > 1 else ''}", []).append(answer)
+    return found
+
+
+def show(found: dict[str, list[Any]], first: str) -> None:
+    print(f"{'':18}{'tokens':>8}{'wall s':>8}{'CPU s':>8}{'tok/CPU s':>11}{'tok/s':>8}   x {first}: CPU, wall")
+    speed = {
+        name: [median(answer["tokens"] / answer[of] for answer in answers) for of in ("cpu", "wall")]
+        for name, answers in found.items()
+    }
+    for name, answers in found.items():
+        tokens, wall, cpu = (median(answer[of] for answer in answers) for of in ("tokens", "wall", "cpu"))
+        ratios = "".join(f"{own / base:8.2f}" for own, base in zip(speed[name], speed[first], strict=True))
+        print(f"{name:18}{tokens:8.0f}{wall:8.2f}{cpu:8.2f}{speed[name][0]:11.1f}{speed[name][1]:8.1f}{ratios:>20}")
+    versions = {side: answers[0]["versions"] for side, answers in found.items()}
+    for each in sorted({json.dumps(one) for one in versions.values()}):
+        print(", ".join(f"{name} {number}" for name, number in json.loads(each).items()), flush=True)
+
+
+def made_model(options: argparse.Namespace) -> str:
+    """`--model`, or the folder of one with random weights."""
+    if options.model != "random":
+        return options.model
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    heads: dict[str, Any] = {"num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30}
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, tie_word_embeddings=True, **heads
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder := f"{options.folder}/random")
+    return folder
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    sizes = {"rounds": 3, "prompts": 4, "samples": 8, "tokens": 48, "threads": 2, "end_every": 40}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--model", default="models/SmolLM2-135M-Instruct", help="a folder, or the word random")
+    parser.add_argument("--lengths", choices=("fixed", "tail"), default="fixed")
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--growth", action="store_true", help="the local engine alone, at 1 to 8 times the samples")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=tuple(CONTESTANTS))
+    parser.add_argument("--vllm_python", help="Python of an environment with vLLM")
+    parser.add_argument("--against", help="another checkout of this repository, whose local engine takes part")
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not options.child and options.model != "random" and not Path(options.model, "config.json").is_file():
+        parser.error(f"--model {options.model}: no model there; python examples/smollm2.py --out {options.model}")
+    if options.growth:
+        options.only = ("local",)
+    return options
+
+
+def main() -> None:
+    options = read_options()
+    if options.child:
+        return serve(argparse.Namespace(**options.child))
+    with tempfile.TemporaryDirectory(prefix="rollout_") as options.folder:
+        options.model = made_model(options)
+        sides = contestants(options)
+        try:
+            found = take_turns(sides, options, (1, 2, 4, 8) if options.growth else (1,))
+        finally:
+            for side in sides:
+                side.stop()
+    length = "long-tailed lengths" if options.lengths == "tail" else f"{options.tokens} tokens each"
+    print(f"{Path(options.model).name}: {options.prompts} prompts at once x {options.samples} samples, {length}")
+    print(
+        f"{options.threads} threads, {os.cpu_count()} cores, top_p {options.top_p:g}; median of {options.rounds} turns"
+    )
+    show(found, next(iter(found)))
+
+
+if __name__ == "__main__":
+    main()
