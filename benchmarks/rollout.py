@@ -211,10 +211,7 @@ def take_turns(sides: list[Side], options: argparse.Namespace, times: tuple[int,
 
 def show(found: dict[str, list[Any]], first: str) -> None:
     print(f"{'':18}{'tokens':>8}{'wall s':>8}{'CPU s':>8}{'tok/CPU s':>11}{'tok/s':>8}   x {first}: CPU, wall")
-    speed = {
-        name: [median(answer["tokens"] / answer[of] for answer in answers) for of in ("cpu", "wall")]
-        for name, answers in found.items()
-    }
+    speed = {name: [median(one["tokens"] / one[of] for one in found[name]) for of in ("cpu", "wall")] for name in found}
     for name, answers in found.items():
         tokens, wall, cpu = (median(answer[of] for answer in answers) for of in ("tokens", "wall", "cpu"))
         ratios = "".join(f"{own / base:8.2f}" for own, base in zip(speed[name], speed[first], strict=True))
@@ -233,9 +230,8 @@ def made_model(options: argparse.Namespace) -> str:
 
     torch.manual_seed(0)
     heads: dict[str, Any] = {"num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30}
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, tie_word_embeddings=True, **heads
-    )  # fmt: skip
+    heads |= {"hidden_size": 576, "intermediate_size": 1536, "tie_word_embeddings": True}
+    config = LlamaConfig(vocab_size=49152, **heads)
     LlamaForCausalLM(config).save_pretrained(folder := f"{options.folder}/random")
     return folder
 
@@ -276,9 +272,7 @@ def main() -> None:
                 side.stop()
     length = "long-tailed lengths" if options.lengths == "tail" else f"{options.tokens} tokens each"
     print(f"{Path(options.model).name}: {options.prompts} prompts at once x {options.samples} samples, {length}")
-    print(
-        f"{options.threads} threads, {os.cpu_count()} cores, top_p {options.top_p:g}; median of {options.rounds} turns"
-    )
+    print(f"{options.threads} threads, {os.cpu_count()} cores; top_p {options.top_p:g}; medians of {options.rounds}")
     show(found, next(iter(found)))
 
 
