@@ -42,7 +42,7 @@ HOMES = {  # who may touch it
     "torch.distributed": ("ranks/", "strategy/", "sync/", "rollouts/engines/tp_group.py"),
     "deepspeed": ("strategy/deepspeed.py",),
     "vllm": ("rollouts/engines/vllm.py",),
-    "sglang": ("rollouts/engines/sglang.py",),
+    "sglang": ("rollouts/engines/sglang",),  # the adapter, and what it starts in other processes
 }
 OPTIONAL = ("deepspeed", "vllm", "sglang")  # imported inside functions: a run without them must not need them
 

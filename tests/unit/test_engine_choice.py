@@ -83,6 +83,10 @@ def test_versions_between_the_tested_ones_are_taken(installed):
         installed["x"] = version
         assert bool(package.fault()) == wrong, version
     assert package.fault() == Fault("x 0.33.0 is installed, and 0.26 to 0.32 was tested", "pip install x==0.32")
+    package = Package("x", "0.5.22", "0.5.23", "pip install x")
+    for version, wrong in {"0.5.9": True, "0.5.22": False, "0.5.23.post1": False, "0.5.24": True, "0.6": True}.items():
+        installed["x"] = version
+        assert bool(package.fault()) == wrong, version
 
 
 @pytest.mark.parametrize("name", OFFERS)

@@ -21,7 +21,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Package:
-    """One distribution. oldest, newest: the versions whose tests ran, as "0.26"; those between are taken too."""
+    """One distribution. oldest, newest: the versions whose tests ran, as "0.26" or "0.5.22"; those between are
+    taken too."""
 
     distribution: str
     oldest: str
@@ -33,7 +34,8 @@ class Package:
             found = metadata.version(self.distribution)
         except metadata.PackageNotFoundError:
             return Fault(f"{self.distribution} is not installed", self.install)
-        if _numbers(self.oldest) <= _numbers(found)[:2] <= _numbers(self.newest):
+        oldest, newest, here = _numbers(self.oldest), _numbers(self.newest), _numbers(found)
+        if oldest <= here[: len(oldest)] and here[: len(newest)] <= newest:
             return None
         return Fault(f"{self.distribution} {found} is installed, and {self._tested()} was tested", self.install)
 
@@ -72,8 +74,8 @@ OFFERS = {
     ),
     "sglang": Offer(
         "lightrft.rollouts.engines.sglang",
-        on_gpu=Package("sglang", "0.5", "0.5", 'pip install "lightrft[sglang]"'),
-        on_cpu=Package("sglang", "0.5", "0.5", "see docs/engines.md, SGLang without a GPU"),
+        on_gpu=Package("sglang", "0.5.22", "0.5.23", 'pip install "lightrft[sglang]"'),
+        on_cpu=Package("sglang", "0.5.22", "0.5.23", "see docs/engines.md, SGLang without a GPU"),
     ),
 }
 

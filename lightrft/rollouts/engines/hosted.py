@@ -1,0 +1,148 @@
+"""An engine that lives in a process of its own, asked over a socket one thing at a time.
+
+A library that ends its own process when one of its workers dies, replaces signal handlers or kills every child it finds
+does so there, and the trainer hears of it as of any other failure. The process leads a session of its own, so a signal
+of the terminal does not reach it, and all that it starts can be ended together; it does not outlive the trainer.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from lightrft.ranks.parent import die_with_parent
+from lightrft.ranks.pulse import PULSE
+from lightrft.rollouts.engines.base import EngineFailed
+
+PACKAGES = Path(__file__).parents[3]  # the folder that `import lightrft` finds
+TORCHRUN = ("TORCHELASTIC_", "GROUP_", "ROLE_")
+OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LOOK_S, LEAVE_S = 1.0, 20.0  # how often it is looked whether the process is there; how long it may take to leave
+MOST_OF_A_LOG = 2000  # characters
+
+
+class Host:
+    """`python -m module` in a process of its own; module calls `serve`.
+
+    name: of the engine, for messages. settings: what `serve` hands on. variables: of its environment, beside ours.
+    """
+
+    def __init__(self, name: str, module: str, settings: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        self.name, self.log = name, tempfile.TemporaryFile()  # noqa: SIM115
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+                env={**environment(), **variables},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self.log,
+                stderr=self.log,
+                start_new_session=True,
+            )
+        self.connection = Connection(ours.detach())
+        try:
+            # tensors in shared memory are fetched from the process that made them, which asks for this key
+            self.ask("start", settings, bytes(multiprocessing.current_process().authkey))
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, what: str, *parts: Any) -> Any:
+        """The value that the method `what` returns there. `EngineFailed` where it raises, or its process is gone."""
+        try:
+            self.connection.send((what, parts))
+            while True:
+                kind, value = self._next()
+                if kind == "done":
+                    return value
+                if kind == "failed":
+                    raise EngineFailed(f"--engine_type {self.name}: {value}")
+                PULSE.beat()
+        except (EOFError, OSError) as error:
+            raise EngineFailed(self._epitaph()) from error
+
+    def _next(self) -> tuple[str, Any]:
+        while not self.connection.poll(LOOK_S):
+            if self.process.poll() is not None and not self.connection.poll(0):
+                raise EOFError
+        return self.connection.recv()
+
+    def _epitaph(self) -> str:
+        """How the process ended, and what it said last."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LOOK_S)
+        code = self.process.poll()
+        how = (
+            "answers no more" if code is None else f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+        )
+        return f"--engine_type {self.name}: its process {how}; its last words: {self.last_words()}"
+
+    def last_words(self) -> str:
+        """The last line that names an error, else the last line."""
+        self.log.seek(0, os.SEEK_END)
+        self.log.seek(max(0, self.log.tell() - MOST_OF_A_LOG))
+        lines = [line.strip() for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
+        telling = [line for line in lines if "Error" in line or "error" in line]
+        return (telling or lines or ["none"])[-1][:400]
+
+    def close(self) -> None:
+        """Lets it leave, and ends whatever of it is still there. A second time it does nothing."""
+        with suppress(OSError):
+            self.connection.send(("close", ()))
+        self.connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LEAVE_S)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the session's other processes, and itself where it is stuck
+        self.process.wait()
+        self.log.close()
+
+
+def environment() -> dict[str, str]:
+    """Of such a process. What torchrun tells a rank would make an engine join the trainer's group, or wait for it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(TORCHRUN) and k not in OF_A_RANK}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(PACKAGES), kept.get("PYTHONPATH")]))}
+
+
+def serve(make: Any) -> None:
+    """The other end. make(settings, beat) -> an object whose methods are asked for; beat() says that work goes on.
+
+    What a method raises goes back as text.
+    """
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    die_with_parent(parent)
+    connection = Connection(descriptor)
+    served: Any = None
+    while asked := _received(connection):
+        what, parts = asked
+        try:
+            if what == "start":
+                settings, multiprocessing.current_process().authkey = parts
+                served, value = make(settings, lambda: connection.send(("beat", None))), None
+            else:
+                value = getattr(served, what)(*parts)
+        except Exception as error:  # the engine's own, of any kind
+            connection.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
+        else:
+            connection.send(("done", value))
+    if served is not None:
+        served.close()
+
+
+def _received(connection: Connection) -> tuple[str, tuple[Any, ...]] | None:
+    """None: nobody will ask any more."""
+    with suppress(EOFError):
+        what, parts = connection.recv()
+        return None if what == "close" else (what, parts)
+    return None

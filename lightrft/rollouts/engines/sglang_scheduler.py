@@ -1,0 +1,110 @@
+"""What runs in the processes in which SGLang holds the model: our noise and filters in its sampler, and fingerprints.
+
+SGLang draws from a seed of each request only under `enable_deterministic_inference`, whose kernels want a GPU and which
+knows no min_p; its top_p counts from the whole distribution even where top_k has cut it. Here a token is drawn by
+the rules of `engines/sampling.py` from the noise of `engines/noise.py`, as the local engine draws it.
+"""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightrft.models.fingerprint import fingerprint
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.noise import uniforms
+from lightrft.rollouts.engines.sampling import inverse_cdf, keep
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+WHOLE_VOCABULARY = 1 << 30  # SGLang's word for a top_k that is off
+UNSIGNED = (1 << 64) - 1
+
+
+def run_scheduler(*args: Any, **kwargs: Any) -> None:
+    """In place of SGLang's own function of that kind, which it calls."""
+    from sglang.srt.configs.model_config import ModelConfig
+    from sglang.srt.layers.sampler import register_sampler_backend
+    from sglang.srt.managers.scheduler import Scheduler, run_scheduler_process
+    from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
+
+    register_sampler_backend("pytorch", make_sampler)
+    SamplingBatchInfo.from_schedule_batch = classmethod(with_noise(SamplingBatchInfo.from_schedule_batch))
+    Scheduler.write_fingerprints = write_fingerprints
+    ModelConfig._get_hf_eos_token_id = lambda self: set()  # a request names the ids that end it
+    run_scheduler_process(*args, **kwargs)
+
+
+class Drawing:
+    """How the requests that run now are drawn: SGLang answers one list of requests at a time, of one `Sampling`."""
+
+    sampling = Sampling(1)
+
+
+def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Hands each request's noise to the sampler in `sampling_seed`, which SGLang keeps in step with its batches."""
+
+    def from_schedule_batch(_: type, batch: Any, vocab_size: int) -> Any:
+        import torch
+
+        info = original(batch, vocab_size)
+        asked = batch.reqs[0].sampling_params
+        Drawing.sampling = _sampling(asked)
+        seeds = [(each.sampling_params.sampling_seed or 0) & UNSIGNED for each in batch.reqs]
+        noise = torch.from_numpy(uniforms(seeds, asked.max_new_tokens))
+        first = torch.tensor([[len(each.origin_input_ids) - 1.0] for each in batch.reqs], dtype=torch.float64)
+        info.sampling_seed = torch.cat([first, noise], dim=1).to(batch.device, non_blocking=True)
+        return info
+
+    return from_schedule_batch
+
+
+def _sampling(asked: Any) -> Sampling:
+    top_k = -1 if asked.top_k >= WHOLE_VOCABULARY else asked.top_k
+    return Sampling(asked.max_new_tokens, top_p=asked.top_p, top_k=top_k, min_p=asked.min_p)
+
+
+def make_sampler() -> Any:
+    from sglang.srt.layers.sampler import Sampler
+
+    class SeededSampler(Sampler):
+        def _sample_from_probs(self, probs: Tensor, sampling_info: Any, positions: Tensor, _: bool) -> Any:
+            """probs [B, V] at the temperature -> token ids [B]. SGLang reports the logarithms of `probs`."""
+            return drawn(probs, sampling_info.sampling_seed, positions), None
+
+    return SeededSampler()
+
+
+def drawn(probs: Tensor, noise: Tensor, positions: Tensor) -> Tensor:
+    """probs [B, V]; noise [B, 1 + tokens]: the position of the prompt's last token, then a uniform number for each
+    token to come; positions [B]: of the token that the next one follows."""
+    token = positions.long() - noise[:, 0].long()
+    uniform = noise.gather(1, 1 + token[:, None])[:, 0]
+    return inverse_cdf(keep(probs, probs.sum(-1), Drawing.sampling), uniform).int()
+
+
+def write_fingerprints(self: Any, folder: str) -> None:
+    """A method of SGLang's Scheduler: {names, joined by a space: (fingerprint, elements)} of its shards, as JSON."""
+    shards = _shards(self.tp_worker.model_runner.model)
+    found = {" ".join(names): (fingerprint(shard), shard.numel()) for names, shard in shards}
+    Path(folder, str(self.tp_group.rank_in_group)).write_text(json.dumps(found))
+
+
+def _shards(model: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """Each parameter that this process holds, by the names that it is made of; q, k and v apart, since where there are
+    more processes than heads of k several hold the same ones."""
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        path = name.rpartition(".")[0]
+        layer = path.rpartition(".")[2]
+        names = tuple(name.replace(layer, part) for part in FUSED.get(layer, ())) or (name,)
+        module = model.get_submodule(path)
+        if layer == "qkv_proj":
+            sizes = [module.q_proj_shard_size, module.kv_proj_shard_size, module.kv_proj_shard_size]
+            yield from zip(((each,) for each in names), parameter.split(sizes), strict=True)
+        else:
+            yield names, parameter

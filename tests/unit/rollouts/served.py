@@ -1,0 +1,50 @@
+"""What the tests of engines/hosted.py let a process of its own serve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lightrft.rollouts.engines.hosted import serve
+
+
+class Served:
+    def __init__(self, settings: Mapping[str, Any], beat: Callable[[], None]) -> None:
+        if settings.get("fails"):
+            raise ValueError("it cannot\nbe made")
+        self.settings, self.beat = settings, beat
+
+    def setting(self, name: str) -> Any:
+        return self.settings[name]
+
+    def variables(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def beats(self, times: int) -> None:
+        for _ in range(times):
+            self.beat()
+
+    def fail(self) -> None:
+        raise RuntimeError("two\nlines")
+
+    def die(self) -> None:
+        print("SomeError: no memory\nafter it", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def start_another(self) -> int:
+        """One that takes no notice of a polite signal."""
+        code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process.pid
+
+    def close(self) -> None: ...
+
+
+if __name__ == "__main__":
+    serve(Served)
