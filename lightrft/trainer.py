@@ -25,6 +25,7 @@ from lightrft.rewards.base import check_some_valid
 from lightrft.rollouts.collector import Collector
 from lightrft.rollouts.dealer import Dealer
 from lightrft.rollouts.statistics import rollout_metrics
+from lightrft.sync.parity import ParityGate
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
@@ -62,6 +63,7 @@ class Trainer:
     save_path: Path
     record: dict[str, Any]
     shown: int = 0
+    parity: ParityGate | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     boundary: Boundary = field(init=False)
 
@@ -107,6 +109,8 @@ class Trainer:
         self.placement.generate(self.progress.step)
         with self.clock("generate"):
             rollouts = self.collector.collect(self.prompts, step)
+            if self.parity is not None:
+                self.parity.look(rollouts)
             rollouts, index = self.dealer.deal(rollouts, step)
         check_some_valid(index.errors, step)
         self.placement.score()

@@ -9,6 +9,7 @@ import torch
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
+from lightrft.build.parity import ParityMaker
 from lightrft.build.rollouts import make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
@@ -41,7 +42,6 @@ from lightrft.ranks.together import together
 from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
 from lightrft.rollouts.dealer import Dealer, Split
 from lightrft.strategy.base import Handle, Precision, Strategy
-from lightrft.sync.weights import WeightSync
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
@@ -133,7 +133,9 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet, silent=not first)
     for notice in rollouts.notices:
         console.unless_quiet(f"notice: {notice}")
-    placement = Placement(rollouts.engine, WeightSync(strategy, policy.handle, rollouts.engine))
+    parity = ParityMaker(args, inputs, precision, strategy, policy, rollouts.engine, everyone, console).make()
+    sleeps = args.engine.enable_engine_sleep
+    placement = Placement(rollouts.engine, parity.sync, sleeps=sleeps, after_sync=parity.probe)
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
     trainer = Trainer(
@@ -144,7 +146,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         dealer=Dealer(world, everyone, first_epoch(args)),
         scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
-        updater=make_updater(args, strategy, policy, estimator, kl, critic, average),
+        updater=make_updater(args, strategy, policy, estimator, kl, critic, average, parity.gate),
         placement=placement,
         evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
         checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic, average),
@@ -156,6 +158,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         profiler=Profiler(log_dir / "profile", args.logging.profile_steps if first else ()),
         save_path=save_path,
         record=record,
+        parity=parity.gate,
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
     )
     if args.checkpoint.load_checkpoint:

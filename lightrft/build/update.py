@@ -33,6 +33,7 @@ from lightrft.recipe import (
 from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy
 from lightrft.strategy.frozen import Frozen
 from lightrft.update.advantages import AdvantageStage
+from lightrft.update.base import Watch
 from lightrft.update.critic import Critic
 from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
@@ -111,6 +112,7 @@ def make_updater(
     kl: KLTerm,
     critic: Critic | None = None,
     average: MovingAverage | None = None,
+    watch: Watch | None = None,
 ) -> Updater:
     settings = UpdateSettings(
         algorithm=args.algorithm,
@@ -122,7 +124,7 @@ def make_updater(
         frozen_steps=frozen_steps(args, estimator),
         fire=args.sampling.use_fire,
     )
-    return Updater(strategy, policy, estimator, kl, settings, critic, average)
+    return Updater(strategy, policy, estimator, kl, settings, critic, average, watch)
 
 
 def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:

@@ -2,49 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.sync.weights import WeightSync
 
-State = Literal["generate", "score", "learn"]
+State = Literal["generate", "rest", "score", "learn"]
 
 
 class Placement:
-    """Three states, which the loop enters one after another; nobody else calls sleep, wake or push.
+    """Four states, which the loop enters one after another; nobody else calls sleep, wake or push.
 
         generate    the engine is awake and holds the policy's newest weights; evaluations happen here too
-        score       the engine sleeps; the policy and the reference score what was generated, a checkpoint is written
-        learn       the policy changes: what the engine holds is old from here on
+        rest        the engine sleeps and keeps them: a checkpoint is written, and the policy stays as it is
+        score       the engine sleeps without weights; the policy and the reference score what was generated
+        learn       the policy changes: what the engine had is old from here on
 
     A run starts as if it had learned before: whatever the policy was loaded from, the engine gets it before it
     generates. A state out of order is our own mistake, an AssertionError.
+    sleeps: else the engine keeps its memory all the time (`--disable_engine_sleep`). after_sync: is told the version
+    that the engine got, when it can generate.
     """
 
-    def __init__(self, engine: InferenceEngine, sync: WeightSync) -> None:
-        self.engine, self.sync = engine, sync
+    def __init__(
+        self,
+        engine: InferenceEngine,
+        sync: WeightSync,
+        *,
+        sleeps: bool = True,
+        after_sync: Callable[[int], None] | None = None,
+    ) -> None:
+        self.engine, self.sync, self.sleeps, self.after_sync = engine, sync, sleeps, after_sync
         self.state: State = "learn"
-        self.version: int | None = None  # of the policy that the engine got last
+        self.version: int | None = None  # of the policy that the engine has
 
     def generate(self, version: int) -> None:
         """version: that of the policy, which is the number of steps done."""
-        asleep = self.state != "generate"
-        self._enter("generate", after=("generate", "score", "learn"))
-        if asleep:  # and whoever sleeps need not keep its weights
-            self.engine.wake("weights")
-            self.sync.push(version)
-            self.engine.wake("kv_cache")  # only now: beside old and new weights there may be no room for it
-            self.version = version
+        if self.state != "generate":
+            kept = self.state == "rest"
+            self._enter("generate", after=("rest", "score", "learn"))
+            self._wake("weights")
+            if not kept:
+                self.sync.push(version)
+                self.version = version
+            self._wake("kv_cache")  # only now: beside old and new weights there may be no room for it
+            if not kept and self.after_sync is not None:
+                self.after_sync(version)
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
 
     def score(self) -> None:
         self._enter("score", after=("generate",))
-        self.engine.sleep(keep_weights=False)
+        self._sleep(keep_weights=False)  # a sync comes before they are asked for
 
     def rest(self) -> None:
         """The engine sleeps, if it does not: a checkpoint gathers whole parameters."""
         if self.state == "generate":
-            self.score()
+            self._enter("rest", after=("generate",))
+            self._sleep(keep_weights=True)
 
     def learn(self) -> None:
         self._enter("learn", after=("score",))
@@ -52,6 +67,14 @@ class Placement:
     def close(self) -> None:
         """From any state, at the end of the run."""
         self.engine.close()
+
+    def _wake(self, what: Literal["weights", "kv_cache"]) -> None:
+        if self.sleeps:
+            self.engine.wake(what)
+
+    def _sleep(self, *, keep_weights: bool) -> None:
+        if self.sleeps:
+            self.engine.sleep(keep_weights=keep_weights)
 
     def _enter(self, state: State, *, after: tuple[State, ...]) -> None:
         assert self.state in after, f"{state} comes after {' or '.join(after)}, not after {self.state}"

@@ -6,7 +6,7 @@ share of the work. How rows are laid out, and why no padding mask is needed, sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,12 @@ class TokenModel(PreparedModel):
             None if entropies is None else self._scattered(entropies, layout, batch),
             layout.positions * self.parts,
         )
+
+    def measured(self, batch: Batch, measure: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> Tensor:
+        """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token."""
+        logits, layout = self._outputs(batch)
+        tokens = layout.own(batch.input_ids[batch.response_mask.bool()])
+        return torch.stack([self._scattered(values, layout, batch) for values in measure(logits, tokens)])
 
 
 class TokenCritic(PreparedModel):

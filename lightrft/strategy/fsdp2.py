@@ -71,6 +71,7 @@ class FSDP2Strategy:
 
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None
+        self._reshard(handle)  # somebody may have looked at the policy since its backward pass
         parameters = list(handle.model.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

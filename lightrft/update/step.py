@@ -15,6 +15,7 @@ from lightrft.errors import RunFailed
 from lightrft.models.token_model import TokenModel
 from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle, Strategy
+from lightrft.update.base import Watch
 from lightrft.update.counts import own_group_tokens, step_counts
 from lightrft.update.critic import Critic
 from lightrft.update.ema import MovingAverage
@@ -49,7 +50,8 @@ class UpdateSettings:
 class Updater:
     """Turns a batch with advantages into optimizer steps on `policy`, each with one on `critic` where there is one.
 
-    average: of the policy's weights, is updated after each step that was taken."""
+    average: of the policy's weights, is updated after each step that was taken. watch: is shown how far engine and
+    trainer are apart."""
 
     def __init__(
         self,
@@ -60,9 +62,10 @@ class Updater:
         settings: UpdateSettings,
         critic: Critic | None = None,
         average: MovingAverage | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.strategy, self.policy, self.estimator, self.settings = strategy, policy, estimator, settings
-        self.critic, self.average = critic, average
+        self.critic, self.average, self.watch = critic, average, watch
         self.loss = LossTerms(estimator, kl, settings.algorithm, fire=settings.fire)
         self.sums = MetricSums()
         self.skips = {
@@ -113,9 +116,11 @@ class Updater:
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts, turn: int) -> None:
         for number, batch in enumerate(micro_batches):
             PULSE.part(f"policy, micro-batch {number + 1} of {len(micro_batches)}")
-            loss = self._loss(batch, counts)
+            loss = self._loss(batch, counts, turn)
             self.strategy.backward(self.policy.handle, loss, last=number == len(micro_batches) - 1)
         self.sums.count("perf/train_micro_batches", len(micro_batches))
+        if self.watch is not None:
+            self.watch.judge(turn)
         taken = self._take_step("policy", self.policy.handle, turn)
         if self.average is not None and taken:
             self.average.update()
@@ -145,7 +150,7 @@ class Updater:
             found.metrics["mismatch/ess"] = found.metrics["mismatch/weight_mean"] ** 2 / square
         return found
 
-    def _loss(self, batch: Batch, counts: Counts) -> Tensor:
+    def _loss(self, batch: Batch, counts: Counts, turn: int) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
         scores = self.policy.logprobs(batch, entropy=self.loss.entropy)
         self.sums.count("perf/train_tokens", scores.tokens)
@@ -155,10 +160,12 @@ class Updater:
             term = coefficient * aggregate(tokens, mask, mode, counts, batch.group_tokens)
             self.sums.add(name, term)
             total = total + term
-        self._watch(terms, mask)
+        self._measure(terms, mask)
+        if self.watch is not None:
+            self.watch.see(batch, terms.mismatch["mismatch/gap_mean"], terms.compared, turn)
         return total
 
-    def _watch(self, terms: Terms, mask: Tensor) -> None:
+    def _measure(self, terms: Terms, mask: Tensor) -> None:
         for name, values in terms.token_metrics.items():
             self.sums.mean(name, values, mask)
         for name, values in terms.row_metrics.items():

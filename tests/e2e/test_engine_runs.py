@@ -7,6 +7,7 @@ import torch
 from runs import train
 from safetensors.torch import load_file
 
+from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.local import LocalEngine
 
 FLAGS = "--fsdp --save_path run --eval_steps 2 --save_interval 0 --quiet"
@@ -29,7 +30,7 @@ class Recording(LocalEngine):
         Recording.own = {name: value.detach().clone() for name, value in params}
 
     def sleep(self, *, keep_weights):
-        self.told.append("sleep")
+        self.told.append("rest" if keep_weights else "sleep")
 
     def wake(self, what):
         self.told.append(f"wake {what}")
@@ -39,7 +40,12 @@ class Recording(LocalEngine):
 
 
 class Apart(Recording):
+    """Is sent weights, which it keeps, while it samples from the trainer's, which are as new."""
+
     shares_weights = False
+
+    def fingerprints(self):
+        return {(name,): fingerprint(value) for name, value in self.own.items()}
 
 
 @pytest.fixture(params=(Recording, Apart))
@@ -56,11 +62,12 @@ def woken(version):
 def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine):
     """Rollouts are of the policy of their step, evaluations of the newest one; what sleeps is not asked."""
     assert train(f"{FLAGS} --max_steps 3 --save_steps 2").code == 0
+    probed = [(1, 0)] if engine is Apart else []  # the first weights that it gets are tried out at once
     evaluated, turn = (HELD_OUT, 0), [(PROMPTS, 0), "sleep"]
-    first = [*woken(0), evaluated, *turn, *woken(1), (PROMPTS, 1), "sleep", *woken(2), (HELD_OUT, 2)]
-    saved = ["sleep", *woken(2)]  # a checkpoint: whoever sleeps need not keep its weights
+    first = [*woken(0), *probed, evaluated, *turn, *woken(1), (PROMPTS, 1), "sleep", *woken(2), (HELD_OUT, 2)]
+    saved = ["rest", "wake weights", "wake kv_cache"]  # a checkpoint: the weights are still the newest
     last = [(PROMPTS, 2), "sleep", *woken(3)]
-    assert engine.told == [*first, *saved, *last, (HELD_OUT, 3), "sleep", "close"]
+    assert engine.told == [*first, *saved, *last, (HELD_OUT, 3), "rest", "close"]
     final = load_file(here / "run/model.safetensors")
     tied = {"lm_head.weight": "model.embed_tokens.weight"}  # sent under both names, kept under one
     assert engine.own.keys() == ({*final, *tied} if engine is Apart else set())
@@ -68,4 +75,6 @@ def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine)
 
     engine.told.clear()
     assert train(f"{FLAGS} --max_steps 4 --load_checkpoint").code == 0  # from the checkpoint of step 2
-    assert engine.told == [*woken(2), *last, (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4), "sleep", "close"]
+    probed = [(1, 2)] if engine is Apart else []
+    resumed = [*woken(2), *probed, *last, (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4)]
+    assert engine.told == [*resumed, "rest", "close"]

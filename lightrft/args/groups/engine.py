@@ -48,16 +48,19 @@ class EngineArgs:
         unset="none",
         witness=Witness("--engine_kwargs max_num_seqs=8", "output"),
     )
-    max_logprob_gap: float | None = unbuilt(
-        "engines",
+    max_logprob_gap: float | None = arg(
         None,
-        "Largest mean gap between the engine's and the trainer's log-probabilities.",
-        "--max_logprob_gap 0.1",
+        "Largest mean gap between the engine's and the trainer's log-probabilities, in nats per token.",
         gt=0,
         unset="by precision",
+        witness=Witness("--max_logprob_gap 1e-12", "output"),
     )
-    on_logprob_gap: str = unbuilt(
-        "engines", "warn", "What a larger gap does.", "--on_logprob_gap stop", choices=("warn", "stop")
+    on_logprob_gap: str = arg(
+        "warn",
+        "What a larger gap does, and weights in the engine that are not those sent: its cause is named; error = it "
+        "ends the run; off = nobody looks.",
+        choices=("off", "warn", "error"),
+        witness=Witness("--on_logprob_gap off", "output", given="--max_logprob_gap 1e-12"),
     )
     oversample_ratio: float = unbuilt(
         "engines",

@@ -12,7 +12,7 @@ class Engine:
         self.told = []
 
     def sleep(self, *, keep_weights):
-        self.told.append("sleep")
+        self.told.append("sleep, keeping weights" if keep_weights else "sleep")
 
     def wake(self, what):
         self.told.append(f"wake {what}")
@@ -35,17 +35,41 @@ def woken(version):
     return ["wake weights", f"push {version}", "wake kv_cache"]
 
 
-def test_memory_changes_hands_in_order_and_weights_are_pushed_once_a_version(parts):
-    """Two turns: an evaluation before, one after each step, and all of a state's callers may enter it again."""
-    placement, told = parts
+def two_turns(placement):
     for version in (0, 1):
         placement.generate(version)  # an evaluation
         placement.generate(version)  # the turn's rollouts
         placement.score()
         placement.learn()
+
+
+def test_memory_changes_hands_in_order_and_weights_are_pushed_once_a_version(parts):
+    """Two turns: an evaluation before, one after each step, and all of a state's callers may enter it again."""
+    placement, told = parts
+    two_turns(placement)
     placement.generate(2)
     placement.close()
     assert told == [*woken(0), "sleep", *woken(1), "sleep", *woken(2), "close"]
+
+
+def test_an_engine_that_does_not_sleep_gets_the_weights_of_every_version():
+    engine = Engine()
+    placement = Placement(engine, engine, sleeps=False)
+    two_turns(placement)
+    placement.generate(2)
+    placement.rest()
+    placement.generate(2)
+    placement.close()
+    assert engine.told == ["push 0", "push 1", "push 2", "close"]
+
+
+def test_after_a_sync_somebody_is_told_when_the_engine_can_generate():
+    engine = Engine()
+    placement = Placement(engine, engine, after_sync=lambda version: engine.told.append(f"probe {version}"))
+    placement.generate(5)
+    placement.rest()
+    placement.generate(5)
+    assert engine.told == [*woken(5), "probe 5", "sleep, keeping weights", "wake weights", "wake kv_cache"]
 
 
 def test_a_resumed_run_generates_with_what_it_has_learned(parts):
@@ -54,19 +78,19 @@ def test_a_resumed_run_generates_with_what_it_has_learned(parts):
     assert told == woken(7)
 
 
-def test_the_engine_sleeps_while_a_checkpoint_is_written_and_gets_its_weights_again(parts):
-    """After an evaluation it is awake; after a step it sleeps already. One that sleeps need not keep its weights."""
+def test_the_engine_sleeps_while_a_checkpoint_is_written_and_keeps_the_weights_that_are_still_the_newest(parts):
+    """After an evaluation it is awake; after a step it sleeps already, without weights."""
     placement, told = parts
     placement.generate(3)
     placement.rest()
     placement.rest()
     placement.generate(3)
-    assert told == [*woken(3), "sleep", *woken(3)]
+    assert told == [*woken(3), "sleep, keeping weights", "wake weights", "wake kv_cache"]
     placement.score()
     placement.learn()
     placement.rest()
     placement.generate(4)
-    assert told[7:] == ["sleep", *woken(4)]
+    assert told[6:] == ["sleep", *woken(4)]
 
 
 def test_a_run_that_ends_before_it_generates_wakes_nothing(parts):
@@ -80,13 +104,19 @@ def test_a_run_that_ends_before_it_generates_wakes_nothing(parts):
     [
         ([], "score comes after generate, not after learn"),
         (["generate"], "learn comes after score, not after generate"),
+        (["generate", "rest"], "score comes after generate, not after rest"),
         (["generate", "score"], "score comes after generate, not after score"),
         (["generate", "score", "learn"], "learn comes after score, not after learn"),
     ],
 )
 def test_a_state_out_of_order_is_noticed(parts, states, wrong):
     placement, told = parts
-    enter = {"generate": lambda: placement.generate(0), "score": placement.score, "learn": placement.learn}
+    enter = {
+        "generate": lambda: placement.generate(0),
+        "rest": placement.rest,
+        "score": placement.score,
+        "learn": placement.learn,
+    }
     for state in states:
         enter[state]()
     before = list(told)
