@@ -25,7 +25,7 @@ from lightrft.ranks.base import ONE_RANK, Ranks, World, alone
 from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
 from lightrft.rollouts.collector import Collector, RolloutMaker
 from lightrft.rollouts.engines.base import InferenceEngine
-from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local import LocalEngine, OwnWeights
 from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.probe import needs_equal_lengths
 from lightrft.strategy.base import Precision, named_tensors
@@ -81,13 +81,15 @@ def make_rollouts(
 
 def _make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World) -> InferenceEngine:
     model, kind = args.model, choose_engine(args).kind
-    ends = end_token_ids(model, inputs.tokenizer)
+    ends, asked = end_token_ids(model, inputs.tokenizer), args.engine.engine_dtype
+    dtype = DTYPES[precision.compute if asked == "auto" else asked]
     if kind != "local":
-        asked = args.engine.engine_dtype
-        dtype = DTYPES[precision.compute if asked == "auto" else asked]
         return OFFERS[kind].module.make(model, args.engine, inputs.tokenizer, ends, dtype, world)
     apart = needs_equal_lengths(borrow, inputs.prompts[0].token_ids, precision.compute, model.pretrain)
-    return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart)
+    own = None
+    if dtype != DTYPES[precision.compute]:
+        own = OwnWeights(partial(load_model, model, dtype, world.device, trains=False), dtype)
+    return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart, own=own)
 
 
 def seed_everything(seed: int) -> None:

@@ -15,10 +15,10 @@ HELD_OUT, PROMPTS = 23, 4
 
 
 class Recording(LocalEngine):
-    """The real engine, which writes down what it is told; `own` is what it was given as weights of its own."""
+    """The real engine, which writes down what it is told; `sent` is what it was given as weights of its own."""
 
     told: list = []
-    own: dict = {}
+    sent: dict = {}
 
     def generate(self, requests, sampling, *, at_once):
         self.told.append((len(requests), self.version))
@@ -27,7 +27,7 @@ class Recording(LocalEngine):
     def update_weights(self, params, version):
         super().update_weights(params, version)
         self.told.append(f"version {version}")
-        Recording.own = {name: value.detach().clone() for name, value in params}
+        Recording.sent = {name: value.detach().clone() for name, value in params}
 
     def sleep(self, *, keep_weights):
         self.told.append("rest" if keep_weights else "sleep")
@@ -42,10 +42,12 @@ class Recording(LocalEngine):
 class Apart(Recording):
     """Is sent weights, which it keeps, while it samples from the trainer's, which are as new."""
 
-    shares_weights = False
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        self.shares_weights = False
 
     def fingerprints(self):
-        return {(name,): fingerprint(value) for name, value in self.own.items()}
+        return {(name,): fingerprint(value) for name, value in self.sent.items()}
 
 
 @pytest.fixture(params=(Recording, Apart))
@@ -70,8 +72,8 @@ def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine)
     assert engine.told == [*first, *saved, *last, (HELD_OUT, 3), "rest", "close"]
     final = load_file(here / "run/model.safetensors")
     tied = {"lm_head.weight": "model.embed_tokens.weight"}  # sent under both names, kept under one
-    assert engine.own.keys() == ({*final, *tied} if engine is Apart else set())
-    assert all(torch.equal(value, final[tied.get(name, name)]) for name, value in engine.own.items())
+    assert engine.sent.keys() == ({*final, *tied} if engine is Apart else set())
+    assert all(torch.equal(value, final[tied.get(name, name)]) for name, value in engine.sent.items())
 
     engine.told.clear()
     assert train(f"{FLAGS} --max_steps 4 --load_checkpoint").code == 0  # from the checkpoint of step 2

@@ -35,12 +35,11 @@ class EngineArgs:
         opposites=("disable_engine_sleep",),
         witness=Witness("--no-enable_engine_sleep", "output"),
     )
-    engine_dtype: str = unbuilt(
-        "engines",
+    engine_dtype: str = arg(
         "auto",
-        "Precision of the engine; auto = that of training.",
-        "--engine_dtype bf16",
+        "Precision of the engine; auto = that of training. In another the local engine holds a copy of the weights.",
         choices=("auto", "fp32", "bf16", "fp16"),
+        witness=Witness("--engine_dtype bf16", "metrics"),
     )
     engine_kwargs: tuple[str, ...] = arg(
         (),

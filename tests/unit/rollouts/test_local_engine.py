@@ -15,10 +15,9 @@ from transformers.cache_utils import DynamicLayer
 from lightrft.batch import collate
 from lightrft.errors import RunFailed
 from lightrft.models.token_model import TokenModel
-from lightrft.rollouts.engines import local
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
-from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local import LocalEngine, decoding
 from lightrft.strategy.base import Handle
 from lightrft.types import Request
 
@@ -126,7 +125,7 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     requests, sampling = requests_of(prompts, n=5), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
     plain = generate(model, requests, sampling, end_ids=ends)
-    monkeypatch.setattr(local, "DROP_BELOW", share)  # never, and at every step
+    monkeypatch.setattr(decoding, "DROP_BELOW", share)  # never, and at every step
     changed = generate(model, requests, sampling, end_ids=ends)
     lengths = [len(g.response_ids) for group in plain for g in group]
     assert min(lengths) < 6 and len(set(lengths)) > 3

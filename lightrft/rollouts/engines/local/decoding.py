@@ -1,16 +1,9 @@
-"""The in-process engine: samples from the training module itself, so its weights can never be stale.
-
-A prompt's keys and values are computed once and fanned out to its samples; rows that have ended leave the batch. The
-noise of a token depends on the response's seed and the token's index only (engines/noise.py), so which prompts share
-a batch, and on which rank, changes a response through floating-point rounding at most.
-"""
+"""One batch of requests, from their prompts to their last tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +11,6 @@ from torch import Tensor
 from lightrft.errors import RunFailed
 from lightrft.models.token_model import head_on
 from lightrft.ranks.pulse import PULSE
-from lightrft.rollouts.engines.attention import without_cudnn
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache
 from lightrft.rollouts.engines.noise import uniforms
@@ -35,65 +27,7 @@ NOT_FINITE = (
 DROP_BELOW = 7 / 8  # rows are dropped when at most this share is alive: dropping copies the cache
 
 
-class LocalEngine:
-    """borrow: a context manager that yields the training model with whole, current weights.
-
-    equal_lengths: only prompts of one length are decoded together, for models that padding before a prompt would change
-    (engines/probe.py).
-    """
-
-    shares_weights = True
-    dtype = torch.float32  # of what is pushed to it, and nothing is
-
-    def __init__(
-        self,
-        borrow: Callable[[], AbstractContextManager[PreTrainedModel]],
-        tokenizer: PreTrainedTokenizerBase,
-        end_ids: Iterable[int],
-        equal_lengths: bool = False,
-    ) -> None:
-        self.borrow, self.tokenizer, self.end_ids = borrow, tokenizer, sorted(end_ids)
-        self.equal_lengths, self.batches, self.version = equal_lengths, 0, 0
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
-        """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
-        found: dict[int, list[Generation]] = {}
-        with torch.no_grad(), without_cudnn(), self.borrow() as model:
-            for batch in self._batches(requests, at_once):
-                self.batches += 1
-                chosen = [requests[index] for index in batch]
-                made = _Decoding(model, self.tokenizer, self.end_ids, chosen, sampling).run()
-                found.update(zip(batch, made, strict=True))
-        return [found[index] for index in range(len(requests))]
-
-    def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
-        """The requests' indices, those of a batch together. The longest prompts come first: the less padding there is,
-        and where memory is short it is so at once."""
-        lengths = [len(request.prompt_ids) for request in requests]
-        ordered = sorted(range(len(requests)), key=lambda index: -lengths[index])
-        for _, group in groupby(ordered, key=lambda index: lengths[index] if self.equal_lengths else 0):
-            together = list(group)
-            yield from (together[start : start + at_once] for start in range(0, len(together), at_once))
-
-    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
-        self.version = version  # the weights are the trainer's own
-
-    def fingerprints(self) -> None:
-        """It holds no tensor of its own."""
-
-    def sleep(self, *, keep_weights: bool) -> None:
-        """Nothing to give back: between generations the engine holds no memory."""
-
-    def wake(self, what: Literal["weights", "kv_cache"]) -> None: ...
-
-    def stats(self) -> dict[str, float]:
-        found, self.batches = {"decode_batches": float(self.batches)}, 0
-        return found
-
-    def close(self) -> None: ...
-
-
-class _Decoding:
+class Decoding:
     """One batch of requests from prefill to the last token. Buffers have one row per sample, `[rows, new tokens]`."""
 
     def __init__(
