@@ -41,7 +41,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 HOMES = {  # who may touch it
     "torch.distributed": ("ranks/", "strategy/", "sync/", "rollouts/engines/tp_group.py"),
     "deepspeed": ("strategy/deepspeed.py",),
-    "vllm": ("rollouts/engines/vllm.py",),
+    "vllm": ("rollouts/engines/vllm",),  # the adapter, and what runs inside vLLM
     "sglang": ("rollouts/engines/sglang",),  # the adapter, and what it starts in other processes
 }
 OPTIONAL = ("deepspeed", "vllm", "sglang")  # imported inside functions: a run without them must not need them

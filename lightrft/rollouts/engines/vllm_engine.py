@@ -1,0 +1,179 @@
+"""vLLM, in this process: one engine for each rank, or one that a group of ranks shares (engines/tp_group.py).
+
+Its weights always come from the trainer: the model's folder tells the architecture alone. vLLM is started when it is
+needed for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.ranks.pulse import PULSE
+from lightrft.rollouts.engines.base import EngineFailed, Sampling
+from lightrft.rollouts.engines.presence import Presence, What
+from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
+from lightrft.types import Generation, Request
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+
+class VLLMEngine:
+    """chosen: fields of vLLM's EngineArgs. number: the engine's, alike on all ranks that share it.
+
+    Ranks that share an engine make the same calls with the same requests.
+    """
+
+    shares_weights = False
+
+    def __init__(
+        self,
+        chosen: Mapping[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Iterable[int],
+        dtype: torch.dtype,
+        number: int = 0,
+    ) -> None:
+        self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
+        self.number, self.version, self.steps = number, 0, 0
+        self.gives_back = bool(chosen.get("enable_sleep_mode"))  # else it only keeps account of who would hold it
+        self.presence = Presence()
+        self._llm: Any = None
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+        """vLLM itself decides how many are decoded together, by the room that their keys and values need."""
+        self.presence.check_ready()
+        for request in requests:
+            self._check_length(len(request.prompt_ids), sampling)
+        asked = [(request, seed) for request in requests for seed in request.seeds]
+        with self._failing("generated"), undisturbed():
+            rows = self._decode(asked, sampling)
+        made = iter(rows)
+        return [[next(made).generation(request) for _ in request.seeds] for request in requests]
+
+    def _check_length(self, prompt: int, sampling: Sampling) -> None:
+        most = self.chosen["max_model_len"]
+        if prompt + sampling.max_new_tokens > most:
+            asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
+            raise RunFailed(f"{asked} are more than the {most} that vLLM was made for; raise --max_len")
+
+    def _decode(self, asked: Sequence[tuple[Request, int]], sampling: Sampling) -> list[_Row]:
+        engine, rows = self._ready().llm_engine, [_Row() for _ in asked]
+        for number, (request, seed) in enumerate(asked):
+            prompt = {"prompt_token_ids": list(request.prompt_ids)}
+            engine.add_request(str(number), prompt, self._params(sampling, seed))
+        while engine.has_unfinished_requests():
+            grown = {int(output.request_id): output.outputs[0] for output in engine.step()}
+            for number, output in grown.items():
+                rows[number].grow(output)
+            stopped = [number for number in grown if self._meets_stop(rows[number], sampling.stop)]
+            engine.abort_request([str(number) for number in stopped])
+            self.steps += 1
+            PULSE.beat()
+        return rows
+
+    def _meets_stop(self, row: _Row, stop: Sequence[str]) -> bool:
+        """Whether its newest token ends one of the texts, as the local engine looks for them; then it has ended."""
+        if not stop or row.reason:
+            return False
+        window = 1 + max(len(text.encode()) for text in stop)  # a token is at least one byte
+        tail = self.tokenizer.decode(row.tokens[-window:])
+        if any(text in tail for text in stop):
+            row.reason = "stop"
+        return bool(row.reason)
+
+    def _params(self, sampling: Sampling, seed: int) -> Any:
+        from vllm import SamplingParams  # pyright: ignore
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            seed=seed % (1 << 63),  # of 64 bits; it takes signed ones
+            max_tokens=sampling.max_new_tokens,
+            stop_token_ids=[] if sampling.ignore_eos else self.end_ids,
+            ignore_eos=True,  # those of the model's folder: ours are in `stop_token_ids`
+            logprobs=0,  # of the sampled token
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA if sampling.stop else RequestOutputKind.FINAL_ONLY,
+        )
+
+    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
+        llm = self._ready()
+        with self._failing("took new weights"):
+            llm.collective_rpc("lightrft_load", args=(params,))
+            if not llm.reset_prefix_cache():
+                raise RuntimeError("its prefix cache could not be emptied")
+            llm.llm_engine.reset_mm_cache()
+            llm.llm_engine.reset_encoder_cache()  # images as the older weights saw them
+        self.presence.pushed()
+        self.version = version
+
+    def fingerprints(self) -> Mapping[tuple[str, ...], int]:
+        with self._failing("told its fingerprints"):
+            return self._ready().collective_rpc("lightrft_fingerprints")[0]
+
+    def sleep(self, *, keep_weights: bool) -> None:
+        if self._llm is not None and self.presence.sleep(keep_weights=keep_weights) and self.gives_back:
+            with self._failing("went to sleep"):
+                self._llm.sleep(level=1 if keep_weights else 2)
+
+    def wake(self, what: What) -> None:
+        llm = self._ready()
+        if self.presence.wake(what) and self.gives_back:
+            with self._failing("woke up"):
+                llm.wake_up(tags=[what])
+
+    def stats(self) -> dict[str, float]:
+        found, self.steps = {"engine_steps": float(self.steps)}, 0
+        return found
+
+    def close(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            end(llm, self.number)
+
+    def _ready(self) -> Any:
+        if self._llm is None:
+            with PULSE.during("vllm"):
+                self._llm = start({**self.chosen, "dtype": str(self.dtype).removeprefix("torch.")}, self.number)
+        return self._llm
+
+    @contextmanager
+    def _failing(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (Refused, RunFailed):
+            raise
+        except Exception as error:
+            raise EngineFailed(f"vLLM failed while it {doing}: {error_text(error, most=300)}") from error
+
+
+@dataclass
+class _Row:
+    """One response on its way."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    reason: str = ""
+
+    def grow(self, output: Any) -> None:
+        """By what is new of it, which is all of it where only whole ones are told."""
+        if self.reason:
+            return  # it was taken for one more token when it had ended
+        self.tokens += output.token_ids
+        self.logprobs += [told[token].logprob for token, told in zip(output.token_ids, output.logprobs, strict=True)]
+        self.reason = output.finish_reason or ""
+
+    def generation(self, request: Request) -> Generation:
+        if self.reason not in ("stop", "length"):
+            raise EngineFailed(f"vLLM gave a response up: {self.reason or 'it has no end'}")
+        return Generation(request.prompt_ids, tuple(self.tokens), tuple(self.logprobs), self.reason)

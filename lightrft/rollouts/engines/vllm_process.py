@@ -1,0 +1,107 @@
+"""What starting vLLM takes, and what it must not do to the trainer's process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightrft.errors import RunFailed, error_text
+
+ENVIRONMENT = {  # where the user has not set them
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it takes no seeds, so it would only be compiled
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+EXTENSION = "lightrft.rollouts.engines.vllm_worker.WorkerExtension"
+NO_KV_MEMORY = ("kv cache", "cache blocks", "gpu_memory_utilization", "gpu memory utilization", "max seq len")
+
+
+def start(chosen: Mapping[str, Any], number: int) -> Any:
+    """A `vllm.LLM` with weights of no meaning. chosen: fields of its EngineArgs. number: the engine's, alike on all
+    ranks that share it."""
+    set_environment()
+    with undisturbed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        from vllm import LLM  # pyright: ignore
+
+        _keep_the_trainers_groups()
+        _name_shared_memory(number)
+        try:
+            llm = LLM(**chosen, load_format="dummy", skip_tokenizer_init=True, worker_extension_cls=EXTENSION)
+        except Exception as error:
+            raise RunFailed(_refusal(error)) from error
+        llm.collective_rpc("lightrft_prepare")
+    return llm
+
+
+def end(llm: Any, number: int) -> None:
+    """Its memory and its own process groups go."""
+    from vllm.distributed import parallel_state  # pyright: ignore
+
+    llm.llm_engine.engine_core.shutdown()
+    parallel_state.cleanup_dist_env_and_memory()
+    gc.collect()
+    for left in Path("/dev/shm").glob(f"*tp:{number}*cpushm*"):
+        left.unlink(missing_ok=True)  # the other rank may have been first
+
+
+def _keep_the_trainers_groups() -> None:
+    """vLLM ends torch.distributed with its engine, and the trainer goes on with its groups: only vLLM's end here."""
+    from vllm.distributed import parallel_state  # pyright: ignore
+
+    def leave() -> None:
+        if parallel_state._WORLD is not None:
+            parallel_state._WORLD.destroy()
+            parallel_state._WORLD = None
+
+    parallel_state.destroy_distributed_environment = leave
+
+
+def _name_shared_memory(number: int) -> None:
+    """On a CPU workers that share an engine talk through files of /dev/shm, named after a counter alone: beside one
+    that a killed run has left, or that another run has open, vLLM would not start."""
+    from vllm.distributed import parallel_state  # pyright: ignore
+
+    parallel_state._group_name_counter["tp"] = number
+
+
+def _refusal(error: Exception) -> str:
+    text = error_text(error, most=400)
+    if not any(words in text.lower() for words in NO_KV_MEMORY):
+        return f"vLLM cannot be started: {text}"
+    where = "raise --engine_mem_util" if torch.cuda.is_available() else "set VLLM_CPU_KVCACHE_SPACE to more GiB"
+    return f"vLLM has no room for keys and values; {where}, or lower --max_len: {text}"
+
+
+def set_environment() -> None:
+    """vLLM reads it when it is imported."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in another process weights could not be streamed to it
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """vLLM seeds and draws the process's random numbers and takes `torch.set_num_threads` away: the trainer's, both."""
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+    states = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_num_threads = set_threads
+        set_threads(threads)

@@ -1,0 +1,250 @@
+"""One contract for all engines. Each kind runs its cases in an environment of its own (environment.sh); what comes out
+is compared here with Hugging Face's forward pass and with what the trainer would compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from engine_models import END, LAYOUTS, expected_fingerprints, load_version, write_models
+
+ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
+KINDS = ("local", "vllm")
+SAMPLED = [f"temperature {t} top_p {p}" for t in (1.0, 0.6) for p in (1.0, 0.9)]
+BOUND = 1e-4  # nats, of a log-probability in float32
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launched(models, tmp_path_factory):
+    """kind -> what its cases gave; each kind is run once."""
+
+    @cache
+    def run(kind: str) -> dict | str:
+        out = tmp_path_factory.mktemp(kind) / "found.json"
+        return start(kind, [], "engine_cases.py", models, out, seconds=300) or json.loads(out.read_text())
+
+    return lambda kind: checked(run(kind))
+
+
+def start(kind: str, launcher: list[str], script: str, models: Path, out: Path, seconds: int) -> str:
+    """What it said where it failed: no second test starts it again."""
+    command = [python_of(kind), *launcher, HERE / script, kind, models, out]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["timeout", "-k", "10", str(seconds), *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return (done.stdout + done.stderr)[-6000:] if done.returncode else ""
+
+
+def checked(found):
+    assert not isinstance(found, str), found
+    return found
+
+
+def python_of(kind: str) -> str:
+    if kind == "local":
+        return sys.executable
+    place = ROOT / f".venv-{kind}"
+    if not (place / "lightrft-installed").is_file():
+        pytest.skip(f"bash tests/engines/environment.sh {kind}  makes its environment")
+    return str(place / "bin/python")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def found(launched, kind, layout) -> dict:
+    return launched(kind)[layout]
+
+
+@pytest.fixture
+def forward(models, layout):
+    """(generation, version, temperature) -> the trainer's log-probabilities of all tokens, [response tokens, V]."""
+    cached = cache(lambda version: load_version(models, layout, version))
+
+    def run(made: dict, version: str = "a", temperature: float = 1.0):
+        ids = torch.tensor([[*made["prompt_ids"], *made["response_ids"]]])
+        logits = cached(version)(ids).logits[0, len(made["prompt_ids"]) - 1 : -1]
+        return (logits / temperature).log_softmax(-1)
+
+    return run
+
+
+def rows(groups) -> list[dict]:
+    return [row for group in groups for row in group]
+
+
+def gap(made: dict, logp) -> float:
+    wanted = logp.gather(1, torch.tensor(made["response_ids"])[:, None])[:, 0]
+    return float((wanted - torch.tensor(made["logprobs"])).abs().max())
+
+
+def test_greedy_tokens_are_those_of_the_forward_pass(found, forward):
+    for made in rows(found["greedy"]):
+        logp = forward(made)
+        assert logp.argmax(-1).tolist() == made["response_ids"]
+        assert gap(made, logp) < BOUND  # at temperature 0 of the unscaled distribution
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_log_probabilities_are_the_trainers(case, found, forward):
+    temperature = float(case.split()[1])
+    assert max(gap(made, forward(made, "a", temperature)) for made in rows(found[case])) < BOUND
+
+
+def test_filters_keep_what_they_say(found, forward):
+    """top_p 0.9: the sampled token is in the smallest set of likeliest ones that reach it; top_k and min_p alike."""
+    for case in SAMPLED[1::2]:
+        for made in rows(found[case]):
+            kept = forward(made, "a", float(case.split()[1])).exp()
+            more_likely = (kept * (kept > kept.gather(1, torch.tensor(made["response_ids"])[:, None]))).sum(-1)
+            assert float(more_likely.max()) < 0.9 + 1e-5
+    for made in rows(found["top_k 3 min_p 0.2"]):
+        p, picked = forward(made).exp(), torch.tensor(made["response_ids"])[:, None]
+        assert bool(((p > p.gather(1, picked)).sum(-1) < 3).all())
+        assert bool((p.gather(1, picked)[:, 0] >= 0.2 * p.amax(-1) - 1e-6).all())
+
+
+def test_every_sample_has_its_own_seed_and_nothing_else_matters(found):
+    first = found[SAMPLED[0]]
+    assert [len(group) for group in first] == [3, 3, 2]
+    assert all(len({tuple(row["response_ids"]) for row in group}) > 1 for group in first)
+    for other in (found["again"], list(reversed(found["one by one"]))):
+        assert [row["response_ids"] for row in rows(other)] == [row["response_ids"] for row in rows(first)]
+        for made, before in zip(rows(other), rows(first), strict=True):
+            assert made["logprobs"] == pytest.approx(before["logprobs"], abs=1e-5)
+
+
+def test_prompts_come_back_as_they_were_given(found):
+    assert {tuple(row["prompt_ids"]) for row in found["greedy"][1]} == {(8, 9, 10)}
+    assert found["none"] == []
+
+
+def test_a_response_ends_with_the_end_token_or_its_budget(found):
+    ended = {"stop": 0, "length": 0}
+    for made in rows(found["long"]):
+        ids, reason = made["response_ids"], made["finish_reason"]
+        assert END not in ids[:-1] and len(ids) == len(made["logprobs"]) <= 24
+        assert reason == ("stop" if ids[-1] == END else "length") and (reason == "stop" or len(ids) == 24)
+        ended[reason] += 1
+    assert all(ended.values()), "the case shows both ends"
+    for made in rows(found["ignore_eos"]):
+        assert len(made["response_ids"]) == 24 and made["finish_reason"] == "length"
+    assert any(END in made["response_ids"] for made in rows(found["ignore_eos"]))
+    assert all(len(made["response_ids"]) == 1 for made in rows(found["one token"]))
+
+
+def test_a_stop_text_ends_a_response_after_the_token_that_completes_it(found):
+    """The tokenizer has a token for each character: 5 is token 9, 7 is token 11. Without it the tokens are the same."""
+    stopped = 0
+    for made, unstopped in zip(rows(found["stop"]), rows(found["long"]), strict=True):
+        ids, whole = made["response_ids"], unstopped["response_ids"]
+        ends = [i + 1 for i, token in enumerate(whole) if token == 9 or whole[max(i - 1, 0) : i + 1] == [11, 11]]
+        assert ids == whole[: min(ends, default=len(whole))]
+        assert made["finish_reason"] == ("stop" if ends else unstopped["finish_reason"])
+        stopped += bool(ends)
+    assert stopped
+
+
+def test_weights_a_b_a(found, forward):
+    for case, version in {"sampled from b": "b", "sampled from a": "a"}.items():
+        assert max(gap(made, forward(made, version)) for made in rows(found[case])) < BOUND
+    assert [row["response_ids"] for row in rows(found["sampled from a"])] == [
+        row["response_ids"] for row in rows(found["again"])
+    ]
+    assert rows(found["sampled from b"]) != rows(found["sampled from a"])
+
+
+def check_fingerprints(told: list, model) -> None:
+    """Each of the trainer's tensors is in one of the engine's, and these are the sums of their parts."""
+    wanted = expected_fingerprints(model)
+    assert sorted(name for names, _ in told for name in names) == sorted(wanted)
+    for names, number in told:
+        assert number == sum(wanted[name] for name in names) % (1 << 64), names
+
+
+@pytest.mark.parametrize("case, version", [("a", "a"), ("b", "b"), ("a again", "a")])
+def test_fingerprints_are_those_of_the_trainer(kind, found, models, layout, case, version):
+    told = found[f"fingerprints {case}"]
+    if kind == "local":
+        assert told is None, "it has the trainer's own weights"
+    else:
+        check_fingerprints(told, load_version(models, layout, version))
+
+
+def test_sleep_and_wake_twice_do_what_they_do_once(kind, found, forward):
+    assert rows(found["woke with its own weights"]) == rows(found["again"])
+    assert max(gap(made, forward(made, "b")) for made in rows(found["woke with new weights"])) < BOUND
+    if kind != "local":
+        assert "none" not in (found["asleep True"], found["asleep False"]), "it does not sample while it sleeps"
+
+
+def test_a_prompt_over_the_limit_is_told_in_one_line(kind, found):
+    if kind != "local":
+        assert found["too long"].startswith("RunFailed: a prompt of 20 tokens and 24 new ones")
+        assert "--max_len" in found["too long"] and "\n" not in found["too long"]
+
+
+def test_it_leaves_the_trainers_process_as_it_was(launched, kind, layout):
+    found = launched(kind)
+    assert found[layout]["afterwards"] == found["untouched"]
+    assert found["untouched"]["children"] == 0 and found["untouched"]["joined"]
+
+
+# two ranks
+
+
+@pytest.fixture(scope="module")
+def on_ranks(models, tmp_path_factory):
+    """kind -> what its cases gave on each of two ranks."""
+
+    @cache
+    def run(kind: str) -> list[dict] | str:
+        out = tmp_path_factory.mktemp(f"{kind}_ranks") / "rank"
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        failed = start(kind, torchrun, "engine_ranks.py", models, out, seconds=400)
+        return failed or [json.loads(Path(f"{out}{rank}.json").read_text()) for rank in range(2)]
+
+    return lambda kind: checked(run(kind))
+
+
+@pytest.mark.parametrize("size", (1, 2))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
+def test_on_two_ranks_each_gets_its_own_answers(kind, layout, size, on_ranks, models, launched, forward):
+    """One engine for each rank, or one for both, which has the same tensors in shards."""
+    alone = launched(kind)[layout][SAMPLED[3]]
+    for rank, found in enumerate(on_ranks(kind)):
+        assert found["ranks that go on together"] == 2
+        cases = found[f"{layout} {size}"]
+        for case, version in {"0 a": "a", "1 b": "b", "2 a": "a"}.items():
+            check_fingerprints(cases[case]["prints"], load_version(models, layout, version))
+            made = rows(cases[case]["made"])
+            assert max(gap(each, forward(each, version, 0.6)) for each in made) < BOUND
+        mine = (alone[:1], alone[1:])[rank]
+        assert [r["response_ids"] for r in rows(cases["0 a"]["made"])] == [r["response_ids"] for r in rows(mine)]
+        assert cases["none"] == (3 if rank else 0)
