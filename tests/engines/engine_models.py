@@ -18,7 +18,7 @@ from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.rollouts.engines.offers import OFFERS
-from lightrft.sync.weights import all_names
+from lightrft.sync.weights import named
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from tiny_addition import make_model, make_tokenizer  # noqa: E402
@@ -59,13 +59,13 @@ def load_version(folder: Path, layout: str, version: str) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def named(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """As `WeightSync.push` streams them."""
-    return all_names(((name, value) for name, value in model.named_parameters()), model)
+def streamed(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """As `WeightSync.push` does it."""
+    return named(model, model.named_parameters(), torch.float32)
 
 
 def expected_fingerprints(model: Any) -> dict[str, int]:
-    return {name: fingerprint(value) for name, value in named(model)}
+    return {name: fingerprint(value) for name, value in streamed(model)}
 
 
 def make_engine(kind: str, folder: Path, layout: str, world: Any, more: str = "") -> tuple[InferenceEngine, Any]:
@@ -86,4 +86,4 @@ def give(engine: InferenceEngine, own: Any, model: Any, version: int) -> None:
         own.load_state_dict(model.state_dict())
         engine.update_weights((), version)
     else:
-        engine.update_weights(named(model), version)
+        engine.update_weights(streamed(model), version)
