@@ -6,7 +6,7 @@ import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.rollouts.engines.sampling import draw, draw_hot, inverse_cdf, keep
+from lightrft.rollouts.engines.sampling import FIRST_TOP, draw, draw_hot, inverse_cdf, keep
 
 LARGEST = 1 - 2**-53  # of the numbers that noise.uniforms can give
 
@@ -131,6 +131,14 @@ def test_no_filter_and_wide_filters_keep_every_token():
     assert bool(kept_set(logits).all()) and bool(kept_set(logits, top_k=50).all())
     assert not Sampling(8).filtered and not Sampling(8, top_k=-1).filtered
     assert all(Sampling(8, **one).filtered for one in ({"top_k": 1}, {"top_p": 0.9}, {"min_p": 0.1}))
+
+
+def test_rows_with_a_small_and_with_a_large_nucleus_share_a_batch():
+    """Of a few tokens, and of most of 20,000: more than are sorted at first."""
+    logits = torch.cat([logits_of(1, 20000, scale, seed) for seed, scale in enumerate((8.0, 0.3, 8.0, 0.1))])
+    found = kept_set(logits, top_p=0.9)
+    sizes = found.sum(-1).tolist()
+    assert max(sizes[::2]) < FIRST_TOP < min(sizes[1::2]) and torch.equal(found, naive_kept(logits, top_p=0.9))
 
 
 def test_ties_at_a_threshold_are_kept():
