@@ -134,7 +134,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     for notice in rollouts.notices:
         console.unless_quiet(f"notice: {notice}")
     parity = ParityMaker(args, inputs, precision, strategy, policy, rollouts.engine, everyone, console).make()
-    sleeps = args.engine.enable_engine_sleep
+    sleeps, apart = args.engine.enable_engine_sleep, not rollouts.engine.shares_weights
     placement = Placement(rollouts.engine, parity.sync, sleeps=sleeps, after_sync=parity.probe)
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
@@ -146,7 +146,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         dealer=Dealer(world, everyone, first_epoch(args)),
         scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
-        updater=make_updater(args, strategy, policy, estimator, kl, critic, average, parity.gate),
+        updater=make_updater(args, strategy, policy, estimator, kl, critic, average, parity.gate, apart=apart),
         placement=placement,
         evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
         checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic, average),

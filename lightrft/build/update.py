@@ -113,6 +113,8 @@ def make_updater(
     critic: Critic | None = None,
     average: MovingAverage | None = None,
     watch: Watch | None = None,
+    *,
+    apart: bool = False,
 ) -> Updater:
     settings = UpdateSettings(
         algorithm=args.algorithm,
@@ -123,6 +125,7 @@ def make_updater(
         seed=args.training.seed,
         frozen_steps=frozen_steps(args, estimator),
         fire=args.sampling.use_fire,
+        apart=apart,
     )
     return Updater(strategy, policy, estimator, kl, settings, critic, average, watch)
 

@@ -127,7 +127,7 @@ class Diagnosis:
             place = left.index(min(left))
             best, ends = tried[place], (tried[max(place - 1, 0)], tried[min(place + 1, len(tried) - 1)])
             tried = torch.linspace(*ends, TEMPERATURES).tolist()
-        what = f"they fit temperature {own * best:.3g} (all but {min(left):.2g}), and the trainer's is {own:g}"
+        what = f"they fit temperature {own * best:.2g} (all but {min(left):.2g}), and the trainer's is {own:g}"
         remedy = "the engine must sample at --temperature, and report log-probabilities of what it samples from"
         return Cause("temperature", what, remedy, min(left))
 

@@ -21,6 +21,7 @@ from lightrft.types import Generation, Prompt, Request, Rollout
 
 SAMPLING = Sampling(max_new_tokens=4)
 SAMPLES = 2
+PROMPT = 64  # tokens at most: what is compared does not depend on what they say
 
 
 class Probe:
@@ -38,7 +39,7 @@ class Probe:
         known: Callable[[], bool],
     ) -> None:
         self.engine, self.policy, self.world, self.everyone = engine, policy, world, everyone
-        self.prompt_ids, self.verdict, self.known = tuple(prompt_ids), verdict, known
+        self.prompt_ids, self.verdict, self.known = tuple(prompt_ids[:PROMPT]), verdict, known
         self.first = True
 
     @torch.no_grad()

@@ -34,6 +34,7 @@ class MetricSums:
         self.numerator: dict[str, Tensor] = {}
         self.denominator: dict[str, Tensor] = {}
         self.maximum: dict[str, Tensor] = {}
+        self.every: dict[str, list[Tensor]] = {}
         self.local: dict[str, list[float]] = {}
         self.counters: dict[str, float] = {}
 
@@ -52,6 +53,11 @@ class MetricSums:
     def largest(self, name: str, value: Tensor) -> None:
         value = value.detach().double()
         self.maximum[name] = value if name not in self.maximum else torch.maximum(self.maximum[name], value)
+
+    def p99(self, name: str, values: Tensor, mask: Tensor) -> None:
+        """Of all numbers where the mask is 1, on all ranks: the smallest that 99 % of them do not exceed. Every rank
+        calls it as often."""
+        self.every.setdefault(name, []).append(values.detach().float().masked_fill(mask == 0, math.nan).flatten())
 
     def average(self, name: str, value: float) -> None:
         """Numbers that are equal on all ranks: a plain mean over the optimizer steps."""
@@ -82,10 +88,17 @@ class MetricSums:
             name: float(value)
             for name, value in ranks.reduce(_everywhere(self.maximum, ranks, -math.inf), "max").items()
         }
+        metrics |= {name: _p99(ranks.concatenate(torch.cat(parts))) for name, parts in self.every.items()}
         metrics |= {name: sum(values) / len(values) for name, values in self.local.items()}
         perf = {name: value for name, value in self.counters.items() if name.startswith("perf/")}
         metrics |= {name: value for name, value in self.counters.items() if name not in perf}
         return UpdateReport(dict(sorted(metrics.items())), perf)
+
+
+def _p99(values: Tensor) -> float:
+    """Of those that are numbers; 0 where none is."""
+    found = values[~values.isnan()]
+    return float(found.kthvalue(math.ceil(0.99 * len(found))).values) if len(found) else 0.0
 
 
 def _everywhere(values: dict[str, Tensor], ranks: Ranks, fill: float) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class UpdateSettings:
     """The flags that the update reads, and what follows from them.
 
     frozen_steps: turns of the loop at the start in which the critic learns alone. fire: first tokens are drawn hot.
+    apart: the engine has weights of its own, so more is told of how far it is off.
     """
 
     algorithm: AlgorithmArgs
@@ -45,6 +46,7 @@ class UpdateSettings:
     seed: int
     frozen_steps: int = 0
     fire: bool = False
+    apart: bool = False
 
 
 class Updater:
@@ -172,4 +174,6 @@ class Updater:
             self.sums.mean(name, values, mask.any(-1))
         for name, values in terms.mismatch.items():
             self.sums.mean(name, values, terms.compared)
+        if self.settings.apart:
+            self.sums.p99("mismatch/gap_p99", terms.mismatch["mismatch/gap_mean"], terms.compared)
         self.sums.largest("mismatch/gap_max", terms.mismatch["mismatch/gap_mean"].max())

@@ -67,6 +67,18 @@ def a_loan_inside_a_step(strategy: Strategy, folder: Path) -> None:
     assert largest_difference(parameters(strategy, disturbed), start) > 1e-3
 
 
+def a_look_before_the_step(strategy: Strategy, folder: Path) -> None:
+    """A forward pass between the last backward pass and its step, as the parity gate makes it."""
+    disturbed, left_alone = prepared(strategy), prepared(strategy)
+    for _ in range(2):
+        add_gradient(strategy, disturbed, slice(0, 1), last=False)
+        add_gradient(strategy, disturbed, slice(1, 2), last=True)
+        with torch.no_grad():
+            disturbed.module(input_ids=IDS.to(strategy.world.device), use_cache=False)
+        assert strategy.step(disturbed) == step(strategy, left_alone)
+        assert equal(strategy, disturbed, left_alone)
+
+
 def a_checkpoint_after_a_skipped_step(strategy: Strategy, folder: Path) -> None:
     """Moments, schedule and the loss's scale are those of the run that saved, shown by the next steps' bits."""
     handle, other = prepared(strategy), prepared(strategy, seed=9)
@@ -80,7 +92,7 @@ def a_checkpoint_after_a_skipped_step(strategy: Strategy, folder: Path) -> None:
         assert equal(strategy, handle, other)
 
 
-CHECKS = [a_loan_inside_a_step, a_checkpoint_after_a_skipped_step]
+CHECKS = [a_loan_inside_a_step, a_look_before_the_step, a_checkpoint_after_a_skipped_step]
 
 
 def main(folder: str) -> None:

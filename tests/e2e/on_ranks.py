@@ -42,7 +42,9 @@ def environment() -> dict[str, str]:
     return {**clean, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300) -> list[list[Ended]]:
+def run_on(
+    processes: int, lines: list[list[str]], folder: Path, *, seconds: int = 300, script: str = "on_ranks.py"
+) -> list[list[Ended]]:
     """How each command line ended, on each rank."""
     (folder / "cases.json").write_text(json.dumps(lines))
     command = [
@@ -50,7 +52,7 @@ def run_on(processes: int, lines: list[list[str]], folder: Path, *, seconds: int
         "-k",
         "5",
         str(seconds),
-        *torchrun(processes, str(HERE / "on_ranks.py"), "cases.json", "ended"),
+        *torchrun(processes, str(HERE / script), "cases.json", "ended"),
     ]
     done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from runs import ROOT
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
 from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.local import LocalEngine
@@ -17,14 +20,29 @@ from lightrft.types import Request
 LAYER, HEAD = "model.layers.1.mlp.up_proj.weight", "lm_head.weight"
 
 
+def write_merging(folder: Path) -> None:
+    """A random model whose tokenizer reads two digits 1 as one token, which the model may also write as two."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    import tiny_addition
+
+    tokenizer = tiny_addition.make_tokenizer()
+    tokenizer.add_tokens(["11", "22", "33", "44", "55", "66", "77", "88", "99", "00"])
+    config = tiny_addition.make_model(seed=0).config
+    config.vocab_size = len(tokenizer)
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 class Own(LocalEngine):
     """Reads `--pretrain tiny` as engines do, and then takes what it is sent. A fault begins with version 1."""
 
-    shares_weights, holds = False, torch.float32
+    holds, reads = torch.float32, "tiny"
 
-    def __init__(self, borrow, *settings, **more):
-        self.model = AutoModelForCausalLM.from_pretrained("tiny", dtype=self.holds).eval()
-        super().__init__(lambda: nullcontext(self.model), *settings, **more)
+    def __init__(self, borrow, tokenizer, end_ids, **settings):
+        self.model = AutoModelForCausalLM.from_pretrained(self.reads, dtype=self.holds).eval()
+        super().__init__(lambda: nullcontext(self.model), tokenizer, end_ids)
+        self.shares_weights = False
 
     @property
     def tensors(self):
@@ -84,7 +102,8 @@ class Untempered(Own):
         return [[self.told(each, sampling) if self.at_fault else each for each in group] for group in made]
 
     def told(self, generation, sampling):
-        return replace(generation, logprobs=tuple(self.scored(generation, replace(sampling, temperature=1.0))))
+        asked = replace(sampling, temperature=1.0, top_p=1.0)
+        return replace(generation, logprobs=tuple(self.scored(generation, asked)))
 
     @torch.no_grad()
     def scored(self, generation, sampling):
@@ -100,11 +119,6 @@ class Filtered(Untempered):
 
     def told(self, generation, sampling):
         return replace(generation, logprobs=tuple(self.scored(generation, sampling)))
-
-
-class Untempered(Untempered):
-    def scored(self, generation, sampling):
-        return super().scored(generation, replace(sampling, top_p=1.0))
 
 
 class OpensPrompts(Own):
@@ -125,6 +139,16 @@ class OpensPrompts(Own):
 
 class OpensPromptsInSecret(OpensPrompts):
     tells = False
+
+
+class EncodesResponses(Untempered):
+    """Gives the ids of its responses' texts, in which two digits may be one token, with the sampled tokens' numbers."""
+
+    reads = "merging"
+
+    def told(self, generation, sampling):
+        ids = self.tokenizer.encode(self.tokenizer.decode(generation.response_ids))
+        return replace(generation, response_ids=tuple(ids), logprobs=generation.logprobs[: len(ids)])
 
 
 class HalfPrecision(Own):

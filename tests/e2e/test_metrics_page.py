@@ -12,7 +12,7 @@ from runs import ROOT, all_rows, read_json, train
 
 TRACKED = "--fsdp --max_steps 4 --eval_steps 2 --save_trajectories --reward_fn shaped.py:nan_for_some --quiet"
 # What a key depends on: KL in the loss, rows without an advantage, several optimizer steps per rollout,
-# a critic, a drift, one ratio per row, shaped rewards, further terms.
+# a critic, a drift, one ratio per row, shaped rewards, an engine with weights of its own, further terms.
 RUNS = {
     "kl": "--init_kl_coef 0.01 --use_kl_loss",
     "idle": "--init_kl_coef 0 --reward_fn last_number",
@@ -21,6 +21,7 @@ RUNS = {
     "drift": "--advantage_estimator cpgd --train_batch_size 8",
     "rows": "--advantage_estimator gspo --train_batch_size 8",
     "shaped": "--overlong_buffer --overlong_buffer_len 4 --reward_running_norm --reward_clip 1 --advantage_clip 1",
+    "apart": "--engine_dtype bf16",
     "terms": "--dynamic_sampling --entropy_coef 0.01 --dual_clip 3 --train_batch_size 8 --reward_fn shaped.py:length",
 }
 
