@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from lightrft.rollouts.engines.attention import without_cudnn
+from lightrft.rollouts.engines.attention import one_token_attention, without_cudnn
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local.decoding import Decoding
 from lightrft.rollouts.engines.local.own_weights import OwnWeights
@@ -45,7 +45,7 @@ class LocalEngine:
         """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
         found: dict[int, list[Generation]] = {}
         weights = self.borrow if self.own is None else self.own.whole
-        with torch.no_grad(), without_cudnn(), weights() as model, packed(model):
+        with torch.no_grad(), without_cudnn(), one_token_attention(), weights() as model, packed(model):
             for batch in self._batches(requests, at_once):
                 self.batches += 1
                 chosen = [requests[index] for index in batch]
