@@ -37,6 +37,8 @@ setup(
         "tensorboard>=2.16",
     ],
     extras_require={
+        "vllm": ["vllm>=0.26,<0.33"],  # for GPUs; without one: tests/engines/environment.sh
+        "sglang": ["sglang>=0.5.22,<0.6"],
         "examples": EXAMPLES,
         "wandb": WANDB,
         "test": [*EXAMPLES, *TEST, *WANDB],

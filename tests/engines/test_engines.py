@@ -216,6 +216,23 @@ def test_it_leaves_the_trainers_process_as_it_was(launched, kind, layout):
     assert found["untouched"]["children"] == 0 and found["untouched"]["joined"]
 
 
+# faults
+
+
+def test_vllm_tells_what_went_wrong_in_one_line_and_a_fresh_one_goes_on(models, launched, tmp_path):
+    out = tmp_path / "found.json"
+    found = checked(start("vllm", [], "engine_faults.py", models, out, seconds=300) or json.loads(out.read_text()))
+    no_room = "RunFailed: vLLM has no room for keys and values; set VLLM_CPU_KVCACHE_SPACE to more GiB, or lower --max_"
+    assert found["no room"].startswith(no_room) and "\n" not in found["no room"]
+    died = "EngineFailed: vLLM failed while it generated: RuntimeError: an illegal memory access"
+    assert found["died"] == died
+    assert found["fresh"] == rows(launched("vllm")["tied"][SAMPLED[0]])
+    fine, mistyped, ours, fine_too = found["settings"]
+    assert fine is fine_too is None
+    assert mistyped == "--engine_kwargs max_num_seq=4: vLLM has no max_num_seq; nearest: max_num_seqs"
+    assert ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
+
+
 # two ranks
 
 

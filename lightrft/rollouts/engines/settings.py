@@ -16,15 +16,15 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return {name.replace("-", "_"): yaml.safe_load(value) for name, _, value in named}
 
 
-def settings_fault(pairs: Sequence[str], taken: Collection[str], ours: Mapping[str, str], engine: str) -> str | None:
-    """What is wrong with them. taken: names that the engine takes. ours: those that the adapter sets, and from what."""
+def settings_fault(pairs: Sequence[str], taken: Collection[str], barred: Mapping[str, str], engine: str) -> str | None:
+    """What is wrong with them. taken: names that the engine takes. barred: those that cannot be given, and why."""
     for pair in pairs:
         name, equals, value = pair.partition("=")
         name = name.replace("-", "_")
         if not equals:
             return f"--engine_kwargs {pair} is not of the form name=value"
-        if name in ours:
-            return f"--engine_kwargs {pair}: {name} is set by {ours[name]}"
+        if name in barred:
+            return f"--engine_kwargs {pair}: {barred[name]}"
         if name not in taken:
             return f"--engine_kwargs {pair}: {engine} has no {name}{nearest(name, taken)}"
         try:

@@ -21,19 +21,23 @@ if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
     from lightrft.ranks.base import World
 
-OURS = {  # fields of vLLM's EngineArgs that the adapter sets, and from what
-    "model": "--pretrain",
-    "tokenizer": "--pretrain",
-    "trust_remote_code": "--trust_remote_code",
-    "max_model_len": "--max_len",
-    "dtype": "--engine_dtype",
-    "gpu_memory_utilization": "--engine_mem_util",
-    "tensor_parallel_size": "--engine_tp_size",
-    "enable_sleep_mode": "--enable_engine_sleep",
-    "limit_mm_per_prompt": "--limit_mm_image_per_prompt",
+SET = {  # fields of vLLM's EngineArgs that cannot be given, and why
+    "model": "--pretrain sets it",
+    "tokenizer": "--pretrain sets it",
+    "trust_remote_code": "--trust_remote_code sets it",
+    "max_model_len": "--max_len sets it",
+    "dtype": "--engine_dtype sets it",
+    "gpu_memory_utilization": "--engine_mem_util sets it",
+    "tensor_parallel_size": "--engine_tp_size sets it",
+    "enable_sleep_mode": "--enable_engine_sleep sets it",
+    "limit_mm_per_prompt": "--limit_mm_image_per_prompt sets it",
+    "pipeline_parallel_size": "an engine is spread by --engine_tp_size alone",
+    "data_parallel_size": "each rank, or group of ranks, has an engine",
+    "quantization": "the weights would not be those that are trained",
+    "speculative_config": "it would report other log-probabilities",
 } | dict.fromkeys(
     ("distributed_executor_backend", "load_format", "logprobs_mode", "skip_tokenizer_init", "worker_extension_cls"),
-    "the adapter",
+    "it is set so that weights and log-probabilities are the trainer's",
 )
 
 
@@ -53,7 +57,7 @@ def settings_fault(engine_kwargs: Sequence[str]) -> str | None:
     set_environment()
     from vllm.engine.arg_utils import EngineArgs as TheirArgs  # pyright: ignore
 
-    return settings.settings_fault(engine_kwargs, [each.name for each in fields(TheirArgs)], OURS, "vLLM")
+    return settings.settings_fault(engine_kwargs, [each.name for each in fields(TheirArgs)], SET, "vLLM")
 
 
 def make(

@@ -19,6 +19,7 @@ from lightrft.errors import RunFailed, error_text
 ENVIRONMENT = {  # where the user has not set them
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # whose sampler we cannot make report what the trainer computes
     "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it takes no seeds, so it would only be compiled
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -39,9 +40,9 @@ def start(chosen: Mapping[str, Any], number: int) -> Any:
         _name_shared_memory(number)
         try:
             llm = LLM(**chosen, load_format="dummy", skip_tokenizer_init=True, worker_extension_cls=EXTENSION)
+            llm.collective_rpc("lightrft_prepare")
         except Exception as error:
             raise RunFailed(_refusal(error)) from error
-        llm.collective_rpc("lightrft_prepare")
     return llm
 
 

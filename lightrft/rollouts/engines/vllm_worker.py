@@ -6,7 +6,6 @@ what is passed and returned is not copied.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,23 +79,12 @@ class Tempered:
         )
 
 
-class TemperedLogits:
-    """The same for vLLM's second model runner, which makes log-probabilities of the logits that `sample` returns."""
-
-    def sample(self: Any, logits: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        sample = super().sample  # type: ignore[misc]
-        given = inspect.signature(sample).bind(logits, *args, **kwargs).arguments
-        scaled = logits.to(torch.float32, copy=True)
-        self.sampling_states.apply_temperature(scaled, given["expanded_idx_mapping"], given["idx_mapping_np"])
-        sampled, _ = sample(logits, *args, **kwargs)
-        return sampled, scaled
-
-
 def _report_tempered(sampler: Any) -> None:
     """Changes the class of the sampler that is there: others hold it too."""
-    ours = Tempered if callable(getattr(sampler, "forward", None)) else TemperedLogits
-    sampler.__class__ = type(f"Tempered{type(sampler).__name__}", (ours, type(sampler)), {})
-    sampler.logprobs_mode = "processed_logprobs"  # those that `sample` returns; no others are computed
+    if not isinstance(sampler, nn.Module):
+        raise RuntimeError("its second model runner reports other log-probabilities; unset VLLM_USE_V2_MODEL_RUNNER")
+    setattr(sampler, "__class__", type("TemperedSampler", (Tempered, type(sampler)), {}))  # noqa: B010
+    setattr(sampler, "logprobs_mode", "processed_logprobs")  # noqa: B010  those that `sample` returns, and no others
 
 
 # fingerprints

@@ -20,12 +20,12 @@ def test_values_are_read_as_in_a_yaml_file():
         ("max_num_seqs", "is not of the form name=value"),
         ("max_num_seq=8", "vLLM has no max_num_seq; nearest: max_num_seqs"),
         ("colour=red", "vLLM has no colour"),
-        ("max-model-len=8", "max_model_len is set by --max_len"),
+        ("max-model-len=8", "--max_len sets it"),
         ("max_num_seqs=[1", "is not a value as in a YAML file"),
     ],
 )
 def test_what_an_engine_does_not_take_is_said(pair, why):
-    told = settings_fault([pair], ("max_num_seqs", "block_size"), {"max_model_len": "--max_len"}, "vLLM")
+    told = settings_fault([pair], ("max_num_seqs", "block_size"), {"max_model_len": "--max_len sets it"}, "vLLM")
     assert told is not None and told.startswith(f"--engine_kwargs {pair}") and told.endswith(why)
 
 
