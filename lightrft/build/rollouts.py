@@ -32,18 +32,15 @@ from lightrft.strategy.base import Precision, named_tensors
 from lightrft.sync.weights import push
 
 Borrow = Callable[[], AbstractContextManager[PreTrainedModel]]
-PADDING = "padding changes what this model computes; only prompts of one length share a batch"
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """One engine; the stream of prompts and the collector for training; an evaluator where there are prompts for it."""
+    """The stream of prompts and the collector for training; an evaluator where there are prompts for it."""
 
     prompts: PromptSampler
-    engine: InferenceEngine
     collector: Collector
     evaluator: Evaluator | None
-    notices: tuple[str, ...] = ()
 
 
 def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
@@ -53,18 +50,25 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
     precision, _ = choose_precision(args)
     # As the policy: torch takes another way through weights that need no gradient, and the last bits would differ.
     model = load_model(args.model, DTYPES[precision.compute], device, trains=True)
-    rollouts = make_rollouts(args, inputs, precision, lambda: nullcontext(model), alone(device))
-    push(model, named_tensors(model), rollouts.engine, 0)
-    return rollouts
+    engine = make_engine(args, inputs, precision, lambda: nullcontext(model), alone(device))
+
+    def hand_over() -> None:
+        push(model, named_tensors(model), engine, 0)
+
+    def renew() -> None:
+        engine.restart()
+        hand_over()
+
+    hand_over()
+    return make_rollouts(args, inputs, engine, renew)
 
 
 def make_rollouts(
-    args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World, ranks: Ranks = ONE_RANK
+    args: Args, inputs: Inputs, engine: InferenceEngine, renew: Callable[[], None], ranks: Ranks = ONE_RANK
 ) -> Rollouts:
-    """borrow: a context manager that yields the model to sample from, whole. ranks: of all processes."""
+    """renew: puts a fresh engine with the same weights in the place of one that failed. ranks: of all processes."""
     seed, rewards = args.training.seed, inputs.rewards
-    engine = _make_engine(args, inputs, precision, borrow, world)
-    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed, ranks=ranks)
+    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed, renew=renew, ranks=ranks)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
     evaluator = None
@@ -72,14 +76,13 @@ def make_rollouts(
         evaluator = Evaluator(held_out, inputs.eval_prompts, eval_sampling(args), rewards.primary)
     return Rollouts(
         PromptSampler(inputs.prompts, seed, args.data.prompt_data_probs),
-        engine,
         Collector(train, sampling(args), schedule, collect_settings(args)),
         evaluator,
-        (PADDING,) if isinstance(engine, LocalEngine) and engine.equal_lengths else (),
     )
 
 
-def _make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World) -> InferenceEngine:
+def make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World) -> InferenceEngine:
+    """borrow: a context manager that yields the model to sample from, whole, for the engine that has no own weights."""
     model, kind = args.model, choose_engine(args).kind
     ends, asked = end_token_ids(model, inputs.tokenizer), args.engine.engine_dtype
     dtype = DTYPES[precision.compute if asked == "auto" else asked]

@@ -10,7 +10,7 @@ import torch
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
 from lightrft.build.parity import ParityMaker
-from lightrft.build.rollouts import make_rollouts, seed_everything
+from lightrft.build.rollouts import make_engine, make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
     make_advantages,
@@ -41,6 +41,7 @@ from lightrft.ranks.pulse import PULSE
 from lightrft.ranks.together import together
 from lightrft.recipe import frozen_steps, kl_term, optim_args, total_steps
 from lightrft.rollouts.dealer import Dealer, Split
+from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
@@ -53,6 +54,7 @@ from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
 from lightrft.update.partition import draw_parts
 
+PADDING = "padding changes what this model computes; only prompts of one length share a batch"
 STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
 
 
@@ -127,15 +129,16 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         models = load_models(args, strategy, precision, estimator, steps, kl)
     policy, critic = models.policy, models.critic
     average = make_average(args, strategy, policy.handle, everyone)
-    rollouts = make_rollouts(args, inputs, precision, lambda: strategy.gathered(policy.handle), world, everyone)
+    engine = make_engine(args, inputs, precision, lambda: strategy.gathered(policy.handle), world)
     progress = Progress(steps)
     first = world.rank == 0
     console = Console(steps, args.logging.logging_steps, quiet=args.logging.quiet, silent=not first)
-    for notice in rollouts.notices:
-        console.unless_quiet(f"notice: {notice}")
-    parity = ParityMaker(args, inputs, precision, strategy, policy, rollouts.engine, everyone, console).make()
-    sleeps, apart = args.engine.enable_engine_sleep, not rollouts.engine.shares_weights
-    placement = Placement(rollouts.engine, parity.sync, sleeps=sleeps, after_sync=parity.probe)
+    if isinstance(engine, LocalEngine) and engine.equal_lengths:
+        console.unless_quiet(f"notice: {PADDING}")
+    parity = ParityMaker(args, inputs, precision, strategy, policy, engine, everyone, console).make()
+    sleeps, apart = args.engine.enable_engine_sleep, not engine.shares_weights
+    placement = Placement(engine, parity.sync, sleeps=sleeps, after_sync=parity.probe)
+    rollouts = make_rollouts(args, inputs, engine, placement.renew, everyone)
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
     trainer = Trainer(

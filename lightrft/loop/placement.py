@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from lightrft.rollouts.engines.base import InferenceEngine
+from lightrft.errors import warn
+from lightrft.ranks.together import together
+from lightrft.rollouts.engines.base import EngineFailed, InferenceEngine
 from lightrft.sync.weights import WeightSync
 
 State = Literal["generate", "rest", "score", "learn"]
@@ -44,12 +46,17 @@ class Placement:
             self._enter("generate", after=("rest", "score", "learn"))
             self._wake("weights")
             if not kept:
-                self.sync.push(version)
-                self.version = version
+                self._push(version)
             self._wake("kv_cache")  # only now: beside old and new weights there may be no room for it
             if not kept and self.after_sync is not None:
                 self.after_sync(version)
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
+
+    def renew(self) -> None:
+        """The engine failed: all ranks put a fresh one in its place, with the same weights."""
+        assert self.state == "generate" and self.version is not None, "only an engine that generates can fail"
+        self._restart()
+        self.sync.push(self.version)
 
     def score(self) -> None:
         self._enter("score", after=("generate",))
@@ -67,6 +74,19 @@ class Placement:
     def close(self) -> None:
         """From any state, at the end of the run."""
         self.engine.close()
+
+    def _push(self, version: int) -> None:
+        self.version = version
+        try:
+            self.sync.push(version)
+        except EngineFailed as failed:
+            warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
+            self._restart()
+            self.sync.push(version)
+
+    def _restart(self) -> None:
+        with together(self.sync.everyone):
+            self.engine.restart()
 
     def _wake(self, what: Literal["weights", "kv_cache"]) -> None:
         if self.sleeps:

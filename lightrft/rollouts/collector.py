@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lightrft.algorithms.control import TemperatureSchedule
-from lightrft.errors import RunFailed
+from lightrft.errors import RunFailed, warn
 from lightrft.groups import varied_groups
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import ONE_RANK, Ranks
 from lightrft.ranks.together import together
 from lightrft.rewards.base import RewardSource
-from lightrft.rollouts.engines.base import InferenceEngine, Sampling
+from lightrft.rollouts.engines.base import EngineFailed, InferenceEngine, Sampling
 from lightrft.rollouts.engines.noise import response_seed
 from lightrft.types import Generation, Prompt, Request, Rollout
 
@@ -23,7 +23,8 @@ from lightrft.types import Generation, Prompt, Request, Rollout
 class RolloutMaker:
     """Prompts to rewarded rollouts. Training and evaluation have one each, over one engine.
 
-    at_once: most prompts that the engine decodes together. ranks: of all processes, each with an engine of its own.
+    at_once: most prompts that the engine decodes together. renew: puts a fresh engine with
+    the same weights in the place of one that failed. ranks: of all processes, each with an engine of its own.
     """
 
     def __init__(
@@ -33,10 +34,11 @@ class RolloutMaker:
         rewards: RewardSource,
         seed: int,
         at_once: int,
+        renew: Callable[[], None],
         ranks: Ranks = ONE_RANK,
     ) -> None:
         self.encoder, self.engine, self.rewards, self.seed, self.at_once = encoder, engine, rewards, seed, at_once
-        self.ranks = ranks
+        self.renew, self.ranks = renew, ranks
 
     def share(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Those that this rank's engine answers."""
@@ -45,17 +47,29 @@ class RolloutMaker:
     def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
         """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation.
 
-        Every rank takes part, also without prompts: an engine may need all of them to gather its weights.
+        Every rank takes part, also without prompts: an engine may need all of them to gather its weights. Where one
+        rank's engine fails, all ranks try once more, on fresh engines.
         """
-        with together(self.ranks):
-            return self._make(prompts, step, n, sampling)
-
-    def _make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
         requests = [self._request(prompt, step, n) for prompt in prompts]
         try:
-            generated = self.engine.generate(requests, sampling, at_once=self.at_once)
-        except RunFailed as failed:
-            raise RunFailed(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
+            generated = self._generate(requests, step, sampling)
+        except EngineFailed as failed:
+            warn(f"{failed}; trying once more on a fresh engine")
+            self.renew()
+            generated = self._generate(requests, step, sampling)
+        with together(self.ranks):
+            return self._rewarded(prompts, generated, sampling)
+
+    def _generate(self, requests: Sequence[Request], step: int, sampling: Sampling) -> list[list[Generation]]:
+        with together(self.ranks):
+            try:
+                return self.engine.generate(requests, sampling, at_once=self.at_once)
+            except RunFailed as failed:
+                raise type(failed)(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
+
+    def _rewarded(
+        self, prompts: Sequence[Prompt], generated: Sequence[Sequence[Generation]], sampling: Sampling
+    ) -> list[Rollout]:
         rollouts = [
             self._rollout(prompt, sample, generation, sampling.stop)
             for prompt, group in zip(prompts, generated, strict=True)

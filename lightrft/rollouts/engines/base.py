@@ -77,6 +77,10 @@ class InferenceEngine(Protocol):
         """Takes memory for it again. Like `sleep` it does nothing where that is so already."""
         ...
 
+    def restart(self) -> None:
+        """Puts a fresh engine, awake and without weights, in the place of one that failed."""
+        ...
+
     def stats(self) -> dict[str, float]:
         """Counters since the last call. Who generated asks, and names what it was for."""
         ...

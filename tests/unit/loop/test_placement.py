@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lightrft.loop.placement import Placement
+from lightrft.ranks.base import ONE_RANK
+from lightrft.rollouts.engines.base import EngineFailed
 
 
 class Engine:
@@ -20,9 +22,17 @@ class Engine:
     def close(self):
         self.told.append("close")
 
+    everyone, fails = ONE_RANK, 0
+
     def push(self, version):
         """In the place of a WeightSync."""
         self.told.append(f"push {version}")
+        if self.fails:
+            self.fails -= 1
+            raise EngineFailed("a sync that failed")
+
+    def restart(self):
+        self.told.append("restart")
 
 
 @pytest.fixture
@@ -130,3 +140,23 @@ def test_a_version_that_was_never_learned_is_noticed(parts):
     placement.generate(0)
     with pytest.raises(AssertionError, match="version 1 of a policy that has not learned since 0"):
         placement.generate(1)
+
+
+def test_an_engine_that_fails_is_replaced_and_gets_the_same_weights(parts, capsys):
+    placement, told = parts
+    placement.generate(3)
+    placement.renew()
+    assert told == [*woken(3), "restart", "push 3"]
+
+
+def test_a_sync_that_fails_is_tried_once_more_on_a_fresh_engine(parts, capsys):
+    placement, told = parts
+    placement.engine.fails = 1
+    placement.generate(3)
+    assert told == ["wake weights", "push 3", "restart", "push 3", "wake kv_cache"]
+    assert "step 4: a sync that failed; trying once more on a fresh engine" in capsys.readouterr().err
+    placement.score()
+    placement.learn()
+    placement.engine.fails = 2
+    with pytest.raises(EngineFailed, match="a sync that failed"):
+        placement.generate(4)

@@ -8,7 +8,7 @@ from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.rollouts.collector import Collector, CollectSettings, RolloutMaker
-from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.base import EngineFailed, Sampling
 from lightrft.rollouts.engines.noise import response_seed
 from lightrft.rollouts.statistics import rollout_metrics
 from lightrft.types import Generation, Prompt, Reward
@@ -28,6 +28,9 @@ class Engine:
     def stats(self):
         return {"batches": float(len(self.calls))}
 
+    def renew(self):
+        self.calls.append("renew")
+
     def generate(self, requests, sampling, *, at_once):
         self.calls.append((requests, sampling, at_once))
         return [
@@ -46,7 +49,7 @@ class Rewards:
 def parts(tiny_tokenizer):
     engine = Engine()
     prompts = [Prompt(id=f"p{i}", messages=(), token_ids=(7, i)) for i in range(5)]
-    return engine, RolloutMaker(Encoder(tiny_tokenizer), engine, Rewards(), seed=42, at_once=2), prompts
+    return engine, RolloutMaker(Encoder(tiny_tokenizer), engine, Rewards(), 42, 2, engine.renew), prompts
 
 
 def test_rollouts_carry_their_prompt_group_text_reward_and_version(parts):
@@ -218,3 +221,27 @@ def test_the_schedule_gives_each_step_its_temperature(parts):
         collector.collect(sampler, step)
     assert [sampling.temperature for _, sampling, _ in engine.calls] == [1.0, 0.75, 0.5, 0.5]
     assert collector.temperature(2) == 0.75
+
+
+class Dying(Engine):
+    """Dies in its first `deaths` generations."""
+
+    deaths = 1
+
+    def generate(self, requests, sampling, *, at_once):
+        if self.deaths:
+            self.deaths -= 1
+            raise EngineFailed("the engine's process is gone")
+        return super().generate(requests, sampling, at_once=at_once)
+
+
+def test_a_step_is_tried_once_more_on_a_fresh_engine(tiny_tokenizer, parts, capsys):
+    whole, prompts = parts[1].make(parts[2], step=3, n=2, sampling=SAMPLING), parts[2]
+    engine = Dying()
+    maker = RolloutMaker(Encoder(tiny_tokenizer), engine, Rewards(), 42, 2, engine.renew)
+    assert maker.make(prompts, step=3, n=2, sampling=SAMPLING) == whole
+    assert engine.calls[0] == "renew" and len(engine.calls) == 2
+    assert "step 3: the engine's process is gone; trying once more on a fresh engine" in capsys.readouterr().err
+    engine.calls, engine.deaths = [], 2
+    with pytest.raises(EngineFailed, match="step 3: the engine's process is gone"):
+        maker.make(prompts, step=3, n=2, sampling=SAMPLING)

@@ -79,6 +79,9 @@ class LocalEngine:
         if self.own is not None and what == "weights":
             self.own.take()
 
+    def restart(self) -> None:
+        """There is nothing that could have died."""
+
     def stats(self) -> dict[str, float]:
         found, self.batches = {"decode_batches": float(self.batches)}, 0
         return found
