@@ -84,6 +84,7 @@ def collect_settings(args: Args) -> CollectSettings:
         n_samples=a.n_samples_per_prompt,
         rollout_batch_size=args.batch.rollout_batch_size,
         prompts_per_step=prompts_per_step(args),
+        oversample=args.engine.oversample_ratio,
         most_batches=a.max_gen_batches if a.dynamic_sampling else None,
         episodes=args.training.num_episodes if a.dynamic_sampling and args.training.max_steps is None else None,
     )

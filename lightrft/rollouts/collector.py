@@ -44,26 +44,31 @@ class RolloutMaker:
         """Those that this rank's engine answers."""
         return prompts[self.ranks.rank :: self.ranks.size]
 
-    def make(self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling) -> list[Rollout]:
+    def make(
+        self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling, enough: int | None = None
+    ) -> list[Rollout]:
         """`n` rollouts per prompt, side by side; the prompt's `position` is their group. Step 0 is an evaluation.
+        enough: prompts after which the engine gives up the others.
 
         Every rank takes part, also without prompts: an engine may need all of them to gather its weights. Where one
         rank's engine fails, all ranks try once more, on fresh engines.
         """
         requests = [self._request(prompt, step, n) for prompt in prompts]
         try:
-            generated = self._generate(requests, step, sampling)
+            generated = self._generate(requests, step, sampling, enough)
         except EngineFailed as failed:
             warn(f"{failed}; trying once more on a fresh engine")
             self.renew()
-            generated = self._generate(requests, step, sampling)
+            generated = self._generate(requests, step, sampling, enough)
         with together(self.ranks):
             return self._rewarded(prompts, generated, sampling)
 
-    def _generate(self, requests: Sequence[Request], step: int, sampling: Sampling) -> list[list[Generation]]:
+    def _generate(
+        self, requests: Sequence[Request], step: int, sampling: Sampling, enough: int | None
+    ) -> list[list[Generation]]:
         with together(self.ranks):
             try:
-                return self.engine.generate(requests, sampling, at_once=self.at_once)
+                return self.engine.generate(requests, sampling, at_once=self.at_once, enough=enough)
             except RunFailed as failed:
                 raise type(failed)(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
 
@@ -113,6 +118,7 @@ def _from_stop_text(response: str, stop: Sequence[str]) -> str:
 class CollectSettings:
     """`prompts_per_step` groups of `n_samples`, sent to the engine `rollout_batch_size` prompts at a time.
 
+    oversample: prompts that are started for each one that is needed; the engine gives up those that take longest.
     most_batches: with it, groups whose rewards are all equal are replaced by new prompts (DAPO's dynamic sampling),
     until the step is full or so many batches were sent; None = every group is kept.
     episodes: with it, passes over the prompts after which no batch is sent any more: those replaced count as drawn.
@@ -121,6 +127,7 @@ class CollectSettings:
     n_samples: int
     rollout_batch_size: int
     prompts_per_step: int
+    oversample: float = 1.0
     most_batches: int | None = None
     episodes: float | None = None
 
@@ -162,7 +169,7 @@ class Collector:
         found: list[Rollout] = []
         for start in range(0, self.settings.prompts_per_step, self.settings.rollout_batch_size):
             wanted = min(self.settings.rollout_batch_size, self.settings.prompts_per_step - start)
-            found += self._make(prompts.take(wanted), step, sampling)
+            found += self._batch(prompts, wanted, step, sampling)[1]
         return found
 
     def _varied(self, prompts: PromptSampler, step: int, sampling: Sampling, most: int) -> list[Rollout]:
@@ -172,10 +179,9 @@ class Collector:
         told: list[tuple[int, float]] = []
         varied: list[int] = []
         while not batches or (len(varied) < s.prompts_per_step and batches < most and not self.over(prompts)):
-            batch = prompts.take(s.rollout_batch_size)
+            batch, latest = self._batch(prompts, s.rollout_batch_size, step, sampling)
             taken |= {prompt.position: prompt for prompt in batch}
-            latest, batches = self._make(batch, step, sampling), batches + 1
-            own += latest
+            own, batches = own + latest, batches + 1
             told += self.maker.ranks.gather([(rollout.group, rollout.valid_reward) for rollout in latest])
             varied = sorted(varied_groups([group for group, _ in told], [reward for _, reward in told]))
         chosen, surplus = varied[: s.prompts_per_step], varied[s.prompts_per_step :]
@@ -189,8 +195,23 @@ class Collector:
             return [replace(rollout, response_mask=(0,) * rollout.length) for rollout in own]
         return [rollout for rollout in own if rollout.group in set(chosen)]
 
-    def _make(self, prompts: Sequence[Prompt], step: int, sampling: Sampling) -> list[Rollout]:
-        return self.maker.make(self.maker.share(prompts), step, self.settings.n_samples, sampling)
+    def _batch(
+        self, prompts: PromptSampler, wanted: int, step: int, sampling: Sampling
+    ) -> tuple[list[Prompt], list[Rollout]]:
+        """So many prompts, and this rank's rollouts of them. With `oversample` more are started, and those that take
+        longest go back to the stream."""
+        s, ranks = self.settings, self.maker.ranks
+        if s.oversample == 1.0:
+            batch = prompts.take(wanted)
+            return batch, self.maker.make(self.maker.share(batch), step, s.n_samples, sampling)
+        assert wanted % ranks.size == 0, "every rank's engine finishes as many"
+        started = prompts.take(math.ceil(wanted * s.oversample / ranks.size) * ranks.size)
+        made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=wanted // ranks.size)
+        done = set(sorted(ranks.gather(list({rollout.group for rollout in made})))[:wanted])
+        prompts.give_back([prompt for prompt in started if prompt.position not in done])
+        self.seen["rollout/given_up"] = self.seen.get("rollout/given_up", 0.0) + len(started) - len(done)
+        kept = [rollout for rollout in made if rollout.group in done]
+        return [prompt for prompt in started if prompt.position in done], kept
 
 
 def _mean(rewards: Sequence[float]) -> float:

@@ -20,9 +20,9 @@ class Recording(LocalEngine):
     told: list = []
     sent: dict = {}
 
-    def generate(self, requests, sampling, *, at_once):
+    def generate(self, requests, sampling, **limits):
         self.told.append((len(requests), self.version))
-        return super().generate(requests, sampling, at_once=at_once)
+        return super().generate(requests, sampling, **limits)
 
     def update_weights(self, params, version):
         super().update_weights(params, version)

@@ -61,12 +61,12 @@ class EngineArgs:
         choices=("off", "warn", "error"),
         witness=Witness("--on_logprob_gap off", "output", given="--max_logprob_gap 1e-12"),
     )
-    oversample_ratio: float = unbuilt(
-        "engines",
+    oversample_ratio: float = arg(
         1.0,
-        "Prompts to start for each one needed; the slowest are given up.",
-        "--oversample_ratio 1.2",
+        "Prompts to start for each one needed; those whose samples take longest are given up and come again later.",
         ge=1,
+        recommended=(1.0, 2.0),
+        witness=Witness("--oversample_ratio 1.5", "metrics"),
     )
     rm_use_engine: bool = unbuilt("engines", False, "Compute reward models in the engine.", "--rm_use_engine")
     limit_mm_image_per_prompt: int | None = unbuilt(

@@ -51,8 +51,13 @@ class InferenceEngine(Protocol):
     dtype: torch.dtype
     version: int
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
         """One list per request, one generation per seed; a generation depends on its seed and prompt only.
+
+        enough: with it the engine ends as soon as at least so many requests have all their generations; the others are
+        given up, and their lists are empty.
 
         Log-probabilities are of the temperature-scaled, unfiltered distribution; at temperature 0 of the unscaled one.
         at_once: most requests (with all their samples) that are decoded together, where the engine asks for it.

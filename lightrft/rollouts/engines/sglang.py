@@ -15,7 +15,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightrft.args.nearest import nearest
@@ -144,10 +144,13 @@ class SGLangEngine:
         on_cpu = settings["device"] == "cpu"
         if on_cpu and sleeps:
             warn("SGLang has no memory to give back without a GPU: its sleep is simulated")
-        self.host = Host("sglang", HOST, settings, {"SGLANG_USE_CPU_ENGINE": "1"} if on_cpu else {})
+        self.start = partial(Host, "sglang", HOST, settings, {"SGLANG_USE_CPU_ENGINE": "1"} if on_cpu else {})
+        self.host = self.start()
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
-        """SGLang itself decides what is decoded together."""
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
+        """SGLang itself decides what is decoded together, and finishes all of it."""
         rows = [(request, seed) for request in requests for seed in request.seeds]
         prompts = [request.prompt_ids for request, _ in rows]
         made = self.host.ask("generate", prompts, [self._asked(sampling, seed) for _, seed in rows])
@@ -214,6 +217,11 @@ class SGLangEngine:
         if what in self.released:
             self.host.ask("resume", [what])
             self.released.discard(what)
+
+    def restart(self) -> None:
+        self.host.close()
+        self.released.clear()
+        self.host = self.start()
 
     def stats(self) -> dict[str, float]:
         found, self.made = {"engine_requests": float(self.made)}, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch.distributed as dist
 
@@ -56,10 +56,15 @@ class TPGroup:
         self.engine, self.ranks, self.dtype, self.version = engine, ranks, dtype, 0
         self.in_parts = all(ranks.gather([engine is not None]))
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
+        """enough: of the requests of the whole group those of all its ranks together."""
         counts = self.ranks.gather([len(requests)])
         everyones = self.ranks.gather(list(requests))
-        made = self._ask(lambda engine: engine.generate(everyones, sampling, at_once=at_once)) or []
+        limits: dict[str, Any] = {"at_once": at_once}
+        limits["enough"] = None if enough is None else sum(self.ranks.gather([enough]))
+        made = self._ask(lambda engine: engine.generate(everyones, sampling, **limits)) or []
         start = sum(counts[: self.ranks.rank])
         return made[start : start + len(requests)]
 
@@ -85,6 +90,9 @@ class TPGroup:
 
     def wake(self, what: What) -> None:
         self._ask(lambda engine: engine.wake(what))
+
+    def restart(self) -> None:
+        self._ask(lambda engine: engine.restart())
 
     def stats(self) -> dict[str, float]:
         return self._ask(lambda engine: engine.stats()) or {}

@@ -46,16 +46,19 @@ class VLLMEngine:
         self.presence = Presence()
         self._llm: Any = None
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
         """vLLM itself decides how many are decoded together, by the room that their keys and values need."""
         self.presence.check_ready()
         for request in requests:
             self._check_length(len(request.prompt_ids), sampling)
-        asked = [(request, seed) for request in requests for seed in request.seeds]
         with self._failing("generated"), undisturbed():
-            rows = self._decode(asked, sampling)
-        made = iter(rows)
-        return [[next(made).generation(request) for _ in request.seeds] for request in requests]
+            groups = self._decode(requests, sampling, len(requests) if enough is None else enough)
+        return [
+            [row.generation(request) for row in rows] if _are_done(rows) or enough is None else []
+            for request, rows in zip(requests, groups, strict=True)
+        ]
 
     def _check_length(self, prompt: int, sampling: Sampling) -> None:
         most = self.chosen["max_model_len"]
@@ -63,8 +66,11 @@ class VLLMEngine:
             asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
             raise RunFailed(f"{asked} are more than the {most} that vLLM was made for; raise --max_len")
 
-    def _decode(self, asked: Sequence[tuple[Request, int]], sampling: Sampling) -> list[_Row]:
-        engine, rows = self._ready().llm_engine, [_Row() for _ in asked]
+    def _decode(self, requests: Sequence[Request], sampling: Sampling, enough: int) -> list[list[_Row]]:
+        """The rows of each request; those that are on their way when `enough` requests are done have no end."""
+        groups = [[_Row() for _ in request.seeds] for request in requests]
+        engine, rows = self._ready().llm_engine, [row for group in groups for row in group]
+        asked = [(request, seed) for request in requests for seed in request.seeds]
         for number, (request, seed) in enumerate(asked):
             prompt = {"prompt_token_ids": list(request.prompt_ids)}
             engine.add_request(str(number), prompt, self._params(sampling, seed))
@@ -76,7 +82,10 @@ class VLLMEngine:
             engine.abort_request([str(number) for number in stopped])
             self.steps += 1
             PULSE.beat()
-        return rows
+            if enough < len(groups) and sum(map(_are_done, groups)) >= enough:
+                engine.abort_request([str(number) for number, row in enumerate(rows) if not row.reason])
+                break
+        return groups
 
     def _meets_stop(self, row: _Row, stop: Sequence[str]) -> bool:
         """Whether its newest token ends one of the texts, as the local engine looks for them; then it has ended."""
@@ -132,6 +141,10 @@ class VLLMEngine:
             with self._failing("woke up"):
                 llm.wake_up(tags=[what])
 
+    def restart(self) -> None:
+        self.close()
+        self.presence = Presence()
+
     def stats(self) -> dict[str, float]:
         found, self.steps = {"engine_steps": float(self.steps)}, 0
         return found
@@ -177,3 +190,7 @@ class _Row:
         if self.reason not in ("stop", "length"):
             raise EngineFailed(f"vLLM gave a response up: {self.reason or 'it has no end'}")
         return Generation(request.prompt_ids, tuple(self.tokens), tuple(self.logprobs), self.reason)
+
+
+def _are_done(rows: Sequence[_Row]) -> bool:
+    return all(row.reason for row in rows)

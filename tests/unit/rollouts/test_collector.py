@@ -31,7 +31,7 @@ class Engine:
     def renew(self):
         self.calls.append("renew")
 
-    def generate(self, requests, sampling, *, at_once):
+    def generate(self, requests, sampling, *, at_once, enough=None):
         self.calls.append((requests, sampling, at_once))
         return [
             [Generation(r.prompt_ids, (4 + k, 2), (-0.5, -0.25), "stop") for k in range(len(r.seeds))] for r in requests
@@ -78,7 +78,7 @@ def test_the_stop_text_that_ended_a_response_is_known(parts, stop, ends):
 
 def test_of_two_stop_texts_that_end_a_response_the_longer_one_did(parts):
     class Twelve(Engine):
-        def generate(self, requests, sampling, *, at_once):
+        def generate(self, requests, sampling, *, at_once, enough=None):
             return [[Generation(r.prompt_ids, (4 + 1, 4 + 2, 2), (-0.5,) * 3, "stop")] for r in requests]
 
     _, maker, prompts = parts
@@ -228,11 +228,11 @@ class Dying(Engine):
 
     deaths = 1
 
-    def generate(self, requests, sampling, *, at_once):
+    def generate(self, requests, sampling, *, at_once, enough=None):
         if self.deaths:
             self.deaths -= 1
             raise EngineFailed("the engine's process is gone")
-        return super().generate(requests, sampling, at_once=at_once)
+        return super().generate(requests, sampling, at_once=at_once, enough=enough)
 
 
 def test_a_step_is_tried_once_more_on_a_fresh_engine(tiny_tokenizer, parts, capsys):
@@ -245,3 +245,34 @@ def test_a_step_is_tried_once_more_on_a_fresh_engine(tiny_tokenizer, parts, caps
     engine.calls, engine.deaths = [], 2
     with pytest.raises(EngineFailed, match="step 3: the engine's process is gone"):
         maker.make(prompts, step=3, n=2, sampling=SAMPLING)
+
+
+class Hasty(Engine):
+    """Of the requests, those with an even prompt token are slow: they are given up where enough others are done."""
+
+    def generate(self, requests, sampling, *, at_once, enough=None):
+        whole = super().generate(requests, sampling, at_once=at_once)
+        quick = [index for index, request in enumerate(requests) if request.prompt_ids[1] % 2]
+        kept = set(range(len(requests))) if enough is None or len(quick) < enough else set(quick)
+        return [made if index in kept else [] for index, made in enumerate(whole)]
+
+
+def test_prompts_that_take_longest_are_given_up_and_come_again(parts, tiny_tokenizer):
+    engine, prompts = Hasty(), parts[2]  # their tokens end in 0 to 4
+    maker = RolloutMaker(Encoder(tiny_tokenizer), engine, Rewards(), 42, 2, engine.renew)
+    collector = Collector(maker, SAMPLING, CONSTANT, CollectSettings(2, 2, 2, oversample=2.4))
+    sampler = PromptSampler(prompts, seed=0)
+    order = [prompt.token_ids[1] for prompt in PromptSampler(prompts, seed=0).take(5)]
+    found = collector.collect(sampler, 1)  # ceil(2 * 2.4) = 5 are started, 1 and 3 are quick
+    assert len(engine.calls[0][0]) == 5
+    assert sorted({rollout.prompt_ids[1] for rollout in found}) == [1, 3] and len(found) == 4
+    assert collector.stats()["rollout/given_up"] == 3.0
+    again = [prompt.token_ids[1] for prompt in sampler.take(3)]
+    assert again == [token for token in order if token % 2 == 0]
+
+
+def test_of_more_groups_than_needed_the_first_are_kept(parts):
+    collector, sampler = collector_of(parts, CollectSettings(2, 2, 2, oversample=1.5))
+    found = collector.collect(sampler, 1)  # this engine finishes all three
+    assert sorted({rollout.group for rollout in found}) == [0, 1]
+    assert [prompt.position for prompt in sampler.take(2)] == [2, 3]

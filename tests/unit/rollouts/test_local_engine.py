@@ -268,3 +268,15 @@ def test_cudnn_s_attention_is_off_while_tokens_are_decoded(tiny_model, prompts, 
     with pytest.raises(ValueError, match="on purpose") if fails else nullcontext():
         engine.generate(requests_of(prompts), GREEDY, at_once=4)
     assert seen and not any(seen) and torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.parametrize("enough", (1, 2, 3))
+def test_it_ends_when_enough_requests_have_all_their_samples(tiny_model, prompts, enough):
+    requests, sampling = requests_of(prompts, n=3), Sampling(12)
+    engine = engine_of(tiny_model)
+    whole = engine.generate(requests, sampling, at_once=len(requests))
+    longest = [max(len(made.response_ids) for made in group) for group in whole]
+    last = sorted(longest)[enough - 1]
+    found = engine.generate(requests, sampling, at_once=len(requests), enough=enough)
+    assert [] in found, "nothing was given up"
+    assert found == [group if length <= last else [] for group, length in zip(whole, longest, strict=True)]

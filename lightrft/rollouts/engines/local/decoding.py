@@ -37,8 +37,10 @@ class Decoding:
         end_ids: Sequence[int],
         requests: Sequence[Request],
         sampling: Sampling,
+        enough: int,
     ) -> None:
         self.model, self.tokenizer, self.sampling, self.requests = model, tokenizer, sampling, requests
+        self.enough = enough  # requests after which the others are given up
         self.device = next(model.parameters()).device
         self.ends = torch.tensor([] if sampling.ignore_eos else list(end_ids), dtype=torch.long, device=self.device)
         seeds = [seed for request in requests for seed in request.seeds]
@@ -59,10 +61,16 @@ class Decoding:
             alive = (~self.stopped[self.rows]).nonzero()[:, 0]  # here a token waits for the device, and nowhere else
             if t + 1 == self.sampling.max_new_tokens or not len(alive):
                 break
+            if self.enough < len(self.requests) and sum(self._done()) >= self.enough:
+                return self._collect(self._done())
             if len(alive) <= DROP_BELOW * len(self.rows):
                 self.rows, token = self.rows[self._keep(alive)], token[alive]
             logits = self._forward(token[:, None], self.width + t + 1, self.last + t + 1)
-        return self._collect()
+        return self._collect([True] * len(self.requests))
+
+    def _done(self) -> list[bool]:
+        """Of each request, whether all its rows have stopped."""
+        return [bool(rows.all()) for rows in self.stopped.split([request.n for request in self.requests])]
 
     def _prefill(self) -> Tensor:
         """Prompts, left-padded, through the model once; then every sample gets its prompt's row of the cache."""
@@ -109,14 +117,15 @@ class Decoding:
         hit = [any(text in tail for text in self.sampling.stop) for tail in tails]
         self.stopped[alive] = torch.tensor(hit, dtype=torch.bool, device=self.device)
 
-    def _collect(self) -> list[list[Generation]]:
+    def _collect(self, done: Sequence[bool]) -> list[list[Generation]]:
+        """done: of each request; the others have no generation."""
         taken = torch.arange(self.logprobs.shape[1], device=self.device) < self.length[:, None]
         if bool((self.logprobs.isnan() & taken).any()):
             raise RunFailed(NOT_FINITE)
         lengths, stopped = self.length.tolist(), self.stopped.tolist()
         tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
         found, row = [], 0
-        for request in self.requests:
+        for request, is_done in zip(self.requests, done, strict=True):
             found.append([])
             for _ in request.seeds:
                 n, reason = lengths[row], "stop" if stopped[row] else "length"
@@ -124,4 +133,6 @@ class Decoding:
                     Generation(request.prompt_ids, tuple(tokens[row][:n]), tuple(logprobs[row][:n]), reason)
                 )
                 row += 1
+            if not is_done:
+                found[-1].clear()
         return found

@@ -41,17 +41,23 @@ class LocalEngine:
         self.shares_weights = own is None
         self.dtype = torch.float32 if own is None else own.dtype  # of what is pushed to it
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, *, at_once: int) -> list[list[Generation]]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
         """One list of generations per request, in the order of its seeds. See `Sampling` for the words."""
         found: dict[int, list[Generation]] = {}
+        missing = len(requests) if enough is None else enough
         weights = self.borrow if self.own is None else self.own.whole
         with torch.no_grad(), without_cudnn(), one_token_attention(), weights() as model, packed(model):
             for batch in self._batches(requests, at_once):
                 self.batches += 1
                 chosen = [requests[index] for index in batch]
-                made = Decoding(model, self.tokenizer, self.end_ids, chosen, sampling).run()
+                made = Decoding(model, self.tokenizer, self.end_ids, chosen, sampling, missing).run()
                 found.update(zip(batch, made, strict=True))
-        return [found[index] for index in range(len(requests))]
+                missing -= sum(map(bool, made))
+                if missing <= 0:
+                    break
+        return [found.get(index, []) for index in range(len(requests))]
 
     def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
         """The requests' indices, those of a batch together. The longest prompts come first: the less padding there is,
