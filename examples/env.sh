@@ -1,6 +1,7 @@
 # Sourced, not run: makes or reuses .venv in the repository root and puts it first on PATH. LIGHTRFT_ROOT is that root.
 #
 #   PYTHON                 the Python (3.10 to 3.13) to make .venv from; default: the first that is found
+#   LIGHTRFT_ENVIRONMENT   a complete environment to use as it is, in place of .venv
 #   LIGHTRFT_TORCH_INDEX   package index for torch, e.g. the index of CPU wheels of the PyTorch project: without it,
 #                          torch's default build may bring gigabytes of CUDA libraries onto a machine without a GPU
 #
@@ -97,7 +98,12 @@ fresh_folder() {
     echo "$folder"
 }
 
-_ensure || return 1
+if [ -n "${LIGHTRFT_ENVIRONMENT:-}" ]; then
+    LIGHTRFT_VENV="$LIGHTRFT_ENVIRONMENT"
+    [ -x "$LIGHTRFT_VENV/bin/python" ] || { _fail "LIGHTRFT_ENVIRONMENT=$LIGHTRFT_VENV has no bin/python"; return 1; }
+else
+    _ensure || return 1
+fi
 export VIRTUAL_ENV="$LIGHTRFT_VENV" PATH="$LIGHTRFT_VENV/bin:$PATH"
 unset PYTHONHOME LIGHTRFT_VENV
 unset -f _fail _is_supported _find_python _has_torch _make_venv _install _fingerprint _ensure

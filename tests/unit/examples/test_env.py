@@ -50,3 +50,13 @@ def test_a_complete_environment_is_not_installed_again(checkout, tmp_path):
     assert not (checkout / ".venv/bin/calls").exists()
     (checkout / "setup.py").write_text("changed")
     assert "env: installing lightrft" in source(checkout, tmp_path).stdout
+
+
+def test_an_environment_that_is_named_is_used_as_it_is(checkout, tmp_path):
+    other = tmp_path / "other"
+    (checkout / ".venv").rename(other)
+    shown = source(checkout, tmp_path, LIGHTRFT_ENVIRONMENT=str(other)).stdout.splitlines()[-1].split("|")
+    assert shown[1:3] == [str(other), str(other / "bin/python")]
+    assert not (other / "bin/calls").exists() and not (checkout / ".venv").exists()
+    missing = source(checkout, tmp_path, LIGHTRFT_ENVIRONMENT="nowhere")
+    assert missing.returncode == 1 and "LIGHTRFT_ENVIRONMENT=nowhere has no bin/python" in missing.stderr
