@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,9 @@ def fingerprint(tensor: Tensor) -> int:
     another for every b; and two that are moved apart by as much do not make up for each other, as in a plain sum.
     """
     bits = tensor.detach().contiguous().view(BITS[tensor.element_size()]).flatten()
-    total = torch.zeros((), dtype=torch.int64, device=bits.device)
-    for chunk in bits.split(CHUNK.get(bits.device.type, LARGEST_CHUNK)):
-        total += (chunk + chunk).add_(1).mul_(chunk).sum(dtype=torch.int64)
-    return int(total) % MODULUS
+    chunks = bits.split(CHUNK.get(bits.device.type, LARGEST_CHUNK))
+    return int(reduce(torch.add, map(_summed, chunks))) % MODULUS
+
+
+def _summed(bits: Tensor) -> Tensor:
+    return (bits + bits).add_(1).mul_(bits).sum(dtype=torch.int64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightrft.algorithms.functional import row_mean
 from lightrft.batch import Batch
 from lightrft.ranks.base import Ranks
 from lightrft.sync.alarm import Alarm, Finding
@@ -93,7 +94,7 @@ class ParityGate:
 
 def worst(seen: Sequence[Seen]) -> Iterator[Suspect]:
     """The rows of this rank with the largest mean gaps."""
-    means = torch.cat([(each.gaps * each.compared).sum(-1) / each.compared.sum(-1).clamp(min=1) for each in seen])
+    means = torch.cat([row_mean(each.gaps, each.compared)[:, 0] for each in seen])
     places = [(each, row) for each in seen for row in range(len(each.batch))]
     for index in means.topk(min(SUSPECTS, len(means))).indices.tolist():
         each, row = places[index]
