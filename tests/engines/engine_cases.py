@@ -25,7 +25,7 @@ from lightrft.types import Request
 REQUESTS = (
     Request((4, 5, 6, 7), (1, 2, 3)),
     Request((8, 9, 10), (4, 5 << 40, (1 << 64) - 1)),
-    Request((11, 4, 13, 12, 9, 9, 15, 4, 7), (7, 8)),
+    Request(tuple(4 + i * i % 12 for i in range(150)), (7, 8)),  # longer than a block of a cache of prefixes
 )
 NEW = 8
 SAMPLED = {
@@ -55,7 +55,7 @@ class Cases:
         found: dict[str, Any] = {name: self.ask(sampling) for name, sampling in {**SAMPLED, **OTHERS}.items()}
         found["again"] = self.ask(Sampling(NEW))
         found["one by one"] = [group for request in reversed(REQUESTS) for group in self.ask(Sampling(NEW), request)]
-        found["too long"] = self.failure(lambda: self.ask(Sampling(24), Request((4,) * 20, (1,))))
+        found["too long"] = self.failure(lambda: self.ask(Sampling(24), Request((4,) * 190, (1,))))
         found["none"] = self.engine.generate([], Sampling(NEW), at_once=2)
         found |= self.synced() | self.slept()
         found["version"], found["stats"] = self.engine.version, self.engine.stats()

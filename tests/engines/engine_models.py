@@ -25,7 +25,7 @@ from tiny_addition import make_model, make_tokenizer  # noqa: E402
 
 LAYOUTS = ("tied", "untied")
 VERSIONS = ("a", "b")  # two sets of weights of one architecture
-MAX_LEN, END = 40, 2
+MAX_LEN, END = 200, 2
 BATCHES = "--rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16"
 
 
@@ -71,7 +71,7 @@ def expected_fingerprints(model: Any) -> dict[str, int]:
 def make_engine(kind: str, folder: Path, layout: str, world: Any, more: str = "") -> tuple[InferenceEngine, Any]:
     """And the model that the local engine samples from; weights reach it by `give`."""
     flags = f"--pretrain {folder / layout} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
-    args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 16 --engine_type {kind} {more}".split())
+    args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 160 --engine_type {kind} {more}".split())
     tokenizer = AutoTokenizer.from_pretrained(folder / layout)
     if kind != "local":
         made = OFFERS[kind].module.make(args.model, args.engine, tokenizer, {END}, torch.float32, world)

@@ -1,0 +1,55 @@
+"""`train.py` with vLLM, in its environment: what it samples is what the trainer scores, on any number of ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_engines import ROOT, python_of
+
+FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data {tiny}/eval.jsonl
+ --reward_fn last_number --prompt_max_len 16 --max_len 24 --rollout_batch_size 4 --n_samples_per_prompt 4
+ --train_batch_size 16 --micro_train_batch_size 8 --actor_learning_rate 2e-4 --temperature 0.8 --max_steps 3
+ --eval_steps 2 --save_steps 2 --save_path out --plot_every 0 --engine_type vllm"""
+
+
+def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[list[dict], str]:
+    """(metrics of each step, what it said). It is told on standard error that a CPU has no sleep, and nothing else."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+    command = [python_of("vllm"), *torchrun, ROOT / "train.py", *FLAGS.format(tiny=tiny).split(), *flags.split()]
+    folder.mkdir()
+    done = subprocess.run(
+        ["timeout", "-k", "10", "400", *map(str, command)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-6000:]
+    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert warnings == ["warning: vLLM has no memory to give back without a GPU: its sleep is simulated"]
+    return [json.loads(line) for line in (folder / "out/logs/metrics.jsonl").read_text().splitlines()], said
+
+
+def test_what_vllm_samples_is_what_the_trainer_scores(tiny_folder, tmp_path):
+    """top_p is the documented default, .9: it raises nothing. Evaluations and checkpoints come between the steps."""
+    steps, said = trained(tmp_path / "run", tiny_folder)
+    assert "engine vllm (asked for)" in said
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    for step in steps:
+        assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", ["--engine_tp_size 1 --zero_stage 3", "--engine_tp_size 2 --fsdp"])
+def test_two_ranks_take_the_steps_of_one(tiny_folder, tmp_path, flags):
+    alone, _ = trained(tmp_path / "alone", tiny_folder)
+    together, _ = trained(tmp_path / "together", tiny_folder, 2, flags)
+    for one, two in zip(alone, together, strict=True):
+        for name in ("reward/mean", "rollout/length_mean", "loss/policy", "policy/grad_norm"):
+            assert two[name] == pytest.approx(one[name], abs=1e-4), name
+        assert two["mismatch/gap_max"] < 1e-4
