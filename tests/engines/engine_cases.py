@@ -57,7 +57,12 @@ class Cases:
         found["one by one"] = [group for request in reversed(REQUESTS) for group in self.ask(Sampling(NEW), request)]
         found["too long"] = self.failure(lambda: self.ask(Sampling(24), Request((4,) * 190, (1,))))
         found["none"] = self.engine.generate([], Sampling(NEW), at_once=2)
-        found |= self.synced() | self.slept()
+        found["enough"] = [
+            [asdict(each) for each in group]
+            for group in self.engine.generate(REQUESTS, Sampling(24), at_once=3, enough=1)
+        ]
+        found["after enough"] = self.ask(Sampling(NEW))
+        found |= self.synced() | self.slept() | self.restarted()
         found["version"], found["stats"] = self.engine.version, self.engine.stats()
         self.engine.close()
         self.engine.close()
@@ -94,6 +99,11 @@ class Cases:
                 engine.wake("kv_cache")
             found["woke with its own weights" if keep else "woke with new weights"] = self.ask(Sampling(NEW))
         return found
+
+    def restarted(self) -> dict[str, Any]:
+        self.engine.restart()
+        give(self.engine, self.own, self.a, 5)
+        return {"restarted": self.ask(Sampling(NEW))}
 
     def failure(self, do: Callable[[], Any]) -> str:
         try:
