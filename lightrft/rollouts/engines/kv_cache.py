@@ -20,35 +20,74 @@ PARAMETERS = ("cache", "past_key_values", "cache_params")  # from transformers 5
 
 class RoomyLayer(DynamicLayer):
     """keys and values [B, heads, length, head_dim]: of a prompt as they come, and then views into buffers with room for
-    `room` more tokens."""
+    `room` more tokens.
+
+    Columns `first` to `end` of the buffers are what is seen. A token of every row goes into the column `end`, so a row
+    that came later begins further on: its prompt ends where the others' last tokens are.
+    """
 
     def __init__(self, room: int) -> None:
         super().__init__()
-        self.room = room
+        self.room, self.first, self.end = room, 0, 0
         self._buffers: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def capacity(self) -> int:
+        assert self._buffers is not None, "there is no room before the prompt"
+        return self._buffers[0].shape[-2]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states, value_states
+            self.keys, self.values, self.end = key_states, value_states, key_states.shape[-2]
             return self.keys, self.values
-        assert self.keys is not None and self.values is not None
-        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
         if self._buffers is None:  # the prompt was not fanned out
-            self.reorder_cache(torch.arange(len(self.keys), device=self.keys.device))
+            self.reorder_cache(torch.arange(len(key_states), device=key_states.device))
         assert self._buffers is not None
+        new = key_states.shape[-2]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, start:end] = states
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
+            buffer.narrow(2, self.end, new).copy_(states)
+        self.end += new
+        return self._view()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
         assert self.keys is not None and self.values is not None, "there is nothing to reorder before the prompt"
-        length = self.keys.shape[-2]
-        whole = length + self.room if self._buffers is None else self._buffers[0].shape[-2]
+        whole = self.end + self.room if self._buffers is None else self.capacity
         self._buffers = (_rows(self.keys, beam_idx, whole), _rows(self.values, beam_idx, whole))
-        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
+        self.first, self.end = 0, self.end - self.first
+        self._view()
+
+    def put(self, rows: Tensor, prompts: RoomyLayer, which: Tensor) -> None:
+        """Row rows[i] becomes the prompt which[i] of another layer; its last token is where all others' are."""
+        assert self._buffers is not None and prompts.keys is not None and prompts.values is not None
+        width = prompts.end
+        assert width <= self.end, "prompts come in the order of their lengths, the longest first"
+        for buffer, states in zip(self._buffers, (prompts.keys, prompts.values), strict=True):
+            buffer[rows, :, self.end - width : self.end] = states[which]
+
+    def begin_at(self, first: int) -> None:
+        """Nothing before this column is needed any more."""
+        self.first = first
+        self._view()
+
+    def move_to_front(self) -> None:
+        """What is seen goes to the first columns, in place."""
+        assert self._buffers is not None
+        for buffer in self._buffers:
+            length = self.end - self.first
+            buffer[:, :, :length] = buffer[:, :, self.first : self.end].clone()
+        self.first, self.end = 0, self.end - self.first
+        self._view()
+
+    def get_seq_length(self) -> int:
+        return self.end - self.first
+
+    def _view(self) -> tuple[Tensor, Tensor]:
+        assert self._buffers is not None
+        keys, values = (buffer.narrow(2, self.first, self.end - self.first) for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def _rows(states: Tensor, rows: Tensor, whole: int) -> Tensor:
@@ -64,6 +103,12 @@ def make_cache(config: Any, room: int) -> DynamicCache:
     cache = DynamicCache(config=config)
     cache.layers = [RoomyLayer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def roomy_layers(cache: DynamicCache) -> list[RoomyLayer] | None:
+    """All layers, where rows can come and go in all of them."""
+    layers = [layer for layer in cache.layers if isinstance(layer, RoomyLayer)]
+    return layers if layers and len(layers) == len(cache.layers) else None
 
 
 def cache_parameter(model: PreTrainedModel) -> str:

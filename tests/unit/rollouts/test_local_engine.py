@@ -125,13 +125,70 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     requests, sampling = requests_of(prompts, n=5), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
     plain = generate(model, requests, sampling, end_ids=ends)
-    monkeypatch.setattr(decoding, "DROP_BELOW", share)  # never, and at every step
+    monkeypatch.setattr(decoding, "CHANGE_BELOW", share)  # never, and at every step
     changed = generate(model, requests, sampling, end_ids=ends)
     lengths = [len(g.response_ids) for group in plain for g in group]
     assert min(lengths) < 6 and len(set(lengths)) > 3
     for one, other in zip(sum(plain, []), sum(changed, []), strict=True):
         assert (one.response_ids, one.finish_reason) == (other.response_ids, other.finish_reason)
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # float32 in another batch
+
+
+def forwards(model, generate_it):
+    """[rows, tokens] of each forward pass, and what was generated."""
+    seen = []
+    hook = model.register_forward_pre_hook(
+        lambda _, inputs, words: seen.append(tuple(words["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        return seen, generate_it()
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("spare", [1, 64])
+@pytest.mark.parametrize("kind", ["tiny", "llama", "gpt2", "gemma2"])
+def test_a_finished_row_s_place_is_taken_and_no_token_changes(tiny_model, causal_model, monkeypatch, kind, spare):
+    """Seven requests, two at once, of which rows end at every token: against each by itself, in a batch of its own.
+
+    spare: with one column the cache moves to the front over and over. Sliding windows (gemma2) begin anew instead.
+    """
+    model = tiny_model if kind == "tiny" else causal_model(kind)
+    ends = (2,) if kind == "tiny" else range(2, 9)
+    prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6, 9, 2, 5])]
+    requests, sampling = requests_of(prompts, n=4), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
+    monkeypatch.setattr(decoding, "SPARE", spare)
+    engine = engine_of(model, end_ids=ends)
+    steps, found = forwards(model, lambda: engine.generate(requests, sampling, at_once=2))
+    apart, alone = forwards(model, lambda: engine.generate(requests, sampling, at_once=1))
+    wanted = [generate(model, [request], sampling, end_ids=ends)[0] for request in requests]
+    for one, other in zip(sum(found, []) + sum(alone, []), sum(wanted, []) * 2, strict=True):
+        assert (one.response_ids, one.finish_reason) == (other.response_ids, other.finish_reason)
+        assert one.prompt_ids == other.prompt_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # float32 beside other rows
+    lengths = [len(g.response_ids) for g in sum(found, [])]
+    assert min(lengths) < 6 and len(set(lengths)) > 6
+    assert max(rows for rows, _ in steps) <= 8 and max(rows for rows, _ in apart) <= 4
+    assert (len(steps) < 45) == (kind != "gemma2"), "rows that go on keep no others waiting"
+
+
+def test_many_responses_that_end_at_once_follow_one_another(causal_model):
+    """Each takes the place of the one before: 1500 of them, deeper than Python can call."""
+    requests = [Request((3, 4), (i,)) for i in range(1500)]
+    found = generate(causal_model("llama"), requests, Sampling(4), at_once=2, end_ids=range(61))
+    assert [len(g.response_ids) for [g] in found] == [1] * 1500
+
+
+def test_a_long_response_keeps_no_others_waiting(causal_model):
+    """One response in eight is 40 tokens long, the others end at once: 64 of them take 40 steps for each long one of a
+    place, not for each batch."""
+    model, prompts = causal_model("llama"), prompts_of_lengths([5] * 32)
+    requests = [Request(ids, (8 * i, 8 * i + 1)) for i, ids in enumerate(prompts)]
+    engine = engine_of(model, end_ids=range(3, 30))
+    sampling = Sampling(40, temperature=1.5)
+    steps, found = forwards(model, lambda: engine.generate(requests, sampling, at_once=4))
+    tokens = sum(len(g.response_ids) for g in sum(found, []))
+    assert sum(width == 1 for _, width in steps) < 1.6 * tokens / 8, "eight places, nearly always taken"
 
 
 @pytest.mark.parametrize("stop", [("1",), ("=", "88"), ("12",)])
@@ -242,7 +299,7 @@ def test_logits_that_are_not_finite_end_the_generation_in_one_line(causal_model)
         with pytest.raises(RunFailed, match="^the policy's logits are not finite; "):
             generate(model, requests_of(prompts), replace(SAMPLED, max_new_tokens=6), end_ids=())
         handle.remove()
-        assert len(calls) == 6
+        assert len(calls) == call, "it ends where that is seen"
 
 
 @pytest.mark.parametrize("fails", (False, True))

@@ -85,9 +85,9 @@ def test_rounding_in_half_precision_is_no_fault():
 
 
 def test_a_past_under_a_name_that_the_model_swallows_is_found(monkeypatch):
-    from lightrft.rollouts.engines.local import decoding
+    from lightrft.rollouts.engines.local import past
 
-    monkeypatch.setattr(decoding, "cache_parameter", lambda model: "no_such_name")
+    monkeypatch.setattr(past, "cache_parameter", lambda model: "no_such_name")
     with pytest.raises(Refused, match="as if sampled without their past"):
         asked(tiny("mamba2"))
 

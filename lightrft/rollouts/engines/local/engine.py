@@ -49,24 +49,23 @@ class LocalEngine:
         missing = len(requests) if enough is None else enough
         weights = self.borrow if self.own is None else self.own.whole
         with torch.no_grad(), without_cudnn(), one_token_attention(), weights() as model, packed(model):
-            for batch in self._batches(requests, at_once):
-                self.batches += 1
-                chosen = [requests[index] for index in batch]
-                made = Decoding(model, self.tokenizer, self.end_ids, chosen, sampling, missing).run()
-                found.update(zip(batch, made, strict=True))
+            for run in self._runs(requests):
+                decoding = Decoding(model, self.tokenizer, self.end_ids, [requests[i] for i in run], sampling)
+                made = decoding.run(at_once=at_once, refill=not self.equal_lengths, enough=missing)
+                found.update(zip(run, made, strict=True))
+                self.batches += decoding.batches
                 missing -= sum(map(bool, made))
                 if missing <= 0:
                     break
         return [found.get(index, []) for index in range(len(requests))]
 
-    def _batches(self, requests: Sequence[Request], at_once: int) -> Iterator[list[int]]:
-        """The requests' indices, those of a batch together. The longest prompts come first: the less padding there is,
-        and where memory is short it is so at once."""
+    def _runs(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        """The requests' indices, those that may be decoded together in one list. The longest prompts come first: the
+        less padding there is, and where memory is short it is so at once."""
         lengths = [len(request.prompt_ids) for request in requests]
         ordered = sorted(range(len(requests)), key=lambda index: -lengths[index])
         for _, group in groupby(ordered, key=lambda index: lengths[index] if self.equal_lengths else 0):
-            together = list(group)
-            yield from (together[start : start + at_once] for start in range(0, len(together), at_once))
+            yield list(group)
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         if self.own is not None:

@@ -1,0 +1,114 @@
+"""What the model has seen of each row: its cache, and where in it the row's tokens stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightrft.models.token_model import head_on
+from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Prompts:
+    """Prompts, left-padded to one width, that have gone through the model once. logits [prompts, V]: of what follows.
+
+    room: for so many more tokens, in a cache that `Past` goes on with.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int) -> None:
+        self.model, self.device = model, next(model.parameters()).device
+        self.lengths = [len(ids) for ids in prompts]
+        self.width, self.room = max(self.lengths), room
+        self.cache = make_cache(model.config, room)
+        padded = [[0] * (self.width - len(ids)) + list(ids) for ids in prompts]
+        extra: dict[str, Any] = {cache_parameter(model): self.cache}
+        if min(self.lengths) < self.width:
+            mask = torch.tensor([[0] * (self.width - n) + [1] * n for n in self.lengths], device=self.device)
+            extra |= {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+        with head_on(model, lambda hidden: hidden[:, -1:]):
+            found = model(input_ids=torch.tensor(padded, device=self.device), use_cache=True, **extra)
+        self.logits = found.logits[:, -1]
+
+
+class Past:
+    """Rows over a cache, each one of `prompts` and what came after it. Their latest tokens share a column.
+
+    Columns are numbered from the front of the cache; `first` is the first that a living row needs. starts: the column
+    of each row's first token. Without padding the model needs neither a mask nor positions.
+    """
+
+    def __init__(self, prompts: Prompts, which: Sequence[int]) -> None:
+        self.model, self.device, self.cache = prompts.model, prompts.device, prompts.cache
+        self.parameter, self.layers = cache_parameter(self.model), roomy_layers(self.cache)
+        self._reorder(which)
+        self.starts = [prompts.width - prompts.lengths[i] for i in which]
+        self.first, self.end, self.capacity = 0, prompts.width, prompts.width + prompts.room
+        self.padded = max(prompts.lengths) > min(prompts.lengths)
+        self._make_mask()
+
+    @property
+    def takes_others(self) -> bool:
+        """Whether a row's place can be given to another prompt."""
+        return self.layers is not None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens [rows], the next of each, to the logits [rows, V] after them."""
+        if self.end == self.capacity:
+            self._move_to_front()
+        self.end += 1
+        extra: dict[str, Any] = {self.parameter: self.cache}
+        if self.padded:
+            positions = self.end - 1 - self.columns
+            extra |= {"attention_mask": self.mask[:, self.first : self.end], "position_ids": positions}
+        return self.model(input_ids=tokens[:, None], use_cache=True, **extra).logits[:, -1]
+
+    def put(self, rows: Sequence[int], prompts: Prompts, which: Sequence[int]) -> None:
+        """Row rows[i] becomes prompts' row which[i], as if it had been there from the start."""
+        others = roomy_layers(prompts.cache)
+        assert self.layers is not None and others is not None
+        places, sources = (torch.tensor(list(each), device=self.device) for each in (rows, which))
+        for layer, other in zip(self.layers, others, strict=True):
+            layer.put(places, other, sources)
+        for row, source in zip(rows, which, strict=True):
+            self.starts[row] = self.end - prompts.lengths[source]
+        self.padded = True
+        self._make_mask()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """These rows alone, in this order; the cache is copied."""
+        self._reorder(rows)
+        self.starts = [self.starts[row] for row in rows]
+        self._left(self.first)
+
+    def forget_before(self, rows: Sequence[int]) -> None:
+        """What lies before the first tokens of all `rows` is not looked at any more."""
+        first = min(self.starts[row] for row in rows)
+        if self.layers is not None and first > self.first:
+            self.first, self.padded = first, True
+            for layer in self.layers:
+                layer.begin_at(first)
+
+    def _move_to_front(self) -> None:
+        assert self.layers is not None and self.first, "the columns are those of the longest row"
+        for layer in self.layers:
+            layer.move_to_front()
+        self._left(self.first)
+
+    def _reorder(self, rows: Sequence[int]) -> None:
+        self.cache.reorder_cache(torch.tensor(list(rows), device=self.device))  # pyright: ignore[reportArgumentType]
+
+    def _left(self, columns: int) -> None:
+        """So many columns went from the front of the cache."""
+        self.starts = [max(start - columns, 0) for start in self.starts]
+        self.first, self.end = self.first - columns, self.end - columns
+        self._make_mask()
+
+    def _make_mask(self) -> None:
+        self.columns = torch.tensor(self.starts, device=self.device)[:, None]
+        self.mask = (torch.arange(self.capacity, device=self.device) >= self.columns).long()

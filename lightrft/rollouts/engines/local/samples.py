@@ -1,0 +1,135 @@
+"""What is drawn for the rows that are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightrft.errors import RunFailed
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.noise import uniforms
+from lightrft.rollouts.engines.sampling import draw, draw_hot
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NOT_FINITE = (
+    "the policy's logits are not finite; where it has learned already, lower --actor_learning_rate and go on from an "
+    "older checkpoint, else look for NaN in the weights of --pretrain"
+)
+LOOK_EVERY = {"cpu": 1}  # tokens after which it is asked which rows have ended
+ELSEWHERE = 8  # a GPU has to be waited for
+
+
+class Sample(NamedTuple):
+    """The response number `number` of a request."""
+
+    request: int
+    number: int
+    seed: int
+
+
+class Samples:
+    """Row i is one sample until that ends, and then free for another. Tensors are [rows] and [rows, new tokens].
+
+    made: tokens that were drawn, also those after the end, which are not kept.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        sampling: Sampling,
+        tokenizer: PreTrainedTokenizerBase,
+        ends: Tensor,
+    ) -> None:
+        self.sampling, self.tokenizer, self.ends, device = sampling, tokenizer, ends, ends.device
+        shape = (len(samples), sampling.max_new_tokens)
+        self.of: list[Sample | None] = list(samples)
+        self.made = [0] * len(samples)
+        self.noise = torch.empty(shape, dtype=torch.float64, device=device)
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.length = torch.zeros(shape[0], dtype=torch.long, device=device)
+        self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=device)
+        self.latest = torch.zeros(shape[0], dtype=torch.long, device=device)
+        self.looked = 0
+        self.put(range(len(samples)), samples)
+
+    @property
+    def alive(self) -> list[int]:
+        return [row for row, sample in enumerate(self.of) if sample is not None]
+
+    @property
+    def free(self) -> list[int]:
+        return [row for row, sample in enumerate(self.of) if sample is None]
+
+    def put(self, rows: Sequence[int], samples: Sequence[Sample]) -> None:
+        """These rows are these samples from now on."""
+        for row, sample in zip(rows, samples, strict=True):
+            self.of[row], self.made[row] = sample, 0
+        noise = uniforms([sample.seed for sample in samples], self.sampling.max_new_tokens)
+        places = torch.tensor(list(rows), device=self.ends.device)
+        self.noise[places] = torch.from_numpy(noise).to(self.ends.device)
+        self.length[places], self.stopped[places] = 0, False
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """These rows alone, in this order."""
+        self.of, self.made = [self.of[row] for row in rows], [self.made[row] for row in rows]
+        places = torch.tensor(list(rows), device=self.ends.device)
+        for name in ("noise", "tokens", "logprobs", "length", "stopped", "latest"):
+            setattr(self, name, getattr(self, name)[places])
+
+    def take(self, logits: Tensor, rows: Sequence[int]) -> None:
+        """Draws the next token of each of `rows`, logits [rows, V], and books it for those that have not stopped."""
+        places = torch.tensor(list(rows), device=self.ends.device)
+        last = self.sampling.max_new_tokens - 1
+        columns = torch.tensor([min(self.made[row], last) for row in rows], device=self.ends.device)
+        hot = self.sampling.first_temperature is not None and self.made[rows[0]] == 0
+        token, logprob = (draw_hot if hot else draw)(logits, self.noise[places, columns], self.sampling)
+        goes_on = ~self.stopped[places]
+        self.tokens[places, columns] = torch.where(goes_on, token, self.tokens[places, columns])
+        self.logprobs[places, columns] = torch.where(goes_on, logprob, self.logprobs[places, columns])
+        self.latest[places] = token
+        self.length[places] += goes_on
+        self.stopped[places] |= torch.isin(token, self.ends) | logprob.isnan()
+        for row in rows:
+            self.made[row] += 1
+        if self.sampling.stop:
+            self._look_for_stop_strings(rows)
+
+    def _look_for_stop_strings(self, rows: Sequence[int]) -> None:
+        window = 1 + max(len(text.encode()) for text in self.sampling.stop)  # a token is at least one byte
+        stopped, lengths = self.stopped.tolist(), self.length.tolist()
+        going = [row for row in rows if not stopped[row]]
+        tails = [self.tokens[row, max(0, lengths[row] - window) : lengths[row]].tolist() for row in going]
+        for row, tail in zip(going, self.tokenizer.batch_decode(tails), strict=True):
+            if any(text in tail for text in self.sampling.stop):
+                self.stopped[row] = True
+
+    def ended(self) -> list[tuple[Sample, tuple[int, ...], tuple[float, ...], str]]:
+        """Samples that are complete, with tokens, log-probabilities and reason; their rows are free from now on."""
+        most = self.sampling.max_new_tokens
+        whole = {row for row in self.alive if self.made[row] >= most}
+        self.looked += 1
+        if not whole and self.looked % LOOK_EVERY.get(self.ends.device.type, ELSEWHERE):
+            return []
+        stopped = self.stopped.tolist()  # here a token waits for the device, and nowhere else
+        rows = [row for row in self.alive if stopped[row] or row in whole]
+        return list(self._leave(rows, stopped))
+
+    def _leave(
+        self, rows: Sequence[int], stopped: Sequence[bool]
+    ) -> Iterator[tuple[Sample, tuple[int, ...], tuple[float, ...], str]]:
+        lengths, tokens, logprobs = (each[rows].tolist() for each in (self.length, self.tokens, self.logprobs))
+        for place, row in enumerate(rows):
+            n, sample = lengths[place], self.of[row]
+            if any(map(isnan, logprobs[place][:n])):
+                raise RunFailed(NOT_FINITE)
+            assert sample is not None
+            self.of[row] = None
+            reason = "stop" if stopped[row] else "length"
+            yield sample, tuple(tokens[place][:n]), tuple(logprobs[place][:n]), reason
