@@ -35,7 +35,7 @@ def write_models(folder: Path) -> None:
     for layout in LAYOUTS:
         config = make_model(0).config
         config.tie_word_embeddings, config.num_key_value_heads = layout == "tied", 2
-        config.dtype = torch.float32
+        config.dtype, config.architectures = torch.float32, ["Qwen2ForCausalLM"]
         for seed, version in enumerate(VERSIONS):
             model = _random_model(config, seed)
             save_file(dict(model.named_parameters()), folder / f"{layout}_{version}.safetensors")

@@ -17,7 +17,7 @@ from engine_models import END, LAYOUTS, expected_fingerprints, load_version, wri
 from lightrft.rollouts.engines.offers import OFFERS
 
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
-KINDS = ("local", "vllm")
+KINDS = ("local", "vllm", "sglang")
 SAMPLED = [f"temperature {t} top_p {p}" for t in (1.0, 0.6) for p in (1.0, 0.9)]
 BOUND = 1e-4  # nats, of a log-probability in float32
 
@@ -137,9 +137,14 @@ def test_every_sample_has_its_own_seed_and_nothing_else_matters(found):
     assert [len(group) for group in first] == [3, 3, 2]
     assert all(len({tuple(row["response_ids"]) for row in group}) > 1 for group in first)
     for other in (found["again"], list(reversed(found["one by one"]))):
-        assert [row["response_ids"] for row in rows(other)] == [row["response_ids"] for row in rows(first)]
-        for made, before in zip(rows(other), rows(first), strict=True):
-            assert made["logprobs"] == pytest.approx(before["logprobs"], abs=1e-5)
+        check_same(other, first)
+
+
+def check_same(groups, others):
+    """But for rounding: what shares a batch is the engine's own choice."""
+    assert [row["response_ids"] for row in rows(groups)] == [row["response_ids"] for row in rows(others)]
+    for made, other in zip(rows(groups), rows(others), strict=True):
+        assert made["logprobs"] == pytest.approx(other["logprobs"], abs=1e-5)
 
 
 def test_prompts_come_back_as_they_were_given(found):
@@ -195,9 +200,7 @@ def test_a_fresh_engine_samples_as_the_first_did(found):
 def test_weights_a_b_a(found, forward):
     for case, version in {"sampled from b": "b", "sampled from a": "a"}.items():
         assert max(gap(made, forward(made, version)) for made in rows(found[case])) < BOUND
-    assert [row["response_ids"] for row in rows(found["sampled from a"])] == [
-        row["response_ids"] for row in rows(found["again"])
-    ]
+    check_same(found["sampled from a"], found["again"])
     assert rows(found["sampled from b"]) != rows(found["sampled from a"])
 
 
@@ -219,7 +222,7 @@ def test_fingerprints_are_those_of_the_trainer(kind, found, models, layout, case
 
 
 def test_sleep_and_wake_twice_do_what_they_do_once(kind, found, forward):
-    assert rows(found["woke with its own weights"]) == rows(found["again"])
+    check_same(found["woke with its own weights"], found["again"])
     assert max(gap(made, forward(made, "b")) for made in rows(found["woke with new weights"])) < BOUND
     if kind != "local":
         assert "none" not in (found["asleep True"], found["asleep False"]), "it does not sample while it sleeps"

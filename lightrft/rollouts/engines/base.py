@@ -38,6 +38,12 @@ class Sampling:
     def filtered(self) -> bool:
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
 
+    @property
+    def stop_window(self) -> int:
+        """The newest tokens among which a text of `stop` stands that the last of them has completed: a token is at
+        least one byte."""
+        return 1 + max((len(text.encode()) for text in self.stop), default=0)
+
 
 class EngineFailed(RunFailed):
     """An engine died or cannot go on. A fresh one may: the step is tried once more on it."""

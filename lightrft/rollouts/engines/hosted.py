@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -28,7 +30,8 @@ PACKAGES = Path(__file__).parents[3]  # the folder that `import lightrft` finds
 TORCHRUN = ("TORCHELASTIC_", "GROUP_", "ROLE_")
 OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOOK_S, LEAVE_S = 1.0, 20.0  # how often it is looked whether the process is there; how long it may take to leave
-MOST_OF_A_LOG = 2000  # characters
+MOST_OF_A_LINE = 400
+RAISED = re.compile(r"[\w.]*(Error|Exception)\b: ")  # as a traceback ends
 
 
 class Host:
@@ -60,6 +63,7 @@ class Host:
 
     def ask(self, what: str, *parts: Any) -> Any:
         """The value that the method `what` returns there. `EngineFailed` where it raises, or its process is gone."""
+        self.mark = os.fstat(self.log.fileno()).st_size
         try:
             self.connection.send((what, parts))
             while True:
@@ -89,12 +93,11 @@ class Host:
         return f"--engine_type {self.name}: its process {how}; its last words: {self.last_words()}"
 
     def last_words(self) -> str:
-        """The last line that names an error, else the last line."""
-        self.log.seek(0, os.SEEK_END)
-        self.log.seek(max(0, self.log.tell() - MOST_OF_A_LOG))
+        """What was raised first since it was asked: the rest follows from that. Else the last line of all."""
+        self.log.seek(self.mark)
         lines = [line.strip() for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if "Error" in line or "error" in line]
-        return (telling or lines or ["none"])[-1][:400]
+        raised = [line for line in lines if RAISED.match(line)]
+        return (raised or lines[-1:] or ["none"])[0][:MOST_OF_A_LINE]
 
     def close(self) -> None:
         """Lets it leave, and ends whatever of it is still there. A second time it does nothing."""
@@ -133,11 +136,13 @@ def serve(make: Any) -> None:
             else:
                 value = getattr(served, what)(*parts)
         except Exception as error:  # the engine's own, of any kind
+            traceback.print_exc()
             connection.send(("failed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
         else:
             connection.send(("done", value))
     if served is not None:
         served.close()
+    os._exit(0)  # the interpreter would take seconds to put such libraries away
 
 
 def _received(connection: Connection) -> tuple[str, tuple[Any, ...]] | None:

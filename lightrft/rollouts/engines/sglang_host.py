@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,10 @@ from typing import Any
 
 from lightrft.rollouts.engines.hosted import serve
 from lightrft.rollouts.engines.sglang_scheduler import run_scheduler
+
+Asked = tuple[Sequence[int], dict[str, Any]]  # a prompt's token ids, and SGLang's sampling parameters
+Answer = dict[str, Any]
+IDLE_S = 60.0  # an engine whose requests are answered is idle at once
 
 
 class Hosted:
@@ -24,25 +29,50 @@ class Hosted:
         class OurEngine(Engine):
             run_scheduler_process_func = staticmethod(run_scheduler)
 
+            @classmethod
+            def _launch_scheduler_processes(cls, *args: Any, **kwargs: Any) -> Any:
+                if settings["device"] == "cpu":  # they need not import again what took seconds here
+                    multiprocessing.set_start_method("fork", force=True)
+                return super()._launch_scheduler_processes(*args, **kwargs)
+
         self.beat, self.processes = beat, settings.get("tp_size", 1)
         self.engine = OurEngine(**settings)
 
-    def generate(self, prompts: Sequence[Sequence[int]], settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One sample for each prompt: its token ids, their log-probabilities, and how it ended, in SGLang's words."""
+    def generate(self, groups: Sequence[Sequence[Asked]], enough: int) -> list[list[Answer]]:
+        """For each group an answer to each of its samples; as soon as `enough` groups have theirs the others are given
+        up, and have none."""
+        return self.engine.loop.run_until_complete(self._generate(groups, enough))
 
-        async def one(prompt: Sequence[int], sampling: dict[str, Any]) -> dict[str, Any]:
-            made = await self.engine.async_generate(
-                input_ids=list(prompt), sampling_params=sampling, return_logprob=True
-            )
+    async def _generate(self, groups: Sequence[Sequence[Asked]], enough: int) -> list[list[Answer]]:
+        answered = [0] * len(groups)
+
+        async def answer(group: int, asked: Asked) -> Answer:
+            found = await self._one(*asked)
+            answered[group] += 1
+            if enough < len(groups) and sum(n == len(each) for n, each in zip(answered, groups, strict=True)) == enough:
+                self.engine.tokenizer_manager.abort_request(abort_all=True)
+            return found
+
+        made = await asyncio.gather(
+            *(asyncio.gather(*(answer(group, asked) for asked in each)) for group, each in enumerate(groups))
+        )
+        given_up = enough < len(groups)
+        return [
+            [] if given_up and any(answer["end"]["type"] == "abort" for answer in group) else group for group in made
+        ]
+
+    async def _one(self, prompt: Sequence[int], sampling: dict[str, Any]) -> Answer:
+        """One sample: its token ids, their log-probabilities, and how it ended, in SGLang's words. It is told of now
+        and then, each time all that there is of it so far."""
+        parts = await self.engine.async_generate(
+            input_ids=list(prompt), sampling_params=sampling, return_logprob=True, stream=True
+        )
+        made: dict[str, Any] = {}
+        async for made in parts:  # noqa: B007
             self.beat()
-            about = made["meta_info"]
-            logprobs = [logprob for logprob, *_ in about["output_token_logprobs"]]
-            return {"ids": made["output_ids"], "logprobs": logprobs, "end": about["finish_reason"]}
-
-        async def all_of_them() -> list[dict[str, Any]]:
-            return await asyncio.gather(*map(one, prompts, settings))
-
-        return self.engine.loop.run_until_complete(all_of_them())
+        about = made["meta_info"]
+        logprobs = [logprob for logprob, *_ in about.get("output_token_logprobs") or ()]
+        return {"ids": made["output_ids"], "logprobs": logprobs, "end": about["finish_reason"]}
 
     def begin_weights(self) -> None:
         if hasattr(self.engine, "begin_weight_update"):
@@ -58,9 +88,7 @@ class Hosted:
     def end_weights(self) -> None:
         if hasattr(self.engine, "end_weight_update"):
             _checked(self.engine.end_weight_update())
-        flushed = self.engine.flush_cache()
-        if not flushed.success:
-            raise RuntimeError(f"flush_cache: {getattr(flushed, 'message', '') or 'refused'}")
+        self._flush()
 
     def fingerprints(self) -> list[dict[str, tuple[int, int]]]:
         """Of each of its processes what `sglang_scheduler.write_fingerprints` wrote."""
@@ -69,10 +97,17 @@ class Hosted:
             return [json.loads(Path(folder, str(rank)).read_text()) for rank in range(self.processes)]
 
     def release(self, tags: list[str]) -> None:
+        self._flush()
         self.engine.release_memory_occupation(tags)
 
     def resume(self, tags: list[str]) -> None:
         self.engine.resume_memory_occupation(tags)
+
+    def _flush(self) -> None:
+        """Forgets keys and values, as soon as the last batch is over: an answer comes before that."""
+        flushed = self.engine.loop.run_until_complete(self.engine.tokenizer_manager.flush_cache(timeout_s=IDLE_S))
+        if not flushed.success:
+            raise RuntimeError(f"flush_cache: {getattr(flushed, 'message', '') or f'not idle within {IDLE_S:.0f} s'}")
 
     def close(self) -> None:
         self.engine.shutdown()

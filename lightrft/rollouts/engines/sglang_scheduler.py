@@ -1,8 +1,9 @@
 """What runs in the processes in which SGLang holds the model: our noise and filters in its sampler, and fingerprints.
 
 SGLang draws from a seed of each request only under `enable_deterministic_inference`, whose kernels want a GPU and which
-knows no min_p; its top_p counts from the whole distribution even where top_k has cut it. Here a token is drawn by
-the rules of `engines/sampling.py` from the noise of `engines/noise.py`, as the local engine draws it.
+knows no min_p; its top_p counts from the whole distribution even where top_k has cut it; it has no temperature for the
+first token, and looks for texts only where it makes text. Here a token is drawn by the rules of `engines/sampling.py`
+from the noise of `engines/noise.py`, and a response ends where the local engine ends it.
 """
 
 # pyright: reportMissingImports=false
@@ -26,10 +27,11 @@ WHOLE_VOCABULARY = 1 << 30  # SGLang's word for a top_k that is off
 UNSIGNED = (1 << 64) - 1
 
 
-def run_scheduler(*args: Any, **kwargs: Any) -> None:
+def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
     """In place of SGLang's own function of that kind, which it calls."""
     from sglang.srt.configs.model_config import ModelConfig
     from sglang.srt.layers.sampler import register_sampler_backend
+    from sglang.srt.managers.schedule_batch import Req
     from sglang.srt.managers.scheduler import Scheduler, run_scheduler_process
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
@@ -37,7 +39,8 @@ def run_scheduler(*args: Any, **kwargs: Any) -> None:
     SamplingBatchInfo.from_schedule_batch = classmethod(with_noise(SamplingBatchInfo.from_schedule_batch))
     Scheduler.write_fingerprints = write_fingerprints
     ModelConfig._get_hf_eos_token_id = lambda self: set()  # a request names the ids that end it
-    run_scheduler_process(*args, **kwargs)
+    Req._check_token_based_finish = with_texts(Req._check_token_based_finish, Texts(server_args))
+    run_scheduler_process(server_args, *args, **kwargs)
 
 
 class Drawing:
@@ -65,26 +68,69 @@ def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sampling(asked: Any) -> Sampling:
-    top_k = -1 if asked.top_k >= WHOLE_VOCABULARY else asked.top_k
-    return Sampling(asked.max_new_tokens, top_p=asked.top_p, top_k=top_k, min_p=asked.min_p)
+    ours, top_k = asked.custom_params or {}, -1 if asked.top_k >= WHOLE_VOCABULARY else asked.top_k
+    filters = {"top_p": asked.top_p, "top_k": top_k, "min_p": asked.min_p}
+    return Sampling(asked.max_new_tokens, **filters, first_temperature=ours.get("first_temperature"))
+
+
+class Texts:
+    """What tokens are as text, for those that end a response. The tokenizer is loaded when one is looked for."""
+
+    def __init__(self, server_args: Any) -> None:
+        self.server_args, self.tokenizer = server_args, None
+
+    def of(self, token_ids: list[int]) -> str:
+        if self.tokenizer is None:
+            from transformers import AutoTokenizer
+
+            trusted = self.server_args.trust_remote_code
+            self.tokenizer = AutoTokenizer.from_pretrained(self.server_args.model_path, trust_remote_code=trusted)
+        return self.tokenizer.decode(token_ids)
+
+
+def with_texts(original: Callable[..., bool], texts: Texts) -> Callable[..., bool]:
+    """A method of SGLang's Req, asked after each token: whether its response has ended."""
+
+    def check(self: Any, new_accepted_tokens: list[int]) -> bool:
+        ours = self.sampling_params.custom_params or {}
+        if original(self, new_accepted_tokens) or not ours.get("stop"):
+            return self.finished_reason is not None
+        tail = texts.of(list(self.output_ids[-ours["stop_window"] :]))
+        found = next((text for text in ours["stop"] if text in tail), None)
+        if found is not None:
+            from sglang.srt.managers.schedule_batch import FINISH_MATCHED_STR
+
+            self.finished_reason, self.finished_len = FINISH_MATCHED_STR(matched=found), len(self.output_ids)
+        return found is not None
+
+    return check
 
 
 def make_sampler() -> Any:
     from sglang.srt.layers.sampler import Sampler
 
     class SeededSampler(Sampler):
+        hot: Tensor | None = None
+
+        def forward(self, logits_output: Any, *args: Any, **kwargs: Any) -> Any:
+            first = Drawing.sampling.first_temperature
+            self.hot = None if first is None else (logits_output.next_token_logits.float() / first).softmax(-1)
+            return super().forward(logits_output, *args, **kwargs)
+
         def _sample_from_probs(self, probs: Tensor, sampling_info: Any, positions: Tensor, _: bool) -> Any:
             """probs [B, V] at the temperature -> token ids [B]. SGLang reports the logarithms of `probs`."""
-            return drawn(probs, sampling_info.sampling_seed, positions), None
+            return drawn(probs, self.hot, sampling_info.sampling_seed, positions), None
 
     return SeededSampler()
 
 
-def drawn(probs: Tensor, noise: Tensor, positions: Tensor) -> Tensor:
-    """probs [B, V]; noise [B, 1 + tokens]: the position of the prompt's last token, then a uniform number for each
-    token to come; positions [B]: of the token that the next one follows."""
+def drawn(probs: Tensor, hot: Tensor | None, noise: Tensor, positions: Tensor) -> Tensor:
+    """probs [B, V]; hot [B, V]: those of first tokens; noise [B, 1 + tokens]: the position of the prompt's last token,
+    then a uniform number for each token to come; positions [B]: of the token that the next one follows."""
     token = positions.long() - noise[:, 0].long()
     uniform = noise.gather(1, 1 + token[:, None])[:, 0]
+    if hot is not None:
+        probs = probs.where(token[:, None] > 0, hot)
     return inverse_cdf(keep(probs, probs.sum(-1), Drawing.sampling), uniform).int()
 
 

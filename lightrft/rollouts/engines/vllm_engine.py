@@ -78,7 +78,7 @@ class VLLMEngine:
             grown = {int(output.request_id): output.outputs[0] for output in engine.step()}
             for number, output in grown.items():
                 rows[number].grow(output)
-            stopped = [number for number in grown if self._meets_stop(rows[number], sampling.stop)]
+            stopped = [number for number in grown if self._meets_stop(rows[number], sampling)]
             engine.abort_request([str(number) for number in stopped])
             self.steps += 1
             PULSE.beat()
@@ -87,13 +87,12 @@ class VLLMEngine:
                 break
         return groups
 
-    def _meets_stop(self, row: _Row, stop: Sequence[str]) -> bool:
+    def _meets_stop(self, row: _Row, sampling: Sampling) -> bool:
         """Whether its newest token ends one of the texts, as the local engine looks for them; then it has ended."""
-        if not stop or row.reason:
+        if not sampling.stop or row.reason:
             return False
-        window = 1 + max(len(text.encode()) for text in stop)  # a token is at least one byte
-        tail = self.tokenizer.decode(row.tokens[-window:])
-        if any(text in tail for text in stop):
+        tail = self.tokenizer.decode(row.tokens[-sampling.stop_window :])
+        if any(text in tail for text in sampling.stop):
             row.reason = "stop"
         return bool(row.reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,11 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lightrft.errors import RunFailed
 from lightrft.models.fingerprint import fingerprint
-from lightrft.rollouts.engines import sglang, sglang_scheduler
-from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines import sglang, sglang_engine, sglang_scheduler
+from lightrft.rollouts.engines.base import EngineFailed, Sampling
 from lightrft.rollouts.engines.noise import uniforms
-from lightrft.rollouts.engines.sampling import draw
+from lightrft.rollouts.engines.sampling import draw, draw_hot
+from lightrft.rollouts.engines.sglang_engine import SGLangEngine
+from lightrft.types import Request
 
 
 def test_what_it_can_do_is_told_without_torch_and_without_sglang():
@@ -21,87 +25,134 @@ def test_what_it_can_do_is_told_without_torch_and_without_sglang():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_what_it_cannot_do():
-    assert sglang.unsupported(Sampling(4, 0.6, 0.9, 5, 0.1, ignore_eos=True)) is None
-    assert "--use_fire" in (sglang.unsupported(Sampling(4, first_temperature=10.0)) or "")
-    assert "--stop" in (sglang.unsupported(Sampling(4, stop=("\n",))) or "")
+def test_it_can_do_all_but_a_hot_first_token_where_none_is_drawn():
+    everything = Sampling(4, 0.6, 0.9, 5, 0.1, stop=("x",), ignore_eos=True, first_temperature=10.0)
+    assert sglang.unsupported(everything) is None
+    assert "--use_fire" in (sglang.unsupported(Sampling(4, 0.0, first_temperature=10.0)) or "")
 
 
-def test_settings_without_a_value_and_those_that_flags_set(monkeypatch):
+def test_settings_of_others_and_those_that_flags_set(monkeypatch):
     monkeypatch.setattr(sglang, "_known_settings", lambda: ("max_total_tokens", "attention_backend"))
     assert sglang.settings_fault(["max_total_tokens=8"]) is None
-    assert sglang.settings_fault(["max_total_tokens"]) == (
-        "--engine_kwargs max_total_tokens has no value; write max_total_tokens=value"
-    )
-    assert sglang.settings_fault(["dtype=float16"]) == "--engine_kwargs dtype is set by other flags"
+    assert sglang.settings_fault(["dtype=float16"]) == "--engine_kwargs dtype=float16: --engine_dtype sets it"
     assert sglang.settings_fault(["max_total_token=8"]) == (
-        "--engine_kwargs max_total_token: sglang has no such setting; nearest: max_total_tokens"
+        "--engine_kwargs max_total_token=8: SGLang has no max_total_token; nearest: max_total_tokens"
     )
 
 
 @pytest.fixture
 def engine(monkeypatch):
-    """Its process is not started; `asked` holds what it would have been asked."""
-    asked = []
-    host = SimpleNamespace(ask=lambda what, *parts: asked.append((what, *parts)), asked=asked)
-    monkeypatch.setattr(sglang, "Host", lambda *_: host)
-    return sglang.SGLangEngine({"device": "cuda", "tp_size": 4}, torch.float32, {2})
+    """Its process is not started; `asked` holds what it would have been asked, but for the weights."""
+    asked: list = []
+    host = SimpleNamespace(ask=lambda what, *parts: asked.append((what, *parts)), close=lambda: asked.append("close"))
+    monkeypatch.setattr(sglang_engine, "Host", lambda *_: host)
+    chosen = {"device": "cuda", "tp_size": 4, "context_length": 40}
+    made = SGLangEngine("none", chosen, None, {2}, torch.float32, sleeps=True)
+    made.update_weights((), 1)
+    asked.clear()
+    return SimpleNamespace(made=made, asked=asked)
 
 
 @pytest.mark.parametrize(("seed", "signed"), [(0, 0), (2**63 - 1, 2**63 - 1), (2**63, -(2**63)), (2**64 - 1, -1)])
 def test_a_seed_of_64_bits_comes_back_whole(engine, seed, signed):
-    assert engine._asked(Sampling(4), seed)["sampling_seed"] == signed
+    assert engine.made._asked(Sampling(4), seed)["sampling_seed"] == signed
     assert signed & sglang_scheduler.UNSIGNED == seed
 
 
 def test_memory_is_asked_for_as_often_as_it_was_given_back(engine):
-    engine.wake("weights")
-    engine.sleep(keep_weights=True)
-    engine.sleep(keep_weights=True)
-    engine.wake("weights")
-    engine.sleep(keep_weights=False)
-    engine.wake("weights")
-    engine.wake("weights")
-    engine.wake("kv_cache")
-    assert engine.host.asked == [
+    for keep in (True, False):
+        engine.made.wake("weights")
+        for _ in range(2):
+            engine.made.sleep(keep_weights=keep)
+        for what in ("weights", "kv_cache") * 2:
+            engine.made.wake(what)
+    assert engine.asked == [
         ("release", ["kv_cache"]),
-        ("release", ["weights"]),
+        ("resume", ["kv_cache"]),
+        ("release", ["kv_cache", "weights"]),
         ("resume", ["weights"]),
         ("resume", ["kv_cache"]),
     ]
 
 
+def test_without_engine_sleep_nothing_is_given_back(engine):
+    engine.made.sleeps = False
+    engine.made.sleep(keep_weights=False)
+    with pytest.raises(AssertionError, match="the engine sleeps"):
+        engine.made.generate([], Sampling(4), at_once=1)
+    engine.made.wake("weights")
+    engine.made.wake("kv_cache")
+    assert engine.asked == []
+
+
+def test_a_fresh_one_is_started_when_it_is_needed_and_has_no_weights(engine):
+    engine.made.sleep(keep_weights=False)
+    engine.made.restart()
+    assert engine.asked == [("release", ["kv_cache", "weights"]), "close"]
+    engine.made.wake("weights")
+    with pytest.raises(AssertionError, match="no weights yet"):
+        engine.made.generate([], Sampling(4), at_once=1)
+    engine.made.update_weights((), 2)
+    engine.made.wake("kv_cache")
+    assert engine.made.generate([], Sampling(4), at_once=1) == []
+    assert [each[0] for each in engine.asked[2:]] == ["begin_weights", "end_weights"]
+
+
+def answer(*ids, end="stop", **more):
+    return {"ids": list(ids), "logprobs": [-1.0, None][: len(ids)], "end": {"type": end, **more}}
+
+
+def test_what_it_answers_is_a_response_or_told(engine):
+    request, made = Request((4, 5), (1,)), engine.made
+    found = made._generation(request, answer(7, 2), Sampling(4))
+    assert (found.response_ids, found.finish_reason, found.logprobs[0]) == ((7, 2), "stop", -1.0)
+    assert math.isnan(found.logprobs[1]), "which the comparison with the trainer leaves out and counts"
+    assert made._generation(request, answer(7, 3, end="length"), Sampling(2)).finish_reason == "length"
+    with pytest.raises(
+        RunFailed, match=r"no room for 2 tokens and 4 new ones; raise --engine_kwargs max_total_tokens="
+    ):
+        made._generation(request, answer(7, end="length"), Sampling(4))
+    with pytest.raises(EngineFailed, match=r"^--engine_type sglang: a request was given up: too slow$"):
+        made._generation(request, answer(end="abort", message="too slow"), Sampling(4))
+
+
 def test_fingerprints_of_shards_add_up_and_those_held_twice_count_once(engine):
+    engine = engine.made
     engine.sizes = {"w": 8, "norm": 4, "k": 8, "embed": 6}
     assert engine._whole(["w"], [(1, 2), (10, 2), (100, 2), (1000, 2)]) == 1111
     assert engine._whole(["norm"], [(7, 4)] * 4) == 7
     assert engine._whole(["norm"], [(7, 4), (7, 4), (9, 4), (7, 4)]) == 9, "what differs on one process shows"
     assert engine._whole(["k"], [(5, 4), (5, 4), (6, 4), (6, 4)]) == 11
     assert engine._whole(["embed"], [(1, 2)] * 4) == 4, "rows of padding are zeros"
+    assert engine._whole(["never pushed"], [(1, 2)] * 4) == 4
 
 
 def test_weights_are_sent_in_pieces_each_in_one_memory(monkeypatch):
-    monkeypatch.setattr(sglang, "BUCKET_BYTES", 40)
+    monkeypatch.setattr(sglang_engine, "BUCKET_BYTES", 40)
     tensors = [(name, torch.randn(2, 3)) for name in "abcde"]
-    pieces = list(sglang._buckets(iter(tensors)))
+    pieces = list(sglang_engine._buckets(iter(tensors)))
     assert [[name for name, _ in piece] for piece in pieces] == [["a", "b"], ["c", "d"], ["e"]]
     for (name, value), (sent, copy) in zip(tensors, sum(pieces, []), strict=True):
         assert name == sent and torch.equal(value, copy) and value.data_ptr() != copy.data_ptr()
     assert len({value.untyped_storage().data_ptr() for _, value in pieces[0]}) == 1
 
 
-@pytest.mark.parametrize("sampling", [Sampling(5), Sampling(5, 0.6, 0.9), Sampling(5, 1.3, 0.8, 7, 0.05)], ids=str)
+HOT = Sampling(5, 0.6, top_k=9, first_temperature=10.0)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(5), Sampling(5, 0.6, 0.9), Sampling(5, 1.3, 0.8, 7, 0.05), HOT], ids=str)
 def test_its_sampler_draws_what_the_local_engine_draws(monkeypatch, sampling):
     torch.manual_seed(0)
     logits, seeds, prompts = torch.randn(3, 300) * 2, [3, 2**64 - 1, 5], [4, 7, 4]
     noise = torch.from_numpy(uniforms(seeds, 5))
     first = torch.tensor([[length - 1.0] for length in prompts], dtype=torch.float64)
     monkeypatch.setattr(sglang_scheduler.Drawing, "sampling", sampling)
+    hot = (logits / 10).softmax(-1) if sampling is HOT else None
     for token in range(5):
-        wanted, _ = draw(logits, noise[:, token], sampling)
+        wanted, _ = (draw_hot if sampling is HOT and token == 0 else draw)(logits, noise[:, token], sampling)
         positions = torch.tensor([length - 1 + token for length in prompts])
         probs = (logits / sampling.temperature).softmax(-1)
-        assert sglang_scheduler.drawn(probs, torch.cat([first, noise], 1), positions).tolist() == wanted.tolist()
+        assert sglang_scheduler.drawn(probs, hot, torch.cat([first, noise], 1), positions).tolist() == wanted.tolist()
 
 
 def test_fused_tensors_go_by_the_names_they_are_made_of():

@@ -102,7 +102,7 @@ class Samples:
             self._look_for_stop_strings(rows)
 
     def _look_for_stop_strings(self, rows: Sequence[int]) -> None:
-        window = 1 + max(len(text.encode()) for text in self.sampling.stop)  # a token is at least one byte
+        window = self.sampling.stop_window
         stopped, lengths = self.stopped.tolist(), self.length.tolist()
         going = [row for row in rows if not stopped[row]]
         tails = [self.tokens[row, max(0, lengths[row] - window) : lengths[row]].tolist() for row in going]

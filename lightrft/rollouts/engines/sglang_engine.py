@@ -1,0 +1,192 @@
+"""SGLang as an inference engine. It lives in a process of its own, beside those that SGLang starts for itself.
+
+    the trainer: this file, hosted.Host
+      its child: sglang_host.Hosted, with SGLang's Engine
+        one for each GPU of the engine: sglang_scheduler, with the model and the sampler
+
+SGLang's Engine replaces signal handlers and the event loop of the process that makes it, `shutdown` kills all children
+of that process, and a worker that fails kills the process itself: so it is not the trainer's. Its weights always come
+from the trainer: the model's folder tells the architecture alone. It is started when it is needed for the first time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.multiprocessing  # it teaches the pickler what a tensor is
+from torch import Tensor
+
+from lightrft.errors import RunFailed
+from lightrft.models.fingerprint import MODULUS
+from lightrft.ranks.pulse import PULSE
+from lightrft.rollouts.engines.base import EngineFailed, Sampling
+from lightrft.rollouts.engines.hosted import Host
+from lightrft.rollouts.engines.presence import Presence, What
+from lightrft.types import Generation, Request
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUCKET_BYTES, BUCKET_TENSORS = 1 << 28, 64  # sent at once; in shared memory a tensor takes a file descriptor
+
+
+class SGLangEngine:
+    """program: the module that is its process. chosen: fields of SGLang's ServerArgs. sleeps: whether memory is given
+    back; else it is only kept account of."""
+
+    shares_weights = False
+
+    def __init__(
+        self,
+        program: str,
+        chosen: Mapping[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: Iterable[int],
+        dtype: torch.dtype,
+        *,
+        sleeps: bool,
+    ) -> None:
+        self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
+        self.program, self.sleeps, self.version, self.made = program, sleeps, 0, 0
+        self.presence, self.released = Presence(), set[str]()
+        self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
+        self._host: Host | None = None
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
+    ) -> list[list[Generation]]:
+        """SGLang itself decides how many are decoded together, by the room that their keys and values need."""
+        self.presence.check_ready()
+        for request in requests:
+            self._check_length(len(request.prompt_ids), sampling)
+        asked = [[(request.prompt_ids, self._asked(sampling, seed)) for seed in request.seeds] for request in requests]
+        answers = self._ask("generate", asked, len(asked) if enough is None else enough) if asked else []
+        self.made += sum(map(len, answers))
+        return [
+            [self._generation(request, answer, sampling) for answer in group]
+            for request, group in zip(requests, answers, strict=True)
+        ]
+
+    def _check_length(self, prompt: int, sampling: Sampling) -> None:
+        most = self.chosen["context_length"]
+        if prompt + sampling.max_new_tokens > most:
+            asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
+            raise RunFailed(f"{asked} are more than the {most} that SGLang was made for; raise --max_len")
+
+    def _asked(self, sampling: Sampling, seed: int) -> dict[str, Any]:
+        """Of one request, in SGLang's words; its seeds are signed. `custom_params` are for sglang_scheduler.py."""
+        ours = {"first_temperature": sampling.first_temperature}
+        stop = {"stop": list(sampling.stop), "stop_window": sampling.stop_window} if sampling.stop else {}
+        return {
+            "max_new_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k if sampling.top_k > 0 else -1,
+            "min_p": sampling.min_p,
+            "stop_token_ids": [] if sampling.ignore_eos else self.end_ids,
+            "sampling_seed": (seed + MODULUS // 2) % MODULUS - MODULUS // 2,
+            "custom_params": {**ours, **stop},
+        }
+
+    def _generation(self, request: Request, answer: Mapping[str, Any], sampling: Sampling) -> Generation:
+        ids, how = tuple(answer["ids"]), answer["end"]
+        if how["type"] not in ("stop", "length"):
+            raise EngineFailed(f"--engine_type sglang: a request was given up: {how.get('message')}")
+        if how["type"] == "length" and len(ids) < sampling.max_new_tokens:
+            room = f"{len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones"
+            raise RunFailed(f"SGLang has no room for {room}; raise --engine_kwargs max_total_tokens=")
+        logprobs = tuple(math.nan if each is None else float(each) for each in answer["logprobs"])
+        return Generation(request.prompt_ids, ids, logprobs, how["type"])
+
+    def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
+        self._ask("begin_weights")
+        for bucket in _buckets(params):
+            self.sizes.update((name, value.numel()) for name, value in bucket)
+            self._ask("load_weights", [_pickled(bucket) for _ in range(self.chosen["tp_size"])])
+        self._ask("end_weights")
+        self.presence.pushed()
+        self.version = version
+
+    def fingerprints(self) -> Mapping[tuple[str, ...], int]:
+        shards = self._ask("fingerprints")
+        held = {tuple(names.split()): [each[names] for each in shards] for names in shards[0]}
+        return {names: self._whole(names, parts) for names, parts in held.items()}
+
+    def _whole(self, names: Sequence[str], shards: Sequence[tuple[int, int]]) -> int:
+        """shards: fingerprint and elements of what each process holds of the tensor. Several may hold the same, which
+        shows as soon as it was pushed."""
+        elements = sum(self.sizes.get(name, 0) for name in names)
+        alike = max(1, round(len(shards) * shards[0][1] / elements)) if elements else 1
+        different = next((n for n in range(len(shards)) if shards[n] != shards[n - n % alike]), None)
+        if different is not None:  # of processes that should hold the same: what is wrong has to show
+            return shards[different][0]
+        return sum(number for number, _ in shards[::alike]) % MODULUS
+
+    def sleep(self, *, keep_weights: bool) -> None:
+        """With `keep_weights` they stay where they are, and the room for keys and values alone is given back."""
+        if self._host is not None and self.presence.sleep(keep_weights=keep_weights) and self.sleeps:
+            self.released = {"kv_cache"} if keep_weights else {"kv_cache", "weights"}
+            self._ask("release", sorted(self.released))
+
+    def wake(self, what: What) -> None:
+        self.presence.wake(what)
+        if what in self.released:  # one that was not given back ends SGLang when it is asked for
+            self._ask("resume", [what])
+            self.released.discard(what)
+
+    def restart(self) -> None:
+        self.close()
+        self.presence = Presence()
+        self.released.clear()
+
+    def stats(self) -> dict[str, float]:
+        found, self.made = {"engine_requests": float(self.made)}, 0
+        return found
+
+    def close(self) -> None:
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()
+
+    def _ask(self, what: str, *parts: Any) -> Any:
+        if self._host is None:
+            with PULSE.during("sglang"):
+                self._host = Host("sglang", self.program, self.chosen, self._variables())
+        return self._host.ask(what, *parts)
+
+    def _variables(self) -> dict[str, str]:
+        if self.chosen["device"] != "cpu":
+            return {}
+        cores, processes = sorted(os.sched_getaffinity(0)), self.chosen["tp_size"]
+        shares = [cores[n::processes] or cores for n in range(processes)]  # asked for, where there are several
+        bound = "|".join(",".join(map(str, share)) for share in shares)
+        return {"SGLANG_USE_CPU_ENGINE": "1", **({"SGLANG_CPU_OMP_THREADS_BIND": bound} if processes > 1 else {})}
+
+
+def _buckets(params: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Copies, some at a time, each bucket's in one piece of memory that another process may share."""
+    waiting: list[tuple[str, Tensor]] = []
+    for name, value in params:
+        waiting.append((name, value.detach()))
+        if len(waiting) == BUCKET_TENSORS or sum(each.nbytes for _, each in waiting) >= BUCKET_BYTES:
+            yield _copied(waiting)
+            waiting = []
+    if waiting:
+        yield _copied(waiting)
+
+
+def _copied(tensors: Sequence[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """tensors: of one dtype and device."""
+    memory = torch.cat([value.reshape(-1) for _, value in tensors])
+    parts = memory.split([value.numel() for _, value in tensors])
+    return [(name, part.view(value.shape)) for (name, value), part in zip(tensors, parts, strict=True)]
+
+
+def _pickled(named: Sequence[tuple[str, Tensor]]) -> bytes:
+    """Handles of the tensors, not their contents. Each can be opened once: SGLang's processes get one each."""
+    return bytes(ForkingPickler.dumps(list(named)))
