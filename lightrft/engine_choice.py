@@ -62,7 +62,5 @@ def _faults(args: Args, kind: str) -> Iterator[Fault]:
     for asked in (sampling(args), eval_sampling(args)):
         if reason := offer.module.unsupported(asked):
             yield Fault(reason, "use --engine_type local")
-    if args.engine.oversample_ratio > 1 and not offer.gives_up:
-        yield Fault(f"{kind} gives up no response, as --oversample_ratio wants", "use --engine_type local")
     if here and args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.engine.engine_kwargs)):
         yield Fault(reason, "leave it out")

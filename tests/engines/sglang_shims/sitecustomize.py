@@ -1,4 +1,4 @@
-"""Read by Python at every start, where this folder is on PYTHONPATH: SGLang's environment of a machine without a GPU.
+"""Read by Python at every start, in SGLang's environment of a machine without a GPU (environment.sh puts it there).
 
 torchvision's usual wheel is made for CUDA. Beside a torch for CPU its library of operators cannot be loaded, and
 `import torchvision` then fails at the operators that it wants to describe. They are declared here before; called,
