@@ -89,16 +89,18 @@ class ReadsItsFiles(Own):
 class Lukewarm(Own):
     """Samples at three quarters of the temperature."""
 
-    def generate(self, requests, sampling, *, at_once):
+    def generate(self, requests, sampling, *, at_once, enough=None):
         share = 0.75 if self.at_fault else 1.0
-        return super().generate(requests, replace(sampling, temperature=share * sampling.temperature), at_once=at_once)
+        return super().generate(
+            requests, replace(sampling, temperature=share * sampling.temperature), at_once=at_once, enough=enough
+        )
 
 
 class Untempered(Own):
     """Samples as it should, and reports log-probabilities of temperature 1."""
 
-    def generate(self, requests, sampling, *, at_once):
-        made = super().generate(requests, sampling, at_once=at_once)
+    def generate(self, requests, sampling, *, at_once, enough=None):
+        made = super().generate(requests, sampling, at_once=at_once, enough=enough)
         return [[self.told(each, sampling) if self.at_fault else each for each in group] for group in made]
 
     def told(self, generation, sampling):
@@ -126,11 +128,11 @@ class OpensPrompts(Own):
 
     tells = True
 
-    def generate(self, requests, sampling, *, at_once):
+    def generate(self, requests, sampling, *, at_once, enough=None):
         if not self.at_fault:
-            return super().generate(requests, sampling, at_once=at_once)
+            return super().generate(requests, sampling, at_once=at_once, enough=enough)
         opened = [Request((self.tokenizer.bos_token_id, *request.prompt_ids), request.seeds) for request in requests]
-        made = super().generate(opened, sampling, at_once=at_once)
+        made = super().generate(opened, sampling, at_once=at_once, enough=enough)
         return made if self.tells else [
             [replace(each, prompt_ids=request.prompt_ids) for each in group]
             for request, group in zip(requests, made, strict=True)

@@ -45,7 +45,8 @@ def test_every_metric_is_explained_and_every_explained_metric_is_written(written
     parts = {"reward/nan_for_some", "reward/last_number", "reward/length"}
     assert parts <= keys
     on_gpus = set() if torch.cuda.is_available() else {"perf/peak_device_memory_gib"}
-    assert keys - parts | {"reward/<part>"} | on_gpus == documented("metrics.jsonl")
+    of_vllm = {"perf/engine_steps", "perf/eval_engine_steps"}  # it is not installed where this runs
+    assert keys - parts | {"reward/<part>"} | on_gpus | of_vllm == documented("metrics.jsonl")
 
 
 def test_the_keys_of_trajectories(written):
