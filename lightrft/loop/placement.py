@@ -48,8 +48,8 @@ class Placement:
             if not kept:
                 self._push(version)
             self._wake("kv_cache")  # only now: beside old and new weights there may be no room for it
-            if not kept and self.after_sync is not None:
-                self.after_sync(version)
+            if not kept:
+                self._try_out(version)
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
 
     def renew(self) -> None:
@@ -83,6 +83,16 @@ class Placement:
             warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
             self._restart()
             self.sync.push(version)
+
+    def _try_out(self, version: int) -> None:
+        if self.after_sync is None:
+            return
+        try:
+            self.after_sync(version)
+        except EngineFailed as failed:
+            warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
+            self.renew()
+            self.after_sync(version)
 
     def _restart(self) -> None:
         with together(self.sync.everyone):

@@ -45,12 +45,12 @@ class Probe:
     @torch.no_grad()
     def __call__(self, version: int) -> None:
         """When the engine has got the weights of `version`. All processes together."""
-        due, self.first = self.first or not self.known(), False
-        if not due or self.engine.shares_weights:
+        if self.engine.shares_weights or not (self.first or not self.known()):
             return
         batch = self._sampled()
         own = self.policy.logprobs(batch).logprobs
         compared = batch.response_mask * batch.rollout_logprobs.isfinite()
+        self.first = False
         self.verdict([Seen(batch, (own - batch.rollout_logprobs).abs(), compared)], version, between=True)
 
     def _sampled(self) -> Batch:

@@ -52,7 +52,7 @@ class WeightSync:
         if self.engine.shares_weights:
             return self.engine.update_weights((), version)
         if self.alarm is not None and self.started is None:
-            self.started = self.engine.fingerprints() or {}
+            self.started = self._held() or {}
         sent: dict[str, int] = {}
         with together(self.everyone):
             send(self._params() if self.alarm is None else noted(self._params(), sent), self.engine, version)
@@ -63,7 +63,7 @@ class WeightSync:
         return named(self.policy.model, self.strategy.full_params(self.policy), self.engine.dtype)
 
     def _compare(self, sent: Sent, version: int, alarm: Alarm) -> None:
-        self.found, held = None, self.engine.fingerprints()
+        self.found, held = None, self._held()
         if held is None:
             return alarm.once(NO_FINGERPRINTS)
         most = 2 * len(differing(sent, held)) > len(held)
@@ -73,6 +73,10 @@ class WeightSync:
         self.found = found or True
         if found is not None:
             alarm(found, version, between=True)
+
+    def _held(self) -> Held | None:
+        with together(self.everyone):
+            return self.engine.fingerprints()
 
     def _in_other_precisions(self) -> dict[str, Sent]:
         """The fingerprints of the policy's weights in those that the engine is not said to hold."""

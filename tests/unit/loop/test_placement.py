@@ -160,3 +160,16 @@ def test_a_sync_that_fails_is_tried_once_more_on_a_fresh_engine(parts, capsys):
     placement.engine.fails = 2
     with pytest.raises(EngineFailed, match="a sync that failed"):
         placement.generate(4)
+
+
+def test_an_engine_that_fails_when_it_is_tried_out_is_replaced_too(capsys):
+    engine, tries = Engine(), iter([EngineFailed("it died"), None])
+
+    def probe(version):
+        engine.told.append("probe")
+        if (failed := next(tries)) is not None:
+            raise failed
+
+    Placement(engine, engine, after_sync=probe).generate(3)
+    assert engine.told == [*woken(3), "probe", "restart", "push 3", "probe"]
+    assert "step 4: it died; trying once more on a fresh engine" in capsys.readouterr().err

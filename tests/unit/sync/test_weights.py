@@ -6,6 +6,7 @@ from torch import nn
 
 from lightrft.errors import RunFailed
 from lightrft.models.fingerprint import fingerprint
+from lightrft.ranks.base import ONE_RANK
 from lightrft.strategy.base import Handle
 from lightrft.sync.alarm import Alarm
 from lightrft.sync.weights import NO_FINGERPRINTS, WeightSync, push
@@ -47,10 +48,10 @@ class Strategy:
             yield name, value.detach()
 
 
-def synced(engine, *, ends=False, said=None):
+def synced(engine, *, ends=False, said=None, everyone=ONE_RANK):
     alarm = Alarm(ends, (said if said is not None else []).append)
     strategy, model = Strategy(), Model()
-    return WeightSync(strategy, Handle(None, model), engine, alarm=alarm), model, strategy
+    return WeightSync(strategy, Handle(None, model), engine, everyone, alarm), model, strategy
 
 
 def learn(model):
@@ -131,3 +132,30 @@ def test_an_engine_that_fails_leaves_no_rank_waiting_for_its_part_of_a_tensor():
     with pytest.raises(RunFailed, match="no memory"):
         sync.push(version=0)
     assert strategy.gone == ["embed.weight", "layer.weight", "layer.bias"]
+
+
+class Two:
+    """Two ranks, of which this one asks for something, if any does; what they agreed on is kept."""
+
+    rank, size = 0, 2
+
+    def __init__(self):
+        self.agreed = []
+
+    def agree(self, asked):
+        self.agreed.append(asked)
+        return asked
+
+
+def test_fingerprints_that_cannot_be_had_end_the_run_on_all_ranks():
+    """The other rank waits for an answer: it is told."""
+
+    class Mute(Engine):
+        def fingerprints(self):
+            raise RunFailed("the worker has gone")
+
+    everyone = Two()
+    sync, *_ = synced(Mute(tells=False), everyone=everyone)
+    with pytest.raises(RunFailed, match="the worker has gone"):
+        sync.push(version=0)
+    assert str(everyone.agreed[-1]) == "the worker has gone"
