@@ -24,17 +24,19 @@ def without_cudnn() -> Iterator[None]:
 
 @contextmanager
 def one_token_attention() -> Iterator[None]:
-    """On a CPU a single query per row is a small matrix product with the keys, and one with the values.
+    """A single query per row is a small matrix product with the keys, and one with the values.
 
-    torch's kernel is made for many queries: here it takes four times as long in bfloat16. Heads that share keys are the
-    rows of one product, so these are read once.
+    torch's kernel is made for many queries: on a CPU it takes four times as long in bfloat16. Heads that share keys are
+    the rows of one product, so these are read once.
     """
     usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
     def attention(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **named: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if _gains(query, key) and not any(named.get(name) is not None for name in ("position_bias", "softcap")):
+        if _gains(query, key, attention_mask) and not any(
+            named.get(name) is not None for name in ("position_bias", "softcap")
+        ):
             return one_token(query, key, value, attention_mask, named.get("scaling")), None
         return usual(module, query, key, value, attention_mask, **named)
 
@@ -45,9 +47,12 @@ def one_token_attention() -> Iterator[None]:
         ALL_ATTENTION_FUNCTIONS["sdpa"] = usual
 
 
-def _gains(query: Tensor, key: Tensor) -> bool:
+def _gains(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """On a GPU beside a mask only: without one its own kernels are better, and with one they copy shared keys."""
+    if query.shape[2] > 1:
+        return False
     shared = key.shape[1] < query.shape[1]
-    return query.shape[2] == 1 and query.device.type == "cpu" and (shared or query.dtype != torch.float32)
+    return shared or query.dtype != torch.float32 if query.device.type == "cpu" else mask is not None
 
 
 def one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:

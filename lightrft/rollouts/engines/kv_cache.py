@@ -23,12 +23,14 @@ class RoomyLayer(DynamicLayer):
     `room` more tokens.
 
     Columns `first` to `end` of the buffers are what is seen. A token of every row goes into the column `end`, so a row
-    that came later begins further on: its prompt ends where the others' last tokens are.
+    that came later begins further on: its prompt ends where the others' last tokens are. With `fixed` that column is a
+    number on the device, and so many columns from the front are seen: the same shapes and addresses at every token.
     """
 
     def __init__(self, room: int) -> None:
         super().__init__()
         self.room, self.first, self.end = room, 0, 0
+        self.fixed: tuple[Tensor, int] | None = None
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -44,17 +46,27 @@ class RoomyLayer(DynamicLayer):
         if self._buffers is None:  # the prompt was not fanned out
             self.reorder_cache(torch.arange(len(key_states), device=key_states.device))
         assert self._buffers is not None
+        if self.fixed is not None:
+            return self._update_fixed(*self.fixed, key_states, value_states)
         new = key_states.shape[-2]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer.narrow(2, self.end, new).copy_(states)
         self.end += new
         return self._view()
 
+    def _update_fixed(self, column: Tensor, seen: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        assert self._buffers is not None
+        for buffer, new in zip(self._buffers, states, strict=True):
+            buffer.index_copy_(2, column, new)
+        keys, values = (buffer.narrow(2, 0, seen) for buffer in self._buffers)
+        return keys, values
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
         assert self.keys is not None and self.values is not None, "there is nothing to reorder before the prompt"
+        keys, values = (self.keys, self.values) if self._buffers is None else self._view()
         whole = self.end + self.room if self._buffers is None else self.capacity
-        self._buffers = (_rows(self.keys, beam_idx, whole), _rows(self.values, beam_idx, whole))
+        self._buffers = (_rows(keys, beam_idx, whole), _rows(values, beam_idx, whole))
         self.first, self.end = 0, self.end - self.first
         self._view()
 
@@ -91,9 +103,12 @@ class RoomyLayer(DynamicLayer):
 
 
 def _rows(states: Tensor, rows: Tensor, whole: int) -> Tensor:
-    """states [B, heads, length, width] -> [len(rows), heads, whole, width], empty beyond `length`; copied once."""
+    """states [B, heads, length, width] -> [len(rows), heads, whole, width]; copied once.
+
+    Beyond `length` there are zeros: what a mask hides is multiplied by zero, and what memory holds may be NaN.
+    """
     _, heads, length, width = states.shape
-    buffer = states.new_empty(len(rows), heads, whole, width)
+    buffer = states.new_zeros(len(rows), heads, whole, width)
     torch.index_select(states, 0, rows, out=buffer[:, :, :length])
     return buffer
 

@@ -125,7 +125,7 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
     prompts = [tuple(t % 13 + 3 for t in ids) for ids in prompts_of_lengths([3, 9, 1, 6])]
     requests, sampling = requests_of(prompts, n=5), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
     plain = generate(model, requests, sampling, end_ids=ends)
-    monkeypatch.setattr(decoding, "CHANGE_BELOW", share)  # never, and at every step
+    monkeypatch.setattr(decoding, "DROP_BELOW", {"cpu": share})  # never, and at every step
     changed = generate(model, requests, sampling, end_ids=ends)
     lengths = [len(g.response_ids) for group in plain for g in group]
     assert min(lengths) < 6 and len(set(lengths)) > 3

@@ -17,7 +17,9 @@ from lightrft.types import Generation, Request
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CHANGE_BELOW = 7 / 8  # rows are filled again, or dropped, when at most this share is alive
+REFILL_BELOW = 7 / 8  # rows are filled again when at most this share is alive
+DROP_BELOW = {"cpu": 7 / 8}  # where no others wait, rows are dropped: dropping copies the cache
+DROP_BELOW_ELSEWHERE = 1 / 2  # and a step is recorded anew
 SPARE = 64  # columns of the cache beyond the longest row: rows that come later begin further on, until all move back
 
 
@@ -55,7 +57,7 @@ class Decoding:
             while self.samples.alive and self.complete < enough:
                 PULSE.beat()
                 logits = self.past.forward(self.samples.latest)
-                self.samples.take(logits, range(len(self.samples.of)))
+                self.samples.take(logits)
                 self._settle()
         pairs = zip(self.found, self.requests, strict=True)
         return [[made[i] for i in range(request.n)] if len(made) == request.n else [] for made, request in pairs]
@@ -92,9 +94,12 @@ class Decoding:
     def _settle(self) -> None:
         """Rows that have ended make place, for others or for none."""
         while self._book_ended():
-            few = len(self.samples.alive) <= CHANGE_BELOW * len(self.samples.of)
-            if few and self.samples.alive:
-                self._refill() if self._others_may_come() else self._drop()
+            alive, rows = len(self.samples.alive), len(self.samples.of)
+            if alive and self._others_may_come():
+                if alive <= REFILL_BELOW * rows:
+                    self._refill()
+            elif alive and alive <= DROP_BELOW.get(self.ends.device.type, DROP_BELOW_ELSEWHERE) * rows:
+                self._drop()
         if self.samples.alive:
             self.past.forget_before(self.samples.alive)
 

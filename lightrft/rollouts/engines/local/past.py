@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightrft.models.token_model import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
+from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +52,7 @@ class Past:
         self.first, self.end, self.capacity = 0, prompts.width, prompts.width + prompts.room
         self.padded = max(prompts.lengths) > min(prompts.lengths)
         self._make_mask()
+        self.replay = replay_of(self)
 
     @property
     def takes_others(self) -> bool:
@@ -61,11 +63,38 @@ class Past:
         """tokens [rows], the next of each, to the logits [rows, V] after them."""
         if self.end == self.capacity:
             self._move_to_front()
+        logits = None if self.replay is None else self._replayed(self.replay, tokens)
+        logits = self._started(tokens) if logits is None else logits
         self.end += 1
+        return logits
+
+    def _replayed(self, replay: Replay, tokens: Tensor) -> Tensor | None:
+        """The first step is computed in both ways, and their logits are compared; None where it has to be started."""
+        expected = None if replay.trusted else self._started(tokens)
+        try:
+            logits = replay.forward(tokens)
+            if expected is not None:
+                replay.compare(logits, expected)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what a model does between its kernels can forbid a recording in any way
+            refuse(self, error)
+            self.replay = None
+            self._end_at(self.end)  # once more: the recording may have written into the column
+            return None
+        self._end_at(self.end + 1)
+        return logits
+
+    def _end_at(self, column: int) -> None:
+        for layer in self.layers or ():
+            layer.end = column
+
+    def _started(self, tokens: Tensor) -> Tensor:
+        """Kernel by kernel."""
         extra: dict[str, Any] = {self.parameter: self.cache}
         if self.padded:
-            positions = self.end - 1 - self.columns
-            extra |= {"attention_mask": self.mask[:, self.first : self.end], "position_ids": positions}
+            mask = self.mask[:, self.first : self.end + 1]
+            extra |= {"attention_mask": mask, "position_ids": self.end - self.columns}
         return self.model(input_ids=tokens[:, None], use_cache=True, **extra).logits[:, -1]
 
     def put(self, rows: Sequence[int], prompts: Prompts, which: Sequence[int]) -> None:
@@ -85,6 +114,7 @@ class Past:
         self._reorder(rows)
         self.starts = [self.starts[row] for row in rows]
         self._left(self.first)
+        self.replay = replay_of(self)  # the buffers are others
 
     def forget_before(self, rows: Sequence[int]) -> None:
         """What lies before the first tokens of all `rows` is not looked at any more."""

@@ -56,6 +56,8 @@ class Samples:
         self.length = torch.zeros(shape[0], dtype=torch.long, device=device)
         self.stopped = torch.zeros(shape[0], dtype=torch.bool, device=device)
         self.latest = torch.zeros(shape[0], dtype=torch.long, device=device)
+        self.count = torch.zeros(shape[0], dtype=torch.long, device=device)  # `made`, where the device can read it
+        self.rows = torch.arange(shape[0], device=device)
         self.looked = 0
         self.put(range(len(samples)), samples)
 
@@ -74,20 +76,22 @@ class Samples:
         noise = uniforms([sample.seed for sample in samples], self.sampling.max_new_tokens)
         places = torch.tensor(list(rows), device=self.ends.device)
         self.noise[places] = torch.from_numpy(noise).to(self.ends.device)
-        self.length[places], self.stopped[places] = 0, False
+        self.length[places], self.stopped[places], self.count[places] = 0, False, 0
 
     def keep(self, rows: Sequence[int]) -> None:
         """These rows alone, in this order."""
         self.of, self.made = [self.of[row] for row in rows], [self.made[row] for row in rows]
         places = torch.tensor(list(rows), device=self.ends.device)
-        for name in ("noise", "tokens", "logprobs", "length", "stopped", "latest"):
+        for name in ("noise", "tokens", "logprobs", "length", "stopped", "latest", "count"):
             setattr(self, name, getattr(self, name)[places])
+        self.rows = self.rows[: len(rows)]
 
-    def take(self, logits: Tensor, rows: Sequence[int]) -> None:
-        """Draws the next token of each of `rows`, logits [rows, V], and books it for those that have not stopped."""
-        places = torch.tensor(list(rows), device=self.ends.device)
-        last = self.sampling.max_new_tokens - 1
-        columns = torch.tensor([min(self.made[row], last) for row in rows], device=self.ends.device)
+    def take(self, logits: Tensor, chosen: Sequence[int] | None = None) -> None:
+        """Draws the next token of each row, or of those chosen, logits [rows, V], and books it for those that have not
+        stopped. Nothing but the first tokens of rows that come waits for the device."""
+        places = self.rows if chosen is None else torch.tensor(list(chosen), device=self.ends.device)
+        rows = range(len(self.of)) if chosen is None else chosen
+        columns = self.count[places].clamp(max=self.sampling.max_new_tokens - 1)
         hot = self.sampling.first_temperature is not None and self.made[rows[0]] == 0
         token, logprob = (draw_hot if hot else draw)(logits, self.noise[places, columns], self.sampling)
         goes_on = ~self.stopped[places]
@@ -95,6 +99,7 @@ class Samples:
         self.logprobs[places, columns] = torch.where(goes_on, logprob, self.logprobs[places, columns])
         self.latest[places] = token
         self.length[places] += goes_on
+        self.count[places] += 1
         self.stopped[places] |= torch.isin(token, self.ends) | logprob.isnan()
         for row in rows:
             self.made[row] += 1
