@@ -6,24 +6,30 @@ engine_faults.py KIND FOLDER OUT.json
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from engine_cases import NEW, REQUESTS
 from engine_models import give, load_version, make_engine
 
 from lightrft.errors import RunFailed
 from lightrft.ranks.launch import join_world
+from lightrft.rollouts.engines import sglang
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.sglang_engine import _pickled
 from lightrft.rollouts.engines.vllm import settings_fault
 
 
 class Faults:
-    def __init__(self, folder: Path, world: Any) -> None:
-        self.folder, self.world = folder, world
+    def __init__(self, kind: str, folder: Path, world: Any) -> None:
+        self.kind, self.folder, self.world = kind, folder, world
 
     def vllm(self) -> dict[str, Any]:
         self.make_long()
@@ -42,6 +48,30 @@ class Faults:
         found["settings"] = [settings_fault(pair) for pair in pairs]
         return found
 
+    def sglang(self) -> dict[str, Any]:
+        """Its workers end the process of their parent when they fail: which is not this one."""
+        engine, found = self.started(), {}
+        found["outside"] = self.told(lambda: engine._ask("load_weights", [_pickled([("x", torch.ones(1))])]))
+        found["shape"] = self.told(lambda: engine.update_weights([("model.norm.weight", torch.ones(3))], 2))
+        self.restarted(engine)
+        workers = processes_of(engine._host.process.pid)
+        os.kill(next(pid for pid, name in workers.items() if "scheduler" in name), signal.SIGKILL)
+        found["died"] = self.told(lambda: self.sample(engine))
+        self.restarted(engine)
+        found["fresh"], last = self.sample(engine), engine._host.process.pid
+        engine.close()
+        found["orphans"] = list(processes_of(last).values())
+        found["workers"] = len(workers)
+        pairs = ["max_total_tokens=64"], ["max_total_token=64"], ["load_format=auto"]
+        found["settings"] = [sglang.settings_fault(pair) for pair in pairs]
+        return found
+
+    def restarted(self, engine: Any) -> None:
+        engine.restart()
+        engine.wake("weights")
+        give(engine, None, load_version(self.folder, "tied", "a"), 1)
+        engine.wake("kv_cache")
+
     def make_long(self) -> None:
         """A model of long contexts, whose keys and values of one response are more than the GiB there is."""
         shutil.copytree(self.folder / "tied", self.folder / "long", dirs_exist_ok=True)
@@ -49,7 +79,7 @@ class Faults:
         file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 2_000_000}))
 
     def started(self, layout: str = "tied", more: str = "") -> Any:
-        engine, own = make_engine("vllm", self.folder, layout, self.world, more)
+        engine, own = make_engine(self.kind, self.folder, layout, self.world, more)
         engine.wake("weights")
         give(engine, own, load_version(self.folder, "tied", "a"), 1)
         engine.wake("kv_cache")
@@ -66,8 +96,20 @@ class Faults:
         return "nothing"
 
 
+def processes_of(session: int) -> dict[int, str]:
+    """The processes of a session that still run, and what they call themselves."""
+    found = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = status.read_text().partition("(")[2].rpartition(")")
+            command = (status.parent / "cmdline").read_text()
+            if rest.split()[3] == str(session) and rest.split()[0] not in "ZX":
+                found[int(status.parent.name)] = command or name
+    return found
+
+
 def main(kind: str, folder: str, out: str) -> None:
-    found = getattr(Faults(Path(folder), join_world()), kind)()
+    found = getattr(Faults(kind, Path(folder), join_world()), kind)()
     Path(out).write_text(json.dumps(found))
 
 

@@ -250,6 +250,26 @@ def test_vllm_tells_what_went_wrong_in_one_line_and_a_fresh_one_goes_on(models, 
     assert ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
 
 
+def test_sglang_ends_its_own_process_alone_and_a_fresh_one_goes_on(models, launched, tmp_path):
+    out = tmp_path / "found.json"
+    found = checked(start("sglang", [], "engine_faults.py", models, out, seconds=300) or json.loads(out.read_text()))
+    outside = (
+        "EngineFailed: --engine_type sglang: RuntimeError: update_weights_from_tensor must run between begin_weight"
+    )
+    assert found["outside"].startswith(outside)
+    shape = "was ended by signal 9; its last words: AssertionError: Attempted to load weight (torch.Size([3])) into"
+    assert shape in found["shape"] and "\n" not in found["shape"]
+    assert found["died"].startswith("EngineFailed: --engine_type sglang: its process was ended by signal 9")
+    assert "Subprocess scheduler_0" in found["died"] and "crashed with exit code -9" in found["died"]
+    assert [row["response_ids"] for row in found["fresh"]] == [
+        row["response_ids"] for row in rows(launched("sglang")["tied"][SAMPLED[0]])
+    ]
+    assert found["workers"] == 3 and found["orphans"] == []
+    fine, mistyped, ours = found["settings"]
+    assert fine is None and ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
+    assert mistyped == "--engine_kwargs max_total_token=64: SGLang has no max_total_token; nearest: max_total_tokens"
+
+
 # two ranks
 
 

@@ -31,7 +31,7 @@ TORCHRUN = ("TORCHELASTIC_", "GROUP_", "ROLE_")
 OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LOOK_S, LEAVE_S = 1.0, 20.0  # how often it is looked whether the process is there; how long it may take to leave
 MOST_OF_A_LINE = 400
-RAISED = re.compile(r"[\w.]*(Error|Exception)\b: ")  # as a traceback ends
+RAISED = re.compile(r"[\w.]*(Error|Exception)\b: |.* crashed with exit code")  # as a traceback ends, or a process
 
 
 class Host:

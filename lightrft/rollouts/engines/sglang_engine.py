@@ -121,7 +121,7 @@ class SGLangEngine:
         """shards: fingerprint and elements of what each process holds of the tensor. Several may hold the same, which
         shows as soon as it was pushed."""
         elements = sum(self.sizes.get(name, 0) for name in names)
-        alike = max(1, round(len(shards) * shards[0][1] / elements)) if elements else 1
+        alike = max(1, sum(size for _, size in shards) // elements) if elements else 1
         different = next((n for n in range(len(shards)) if shards[n] != shards[n - n % alike]), None)
         if different is not None:  # of processes that should hold the same: what is wrong has to show
             return shards[different][0]

@@ -142,15 +142,16 @@ def write_fingerprints(self: Any, folder: str) -> None:
 
 
 def _shards(model: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Each parameter that this process holds, by the names that it is made of; q, k and v apart, since where there are
-    more processes than heads of k several hold the same ones."""
+    """Each parameter that this process holds, by the names that it is made of. q, k and v apart, since where there are
+    more processes than heads of k several hold the same ones; of a vocabulary the tokens alone, without the padding."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         path = name.rpartition(".")[0]
-        layer = path.rpartition(".")[2]
+        layer, module = path.rpartition(".")[2], model.get_submodule(path)
         names = tuple(name.replace(layer, part) for part in FUSED.get(layer, ())) or (name,)
-        module = model.get_submodule(path)
         if layer == "qkv_proj":
             sizes = [module.q_proj_shard_size, module.kv_proj_shard_size, module.kv_proj_shard_size]
             yield from zip(((each,) for each in names), parameter.split(sizes), strict=True)
+        elif hasattr(module, "shard_indices"):
+            yield names, parameter[: module.shard_indices.num_org_elements]
         else:
             yield names, parameter
