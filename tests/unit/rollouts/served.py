@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,9 @@ class Served:
     def die(self) -> None:
         print("SomeError: no memory\nafter it", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def work_long(self) -> None:
+        time.sleep(600)
 
     def start_another(self) -> int:
         """One that takes no notice of a polite signal."""

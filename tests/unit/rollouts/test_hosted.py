@@ -35,6 +35,10 @@ def ended(process: int, within: float = 5.0) -> bool:
     return False
 
 
+def children() -> list[str]:
+    return [child for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()]
+
+
 def test_it_answers_and_its_work_counts_as_progress(host):
     beats = PULSE.beats
     assert host.ask("setting", "size") == 3
@@ -56,8 +60,10 @@ def test_a_process_that_dies_is_a_failure_that_tells_how_and_with_which_words(ho
 
 
 def test_one_that_cannot_be_made_is_a_failure_and_leaves_no_process():
+    before = children()
     with pytest.raises(EngineFailed, match=r"^--engine_type x: ValueError: it cannot be made$"):
         Host("x", SERVED, {"fails": True}, {})
+    assert children() == before
 
 
 def test_closing_ends_what_the_process_has_started_too(host):
@@ -67,11 +73,12 @@ def test_closing_ends_what_the_process_has_started_too(host):
     host.close()
 
 
-def test_it_does_not_outlive_who_asks(tmp_path):
+def test_it_does_not_outlive_who_asks_not_even_in_the_middle_of_its_work():
     code = f"""from lightrft.rollouts.engines.hosted import Host
 import os, signal
 host = Host("x", "{SERVED}", {{}}, {{}})
 print(host.process.pid, flush=True)
+host.connection.send(("work_long", ()))
 os.kill(os.getpid(), signal.SIGKILL)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -9 and ended(int(done.stdout))
