@@ -180,7 +180,8 @@ def test_it_ends_when_enough_requests_are_done(launched, kind, found):
     """Those are kept that are done first. The three may all end at their budget, but not with both models."""
     longest = [max(len(row["response_ids"]) for row in group) for group in found["long"]]
     kept = [index for index, group in enumerate(found["enough"]) if group]
-    assert min(longest) == longest[kept[0]] and (len(kept) < len(longest) or min(longest) == max(longest)), longest
+    first = min(longest[index] for index in kept)  # one that was begun a token earlier may be done with one more
+    assert first <= min(longest) + 1 and (len(kept) < len(longest) or min(longest) == max(longest)), longest
     assert not all(all(launched(kind)[each]["enough"]) for each in LAYOUTS)
     check_same([found["enough"][index] for index in kept], [found["long"][index] for index in kept])
     check_same(found["after enough"], found["again"])
