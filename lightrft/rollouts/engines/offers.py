@@ -74,8 +74,8 @@ OFFERS = {
     ),
     "sglang": Offer(
         "lightrft.rollouts.engines.sglang",
-        on_gpu=Package("sglang", "0.5.22", "0.5.23", 'pip install "lightrft[sglang]"'),
-        on_cpu=Package("sglang", "0.5.22", "0.5.23", "bash tests/engines/environment.sh sglang"),
+        on_gpu=Package("sglang", "0.5.23", "0.5.23", 'pip install "lightrft[sglang]"'),
+        on_cpu=Package("sglang", "0.5.23", "0.5.23", "bash tests/engines/environment.sh sglang"),
     ),
 }
 
