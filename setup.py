@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "vllm": ["vllm>=0.26,<0.33"],  # for GPUs; without one: tests/engines/environment.sh
-        "sglang": ["sglang>=0.5.22,<0.6"],
+        "sglang": ["sglang==0.5.23"],
         "examples": EXAMPLES,
         "wandb": WANDB,
         "test": [*EXAMPLES, *TEST, *WANDB],

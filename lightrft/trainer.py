@@ -196,6 +196,7 @@ class Trainer:
             return
         if self.progress.step > self.boundary.step:
             self._mark_boundary()
+        self.placement.give_up()
         try:
             if self.updater.changed:
                 self.console.always(

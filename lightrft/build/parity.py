@@ -16,7 +16,7 @@ from lightrft.strategy.base import Precision, Strategy
 from lightrft.sync.alarm import Alarm
 from lightrft.sync.diagnosis import Diagnosis
 from lightrft.sync.parity import ParityGate, Verdict, limit_for
-from lightrft.sync.probe import SAMPLING, Probe
+from lightrft.sync.probe import Probe, probe_sampling
 from lightrft.sync.texts import Texts
 from lightrft.sync.weights import WeightSync
 from lightrft.track.console import Console
@@ -51,11 +51,11 @@ class ParityMaker:
         alarm = Alarm(mode == "error", self.console.always)
         sync = WeightSync(self.strategy, handle, self.engine, self.everyone, alarm)
         gate = ParityGate(self._verdict(self.strategy.ranks, sampling(self.args), sync, alarm))
-        probed = self._verdict(self.everyone, SAMPLING, sync, alarm)
+        unfiltered = probe_sampling(self.args.model.max_new_tokens)
+        probed = self._verdict(self.everyone, unfiltered, sync, alarm)
         prompt = self.inputs.prompts[0].token_ids
-        probe = Probe(
-            self.engine, self.policy, self.strategy.world, self.everyone, prompt, probed, lambda: sync.found is not None
-        )
+        world, known = self.strategy.world, lambda: sync.found is not None
+        probe = Probe(self.engine, self.policy, world, self.everyone, prompt, unfiltered, probed, known)
         return Parity(sync, gate, probe)
 
     def _verdict(self, ranks: Ranks, asked: Sampling, sync: WeightSync, alarm: Alarm) -> Verdict:

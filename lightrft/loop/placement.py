@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from lightrft.errors import warn
+from lightrft.errors import error_text, warn
 from lightrft.ranks.together import together
 from lightrft.rollouts.engines.base import EngineFailed, InferenceEngine
 from lightrft.sync.weights import WeightSync
@@ -40,23 +40,23 @@ class Placement:
         self.version: int | None = None  # of the policy that the engine has
 
     def generate(self, version: int) -> None:
-        """version: that of the policy, which is the number of steps done."""
+        """version: that of the policy, which is the number of steps done. An engine that fails is replaced, once."""
         if self.state != "generate":
             kept = self.state == "rest"
+            self.version = self.version if kept else version
             self._enter("generate", after=("rest", "score", "learn"))
-            self._wake("weights")
-            if not kept:
-                self._push(version)
-            self._wake("kv_cache")  # only now: beside old and new weights there may be no room for it
-            if not kept:
-                self._try_out(version)
+            try:
+                self._hand_over(kept=kept)
+            except EngineFailed as failed:
+                warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
+                self.renew()
         assert version == self.version, f"version {version} of a policy that has not learned since {self.version}"
 
     def renew(self) -> None:
-        """The engine failed: all ranks put a fresh one in its place, with the same weights."""
+        """The engine failed: all ranks put a fresh one in its place, which is awake, and gets the same weights."""
         assert self.state == "generate" and self.version is not None, "only an engine that generates can fail"
         self._restart()
-        self.sync.push(self.version)
+        self._hand_over(kept=False)
 
     def score(self) -> None:
         self._enter("score", after=("generate",))
@@ -72,27 +72,26 @@ class Placement:
         self._enter("learn", after=("score",))
 
     def close(self) -> None:
-        """From any state, at the end of the run."""
-        self.engine.close()
-
-    def _push(self, version: int) -> None:
-        self.version = version
+        """From any state, at the end of the run. What the run ended with counts, and not what its engine says then."""
         try:
-            self.sync.push(version)
-        except EngineFailed as failed:
-            warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
-            self._restart()
-            self.sync.push(version)
+            self.engine.close()
+        except Exception as error:
+            warn(f"the engine could not be closed: {error_text(error, most=200)}")
 
-    def _try_out(self, version: int) -> None:
-        if self.after_sync is None:
-            return
-        try:
-            self.after_sync(version)
-        except EngineFailed as failed:
-            warn(f"step {version + 1}: {failed}; trying once more on a fresh engine")
-            self.renew()
-            self.after_sync(version)
+    def give_up(self) -> None:
+        """The run ends with a failure, maybe the engine's own: it is not asked for anything any more."""
+        self.close()
+        if self.state == "generate":
+            self._enter("score", after=("generate",))
+
+    def _hand_over(self, *, kept: bool) -> None:
+        assert self.version is not None
+        self._wake("weights")
+        if not kept:
+            self.sync.push(self.version)
+        self._wake("kv_cache")  # only now: beside old and new weights there may be no room for it
+        if not kept and self.after_sync is not None:
+            self.after_sync(self.version)
 
     def _restart(self) -> None:
         with together(self.sync.everyone):
@@ -100,11 +99,21 @@ class Placement:
 
     def _wake(self, what: Literal["weights", "kv_cache"]) -> None:
         if self.sleeps:
-            self.engine.wake(what)
+            with together(self.sync.everyone):
+                self.engine.wake(what)
 
     def _sleep(self, *, keep_weights: bool) -> None:
-        if self.sleeps:
-            self.engine.sleep(keep_weights=keep_weights)
+        if not self.sleeps:
+            return
+        try:
+            with together(self.sync.everyone):
+                self.engine.sleep(keep_weights=keep_weights)
+        except EngineFailed as failed:
+            warn(f"{failed}; a fresh engine takes its place")
+            self._restart()
+            with together(self.sync.everyone):
+                self.engine.sleep(keep_weights=False)
+            self.state = "score"  # it has no weights to keep
 
     def _enter(self, state: State, *, after: tuple[State, ...]) -> None:
         assert self.state in after, f"{state} comes after {' or '.join(after)}, not after {self.state}"

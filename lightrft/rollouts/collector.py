@@ -204,9 +204,9 @@ class Collector:
         if s.oversample == 1.0:
             batch = prompts.take(wanted)
             return batch, self.maker.make(self.maker.share(batch), step, s.n_samples, sampling)
-        assert wanted % ranks.size == 0, "every rank's engine finishes as many"
         started = prompts.take(math.ceil(wanted * s.oversample / ranks.size) * ranks.size)
-        made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=wanted // ranks.size)
+        own = wanted // ranks.size + (ranks.rank < wanted % ranks.size)
+        made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=own)
         done = set(sorted(ranks.gather(list({rollout.group for rollout in made})))[:wanted])
         prompts.give_back([prompt for prompt in started if prompt.position not in done])
         self.seen["rollout/given_up"] = self.seen.get("rollout/given_up", 0.0) + len(started) - len(done)

@@ -26,6 +26,9 @@ Hypothesis = Callable[[Tensor, Tensor], Tensor]  # logits [N, V], tokens [N] -> 
 Keep = Callable[[Tensor, Tensor, Sampling], Tensor]  # weights [N, V], their sums [N] -> 0 where a filter is
 
 TOKENS = 64  # of a row, whose logits are looked at
+# Nats a token on average, by the coarser of the two precisions; what rounding makes is in docs/engines.md.
+LIMITS = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.1}
+SAME_TEMPERATURE = 0.05  # relative: nobody sets one that is nearer, and rounding looks like one
 EXPLAINS = 0.1  # a hypothesis that leaves at most this share of the gap may be its cause
 TEMPERATURES = 41  # tried over a factor of 10 up and down, and then between the neighbours of the best
 LIKE_NOISE = 3.0  # times what rounding to bf16 does to the trainer's own numbers is precision; few tokens scatter more
@@ -127,6 +130,8 @@ class Diagnosis:
             place = left.index(min(left))
             best, ends = tried[place], (tried[max(place - 1, 0)], tried[min(place + 1, len(tried) - 1)])
             tried = torch.linspace(*ends, TEMPERATURES).tolist()
+        if abs(best - 1) < SAME_TEMPERATURE:
+            left = [math.inf]
         what = f"they fit temperature {own * best:.2g} (all but {min(left):.2g}), and the trainer's is {own:g}"
         remedy = "the engine must sample at --temperature, and report log-probabilities of what it samples from"
         return Cause("temperature", what, remedy, min(left))
@@ -168,7 +173,8 @@ class Diagnosis:
         if gap > LIKE_NOISE * (1 + 4 / math.sqrt(tokens)) * noise:
             return None
         what = f"rounding to bf16 moves the trainer's own numbers by {noise:.2g}, so rounding explains it"
-        remedy = "give --engine_dtype fp32" if self.exact else f"accept it with --max_logprob_gap {2 * gap:.1g}"
+        accepted = max(2 * gap, LIMITS["bf16"])
+        remedy = "give --engine_dtype fp32" if self.exact else f"accept it with --max_logprob_gap {accepted:.1g}"
         return Cause("precision", what, remedy)
 
     def _weights(self) -> Cause:

@@ -12,11 +12,9 @@ from lightrft.algorithms.functional import row_mean
 from lightrft.batch import Batch
 from lightrft.ranks.base import Ranks
 from lightrft.sync.alarm import Alarm, Finding
-from lightrft.sync.diagnosis import RETOKENISED, Diagnosis, Suspect
+from lightrft.sync.diagnosis import LIMITS, RETOKENISED, Diagnosis, Suspect
 from lightrft.types import Rollout
 
-# Nats a token on average, by the coarser of the two precisions; what rounding makes is in docs/engines.md.
-LIMITS = {"fp32": 1e-3, "fp16": 0.03, "bf16": 0.1}
 OTHER_PROMPTS = (
     "in {} rows the engine has answered other prompt ids than it was sent; it must be given token ids, and add nothing "
     "to them"

@@ -19,14 +19,14 @@ from lightrft.rollouts.engines.base import InferenceEngine, Sampling
 from lightrft.sync.parity import Seen, Verdict
 from lightrft.types import Generation, Prompt, Request, Rollout
 
-SAMPLING = Sampling(max_new_tokens=4)
+NEW_TOKENS = 4  # at most
 SAMPLES = 2
 PROMPT = 64  # tokens at most: what is compared does not depend on what they say
 
 
 class Probe:
-    """prompt_ids: what is asked. everyone: all processes, each with an engine, of which some may share their rows.
-    known: whether anybody knows that the engine holds the weights that it was sent."""
+    """prompt_ids, sampling: what is asked. everyone: all processes, each with an engine, of which some may share their
+    rows. known: whether anybody knows that the engine holds the weights that it was sent."""
 
     def __init__(
         self,
@@ -35,11 +35,13 @@ class Probe:
         world: World,
         everyone: Ranks,
         prompt_ids: Sequence[int],
+        sampling: Sampling,
         verdict: Verdict,
         known: Callable[[], bool],
     ) -> None:
         self.engine, self.policy, self.world, self.everyone = engine, policy, world, everyone
-        self.prompt_ids, self.verdict, self.known = tuple(prompt_ids[:PROMPT]), verdict, known
+        self.prompt_ids, self.sampling = tuple(prompt_ids[:PROMPT]), sampling
+        self.verdict, self.known = verdict, known
         self.first = True
 
     @torch.no_grad()
@@ -56,10 +58,15 @@ class Probe:
     def _sampled(self) -> Batch:
         """The rows of this data-parallel rank: those of all its processes' engines."""
         request = Request(self.prompt_ids, tuple(range(SAMPLES)))
-        made = on_all(self.everyone, lambda: self.engine.generate([request], SAMPLING, at_once=1)[0])
+        made = on_all(self.everyone, lambda: self.engine.generate([request], self.sampling, at_once=1)[0])
         start = self.world.dp_rank * self.world.sp_size
         own = [generation for each in made[start : start + self.world.sp_size] for generation in each]
-        return collate([_row(generation) for generation in own], SAMPLING.temperature, self.world.device)
+        return collate([_row(generation) for generation in own], self.sampling.temperature, self.world.device)
+
+
+def probe_sampling(max_new_tokens: int) -> Sampling:
+    """Unfiltered, at temperature 1; of no more tokens than the run samples, for which the engine was made."""
+    return Sampling(min(NEW_TOKENS, max_new_tokens))
 
 
 def _row(made: Generation) -> Rollout:

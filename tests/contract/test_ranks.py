@@ -63,3 +63,9 @@ def test_what_keeps_a_run_from_learning_is_looked_for_on_all_ranks(dealt):
         no_advantage, skipped = said
         assert no_advantage.startswith("step 2: no response has a finite advantage: the policy's log-probabilities are")
         assert "10 optimizer steps of the policy in a row were skipped, from step 1 on: loss/policy is not" in skipped
+
+
+def test_a_sync_that_fails_on_one_rank_of_an_engine_fails_on_both_and_leaves_none_waiting(tmp_path):
+    launch("shared_engine.py", 2, tmp_path / "heard.pt", seconds=60)
+    heard = torch.load(tmp_path / "heard.pt")
+    assert heard == dict.fromkeys(("in parts", "of the first rank"), ["EngineFailed: its memory is full"] * 2)

@@ -8,6 +8,7 @@ from runs import train
 from safetensors.torch import load_file
 
 from lightrft.models.fingerprint import fingerprint
+from lightrft.rollouts.engines.base import EngineFailed
 from lightrft.rollouts.engines.local import LocalEngine
 
 FLAGS = "--fsdp --save_path run --eval_steps 2 --save_interval 0 --quiet"
@@ -80,3 +81,27 @@ def test_one_engine_serves_a_run_and_memory_changes_hands_in_order(here, engine)
     probed = [(1, 2)] if engine is Apart else []
     resumed = [*woken(2), *probed, *last, (PROMPTS, 3), "sleep", *woken(4), (HELD_OUT, 4)]
     assert engine.told == [*resumed, "rest", "close"]
+
+
+class Dead(LocalEngine):
+    """Its process is gone from the third step on, and what it is asked then it cannot do."""
+
+    def generate(self, requests, sampling, **limits):
+        self._ask()
+        return super().generate(requests, sampling, **limits)
+
+    def sleep(self, *, keep_weights):
+        self._ask()
+
+    def _ask(self):
+        if self.version == 2:
+            raise EngineFailed("its process was ended by signal 9")
+
+
+def test_an_engine_that_stays_dead_ends_the_run_with_a_checkpoint(here, monkeypatch):
+    monkeypatch.setattr("lightrft.build.rollouts.LocalEngine", Dead)
+    ended = train("--fsdp --save_path run --save_interval 0 --quiet --max_steps 4")
+    assert ended.code == 1
+    assert ended.problems == ["error: step 3: its process was ended by signal 9"]
+    assert "step 3: its process was ended by signal 9; trying once more on a fresh engine" in ended.err
+    assert "the state after step 2 is kept: run/checkpoints/step_000002" in ended.out

@@ -69,10 +69,17 @@ class TPGroup:
         return made[start : start + len(requests)]
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
+        params = iter(params)
+
+        def take(engine: InferenceEngine) -> None:
+            try:
+                engine.update_weights(params, version)
+            finally:
+                _go_through(params)
+
         if self.engine is None:
-            for _ in params:  # the ranks gather them together
-                pass
-        self._ask(lambda engine: engine.update_weights(params, version))
+            _go_through(params)
+        self._ask(take)
         self.version = version
 
     def fingerprints(self) -> Mapping[tuple[str, ...], int] | None:
@@ -107,3 +114,9 @@ class TPGroup:
         with together(self.ranks):
             found = None if self.engine is None else do(self.engine)
         return found if self.in_parts else self.ranks.gather([found])[0]
+
+
+def _go_through(params: Iterable[tuple[str, Tensor]]) -> None:
+    """The ranks gather each tensor together: also one whose engine takes none of them any more."""
+    for _ in params:
+        pass

@@ -146,14 +146,14 @@ def test_an_engine_that_fails_is_replaced_and_gets_the_same_weights(parts, capsy
     placement, told = parts
     placement.generate(3)
     placement.renew()
-    assert told == [*woken(3), "restart", "push 3"]
+    assert told == [*woken(3), "restart", *woken(3)]
 
 
 def test_a_sync_that_fails_is_tried_once_more_on_a_fresh_engine(parts, capsys):
     placement, told = parts
     placement.engine.fails = 1
     placement.generate(3)
-    assert told == ["wake weights", "push 3", "restart", "push 3", "wake kv_cache"]
+    assert told == ["wake weights", "push 3", "restart", *woken(3)]
     assert "step 4: a sync that failed; trying once more on a fresh engine" in capsys.readouterr().err
     placement.score()
     placement.learn()
@@ -171,5 +171,52 @@ def test_an_engine_that_fails_when_it_is_tried_out_is_replaced_too(capsys):
             raise failed
 
     Placement(engine, engine, after_sync=probe).generate(3)
-    assert engine.told == [*woken(3), "probe", "restart", "push 3", "probe"]
+    assert engine.told == [*woken(3), "probe", "restart", *woken(3), "probe"]
     assert "step 4: it died; trying once more on a fresh engine" in capsys.readouterr().err
+
+
+class Ailing(Engine):
+    """Fails once at what `at` names."""
+
+    at = ""
+
+    def _once(self, name):
+        if self.at == name:
+            self.at = ""
+            raise EngineFailed("its process is gone")
+
+    def sleep(self, *, keep_weights):
+        super().sleep(keep_weights=keep_weights)
+        self._once("sleep")
+
+    def wake(self, what):
+        super().wake(what)
+        self._once(what)
+
+
+@pytest.mark.parametrize("at", ("weights", "kv_cache"))
+def test_an_engine_that_fails_when_it_wakes_is_replaced(at):
+    engine = Ailing()
+    placement = Placement(engine, engine)
+    engine.at = at
+    placement.generate(2)
+    assert engine.told[-4:] == ["restart", *woken(2)]
+
+
+def test_an_engine_that_fails_when_it_goes_to_sleep_is_replaced_and_gets_the_weights_again():
+    engine = Ailing()
+    placement = Placement(engine, engine)
+    placement.generate(2)
+    engine.at = "sleep"
+    placement.rest()
+    assert engine.told[3:] == ["sleep, keeping weights", "restart", "sleep"]
+    placement.generate(2)
+    assert engine.told[6:] == woken(2), "the fresh one has no weights that it could have kept"
+
+
+def test_an_engine_that_is_given_up_is_asked_for_nothing(parts):
+    placement, told = parts
+    placement.generate(1)
+    placement.give_up()
+    placement.rest()
+    assert told == [*woken(1), "close"]
