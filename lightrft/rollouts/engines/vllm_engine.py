@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.errors import Refused, RunFailed, error_text, warn
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling
 from lightrft.rollouts.engines.presence import Presence, What
@@ -149,9 +149,13 @@ class VLLMEngine:
         return found
 
     def close(self) -> None:
+        """What its end fails of is told and no more: the run may be ending for another reason, which is to be seen."""
         llm, self._llm = self._llm, None
         if llm is not None:
-            end(llm, self.number)
+            try:
+                end(llm, self.number)
+            except Exception as error:
+                warn(f"vLLM could not be ended as it should: {error_text(error, most=300)}")
 
     def _ready(self) -> Any:
         if self._llm is None:

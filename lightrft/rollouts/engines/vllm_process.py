@@ -7,14 +7,15 @@ import os
 import random
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lightrft.errors import RunFailed, error_text
+from lightrft.errors import Refused, RunFailed, error_text
 
 ENVIRONMENT = {  # where the user has not set them
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -31,9 +32,9 @@ NO_KV_MEMORY = ("kv cache", "cache blocks", "gpu_memory_utilization", "gpu memor
 def start(chosen: Mapping[str, Any], number: int) -> Any:
     """A `vllm.LLM` with weights of no meaning. chosen: fields of its EngineArgs. number: the engine's, alike on all
     ranks that share it."""
-    set_environment()
-    with undisturbed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    if fault := import_fault():
+        raise Refused(f"{fault}; install it anew, or use --engine_type local")
+    with undisturbed(), _quiet():
         from vllm import LLM  # pyright: ignore
 
         _keep_the_trainers_groups()
@@ -46,13 +47,30 @@ def start(chosen: Mapping[str, Any], number: int) -> Any:
     return llm
 
 
+@cache
+def import_fault() -> str | None:
+    """Why vLLM cannot be imported, where that is so: its libraries may be for another CUDA, its packages may lack."""
+    set_environment()
+    with undisturbed(), _quiet():
+        try:
+            from vllm import LLM  # noqa: F401  # pyright: ignore
+        except Exception as error:  # of any kind: it is the work of many packages
+            return f"vllm cannot be imported: {error_text(error, most=300)}"
+    return None
+
+
 def end(llm: Any, number: int) -> None:
-    """Its memory and its own process groups go."""
+    """Its memory and its own process groups go, each though another could not; then the last such error is raised."""
     from vllm.distributed import parallel_state  # pyright: ignore
 
-    llm.llm_engine.engine_core.shutdown()
-    parallel_state.cleanup_dist_env_and_memory()
-    gc.collect()
+    with ExitStack() as last_first:
+        last_first.callback(_remove_shared_memory, number)
+        last_first.callback(gc.collect)
+        last_first.callback(parallel_state.cleanup_dist_env_and_memory)
+        llm.llm_engine.engine_core.shutdown()
+
+
+def _remove_shared_memory(number: int) -> None:
     for left in Path("/dev/shm").glob(f"*tp:{number}*cpushm*"):
         left.unlink(missing_ok=True)  # the other rank may have been first
 
@@ -90,6 +108,13 @@ def set_environment() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in another process weights could not be streamed to it
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 @contextmanager
