@@ -30,7 +30,7 @@ def test_assumed_gpus_decide_device_and_precision():
         "strategy": "deepspeed ZeRO-2",
         "device": "8 x 80 GB GPU (assumed)",
         "precision": "bf16 (the GPU has bf16)",
-        "engine": "local (auto: no other is built yet)",
+        "engine": "vllm (auto)",
     }
     assert choose_precision(args("--assume_gpus 1x24GB --fp16"))[0].compute == "fp16"
     assert choose_precision(args("--assume_gpus 1x24GB --no-bf16"))[0].compute == "fp32"
