@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine_models import LAYOUTS, give, load_version, make_engine
+from engine_models import LAYOUTS, MAX_LEN, give, load_version, make_engine
 
 from lightrft.errors import RunFailed
 from lightrft.ranks.launch import join_world
@@ -56,6 +56,10 @@ class Cases:
         found["again"] = self.ask(Sampling(NEW))
         found["one by one"] = [group for request in reversed(REQUESTS) for group in self.ask(Sampling(NEW), request)]
         found["too long"] = self.failure(lambda: self.ask(Sampling(24), Request((4,) * 190, (1,))))
+        found["fills max_len"] = [
+            *self.ask(Sampling(24, ignore_eos=True), Request((4,) * (MAX_LEN - 24), (1,)), Request((5, 6, 7), (2,))),
+            *self.ask(Sampling(1), Request((4,) * (MAX_LEN - 1), (3,))),
+        ]
         found["none"] = self.engine.generate([], Sampling(NEW), at_once=2)
         found["enough"] = [
             [asdict(each) for each in group]

@@ -50,7 +50,7 @@ class Faults:
 
     def sglang(self) -> dict[str, Any]:
         """Its workers end the process of their parent when they fail: which is not this one."""
-        engine, found = self.started(), {}
+        engine, found = self.started(more="--engine_kwargs chunked_prefill_size=64"), {}  # the longest prompt in parts
         found["outside"] = self.told(lambda: engine._ask("load_weights", [_pickled([("x", torch.ones(1))])]))
         found["shape"] = self.told(lambda: engine.update_weights([("model.norm.weight", torch.ones(3))], 2))
         self.restarted(engine)
@@ -64,6 +64,7 @@ class Faults:
         found["workers"] = len(workers)
         pairs = ["max_total_tokens=64"], ["max_total_token=64"], ["load_format=auto"]
         found["settings"] = [sglang.settings_fault(pair) for pair in pairs]
+        found["barred, but unknown to it"] = sorted(set(sglang.SET) - set(sglang._known_settings()))
         return found
 
     def restarted(self, engine: Any) -> None:

@@ -35,6 +35,7 @@ def write_models(folder: Path) -> None:
     for layout in LAYOUTS:
         config = make_model(0).config
         config.tie_word_embeddings, config.num_key_value_heads = layout == "tied", 2
+        config.max_position_embeddings = MAX_LEN  # an engine that needs some to spare has none
         config.dtype, config.architectures = torch.float32, ["Qwen2ForCausalLM"]
         for seed, version in enumerate(VERSIONS):
             model = _random_model(config, seed)

@@ -228,6 +228,13 @@ def test_a_prompt_over_the_limit_is_told_in_one_line(kind, found):
         assert "--max_len" in found["too long"] and "\n" not in found["too long"]
 
 
+def test_prompt_and_response_may_fill_max_len(found, forward):
+    """Also beside a short one, and with one new token alone."""
+    made = rows(found["fills max_len"])
+    assert [(len(row["prompt_ids"]), len(row["response_ids"])) for row in made] == [(176, 24), (3, 24), (199, 1)]
+    assert max(gap(row, forward(row)) for row in made) < BOUND
+
+
 def test_it_leaves_the_trainers_process_as_it_was(launched, kind, layout):
     found = launched(kind)
     assert found[layout]["afterwards"] == found["untouched"]
@@ -266,6 +273,7 @@ def test_sglang_ends_its_own_process_alone_and_a_fresh_one_goes_on(models, launc
         row["response_ids"] for row in rows(launched("sglang")["tied"][SAMPLED[0]])
     ]
     assert found["workers"] == 3 and found["orphans"] == []
+    assert found["barred, but unknown to it"] == []
     fine, mistyped, ours = found["settings"]
     assert fine is None and ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
     assert mistyped == "--engine_kwargs max_total_token=64: SGLang has no max_total_token; nearest: max_total_tokens"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,15 +36,38 @@ SET = {  # fields of SGLang's ServerArgs that cannot be given, and why
     "enable_memory_saver": "--enable_engine_sleep sets it",
     "device": "the engine is where the trainer is",
     "base_gpu_id": "the engine is where the trainer is",
-    "pp_size": "an engine is spread by --engine_tp_size alone",
     "dp_size": "each rank, or group of ranks, has an engine",
-    "quantization": "the weights would not be those that are trained",
+    "use_ray": "the engine is a child of the trainer",
+    "random_seed": "--seed sets it, for each response",
     "speculative_algorithm": "it would report other log-probabilities",
     "stream_interval": "it is how often the trainer hears that work goes on",
-} | dict.fromkeys(
-    ("enable_deterministic_inference", "load_format", "sampling_backend", "skip_tokenizer_init"),
-    "it is set so that weights, seeds and log-probabilities are the trainer's",
-)
+    "incremental_streaming_output": "an answer is read as a whole, and would be its last tokens alone",
+    "allow_auto_truncate": "a prompt is answered as it was given, or told to be too long",
+}
+SET |= {
+    name: why
+    for why, names in {
+        "it is set so that weights, seeds and log-probabilities are the trainer's": (
+            "enable_deterministic_inference rl_on_policy_target load_format custom_weight_loader sampling_backend "
+            "skip_tokenizer_init skip_server_warmup"
+        ),
+        "an engine is spread by --engine_tp_size alone": (
+            "pp_size ep_size dcp_size attn_cp_size attn_dp_size moe_dp_size moe_dense_tp_size dwdp_size "
+            "enable_dp_attention enable_prefill_cp nnodes node_rank gpu_id_step"
+        ),
+        "the weights would not be those that are trained": (
+            "quantization quantize_and_serve modelopt_quant revision json_model_override_args enable_lora lora_paths "
+            "uno_lora_path"
+        ),
+        "it would draw by other rules than those of the flags": (
+            "preferred_sampling_params dllm_algorithm enable_watermark watermark_config watermark_default_enabled "
+            "watermark_enforce_all"
+        ),
+        "the engine has to answer each request by itself": "disaggregation_mode encoder_only is_embedding",
+    }.items()
+    for name in names.split()
+}
+SPARE = 6  # tokens of its context that SGLang keeps back: 2 of prompt and response together, 5 of the prompt and 1 more
 CPU_KV_BYTES, CPU_KV_TOKENS = 1 << 30, 1 << 16  # room for keys and values without a GPU: the smaller of the two
 
 
@@ -88,8 +112,8 @@ def make(
         warn("SGLang has no memory to give back without a GPU: its sleep is simulated")
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     chosen = _chosen(model, engine, dtype, world.device)
-    sleeps = engine.enable_engine_sleep
-    made = SGLangEngine(HOST, chosen, tokenizer, end_ids, dtype, sleeps=sleeps) if ranks.rank == 0 else None
+    about = {"variables": _variables(model, chosen), "max_len": model.max_len, "sleeps": engine.enable_engine_sleep}
+    made = SGLangEngine(HOST, chosen, tokenizer, end_ids, dtype, **about) if ranks.rank == 0 else None
     return TPGroup(made, ranks, dtype) if ranks.size > 1 or made is None else made
 
 
@@ -99,7 +123,7 @@ def _chosen(model: ModelArgs, engine: EngineArgs, dtype: torch.dtype, device: to
         "model_path": place(model),
         "trust_remote_code": model.trust_remote_code,
         "load_format": "dummy",
-        "context_length": model.max_len,
+        "context_length": model.max_len + SPARE,
         "dtype": str(dtype).removeprefix("torch."),
         "tp_size": engine.engine_tp_size,
         "skip_tokenizer_init": True,
@@ -136,3 +160,18 @@ def _on_gpu(engine: EngineArgs, device: torch.device) -> dict[str, Any]:
         "mem_fraction_static": engine.engine_mem_util,
         "enable_memory_saver": engine.enable_engine_sleep,
     }
+
+
+def _variables(model: ModelArgs, chosen: dict[str, Any]) -> dict[str, str]:
+    """Of its environment. A --max_len that the model has positions for is taken, though SPARE goes beyond them."""
+    from lightrft.models.suitable import read_config
+
+    positions = getattr(read_config(model).get_text_config(), "max_position_embeddings", None) or 0
+    fits = {"SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1"} if model.max_len <= positions else {}
+    if chosen["device"] != "cpu":
+        return fits
+    cores, processes = sorted(os.sched_getaffinity(0)), chosen["tp_size"]
+    shares = [cores[n::processes] or cores for n in range(processes)]  # asked for, where there are several
+    bound = "|".join(",".join(map(str, share)) for share in shares)
+    on_cores = {"SGLANG_CPU_OMP_THREADS_BIND": bound} if processes > 1 else {}
+    return {**fits, "SGLANG_USE_CPU_ENGINE": "1", **on_cores}

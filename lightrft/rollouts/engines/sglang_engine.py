@@ -12,7 +12,6 @@ from the trainer: the model's folder tells the architecture alone. It is started
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
@@ -36,8 +35,8 @@ BUCKET_BYTES, BUCKET_TENSORS = 1 << 28, 64  # sent at once; in shared memory a t
 
 
 class SGLangEngine:
-    """program: the module that is its process. chosen: fields of SGLang's ServerArgs. sleeps: whether memory is given
-    back; else it is only kept account of."""
+    """program: the module that is its process. chosen: fields of SGLang's ServerArgs. variables: of its environment.
+    max_len: of prompt and response. sleeps: whether memory is given back; else it is only kept account of."""
 
     shares_weights = False
 
@@ -49,10 +48,13 @@ class SGLangEngine:
         end_ids: Iterable[int],
         dtype: torch.dtype,
         *,
+        variables: Mapping[str, str],
+        max_len: int,
         sleeps: bool,
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
-        self.program, self.sleeps, self.version, self.made = program, sleeps, 0, 0
+        self.program, self.variables, self.max_len, self.sleeps = program, variables, max_len, sleeps
+        self.version, self.made = 0, 0
         self.presence, self.released = Presence(), set[str]()
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self._host: Host | None = None
@@ -73,14 +75,13 @@ class SGLangEngine:
         ]
 
     def _check_length(self, prompt: int, sampling: Sampling) -> None:
-        most = self.chosen["context_length"]
-        if prompt + sampling.max_new_tokens > most:
+        if prompt + sampling.max_new_tokens > self.max_len:
             asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
-            raise RunFailed(f"{asked} are more than the {most} that SGLang was made for; raise --max_len")
+            raise RunFailed(f"{asked} are more than the {self.max_len} that SGLang was made for; raise --max_len")
 
     def _asked(self, sampling: Sampling, seed: int) -> dict[str, Any]:
         """Of one request, in SGLang's words; its seeds are signed. `custom_params` are for sglang_scheduler.py."""
-        ours = {"first_temperature": sampling.first_temperature}
+        ours = {"new_tokens": sampling.max_new_tokens, "first_temperature": sampling.first_temperature}
         stop = {"stop": list(sampling.stop), "stop_window": sampling.stop_window} if sampling.stop else {}
         return {
             "max_new_tokens": sampling.max_new_tokens,
@@ -156,16 +157,8 @@ class SGLangEngine:
     def _ask(self, what: str, *parts: Any) -> Any:
         if self._host is None:
             with PULSE.during("sglang"):
-                self._host = Host("sglang", self.program, self.chosen, self._variables())
+                self._host = Host("sglang", self.program, self.chosen, self.variables)
         return self._host.ask(what, *parts)
-
-    def _variables(self) -> dict[str, str]:
-        if self.chosen["device"] != "cpu":
-            return {}
-        cores, processes = sorted(os.sched_getaffinity(0)), self.chosen["tp_size"]
-        shares = [cores[n::processes] or cores for n in range(processes)]  # asked for, where there are several
-        bound = "|".join(",".join(map(str, share)) for share in shares)
-        return {"SGLANG_USE_CPU_ENGINE": "1", **({"SGLANG_CPU_OMP_THREADS_BIND": bound} if processes > 1 else {})}
 
 
 def _buckets(params: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:

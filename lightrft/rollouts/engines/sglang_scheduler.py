@@ -56,10 +56,9 @@ def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
         import torch
 
         info = original(batch, vocab_size)
-        asked = batch.reqs[0].sampling_params
-        Drawing.sampling = _sampling(asked)
+        Drawing.sampling = _sampling(batch.reqs[0].sampling_params)
         seeds = [(each.sampling_params.sampling_seed or 0) & UNSIGNED for each in batch.reqs]
-        noise = torch.from_numpy(uniforms(seeds, asked.max_new_tokens))
+        noise = torch.from_numpy(uniforms(seeds, Drawing.sampling.max_new_tokens))
         first = torch.tensor([[len(each.origin_input_ids) - 1.0] for each in batch.reqs], dtype=torch.float64)
         info.sampling_seed = torch.cat([first, noise], dim=1).to(batch.device, non_blocking=True)
         return info
@@ -68,9 +67,10 @@ def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _sampling(asked: Any) -> Sampling:
-    ours, top_k = asked.custom_params or {}, -1 if asked.top_k >= WHOLE_VOCABULARY else asked.top_k
+    """Its `max_new_tokens` is what we asked for: SGLang lowers its own to the room that one request has."""
+    ours, top_k = asked.custom_params, -1 if asked.top_k >= WHOLE_VOCABULARY else asked.top_k
     filters = {"top_p": asked.top_p, "top_k": top_k, "min_p": asked.min_p}
-    return Sampling(asked.max_new_tokens, **filters, first_temperature=ours.get("first_temperature"))
+    return Sampling(ours["new_tokens"], **filters, first_temperature=ours["first_temperature"])
 
 
 class Texts:
@@ -126,8 +126,11 @@ def make_sampler() -> Any:
 
 def drawn(probs: Tensor, hot: Tensor | None, noise: Tensor, positions: Tensor) -> Tensor:
     """probs [B, V]; hot [B, V]: those of first tokens; noise [B, 1 + tokens]: the position of the prompt's last token,
-    then a uniform number for each token to come; positions [B]: of the token that the next one follows."""
-    token = positions.long() - noise[:, 0].long()
+    then a uniform number for each token to come; positions [B]: of the token that the next one follows.
+
+    SGLang draws also after a part of a prompt that it reads in parts, and may do so after the last token, while it does
+    not know yet that this was the last; it throws both away."""
+    token = (positions.long() - noise[:, 0].long()).clamp(0, noise.shape[1] - 2)
     uniform = noise.gather(1, 1 + token[:, None])[:, 0]
     if hot is not None:
         probs = probs.where(token[:, None] > 0, hot)

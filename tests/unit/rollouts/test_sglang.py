@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightrft.errors import RunFailed
+from lightrft.models import suitable
 from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines import sglang, sglang_engine, sglang_scheduler
 from lightrft.rollouts.engines.base import EngineFailed, Sampling
@@ -40,14 +41,38 @@ def test_settings_of_others_and_those_that_flags_set(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("pair", "why"),
+    [
+        ("incremental_streaming_output=true", "an answer is read as a whole, and would be its last tokens alone"),
+        ("stream-interval=8", "it is how often the trainer hears that work goes on"),
+        ("ep_size=2", "an engine is spread by --engine_tp_size alone"),
+        ("nnodes=2", "an engine is spread by --engine_tp_size alone"),
+        ("enable_lora=true", "the weights would not be those that are trained"),
+        ("preferred_sampling_params={}", "it would draw by other rules than those of the flags"),
+    ],
+)
+def test_what_would_change_what_an_answer_means_is_barred(monkeypatch, pair, why):
+    monkeypatch.setattr(sglang, "_known_settings", lambda: (pair.partition("=")[0].replace("-", "_"),))
+    assert sglang.settings_fault([pair]) == f"--engine_kwargs {pair}: {why}"
+
+
+@pytest.mark.parametrize(("positions", "allowed"), [(199, None), (200, "1"), (4096, "1")])
+def test_a_max_len_that_fits_the_model_may_be_filled(monkeypatch, positions, allowed):
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=positions))
+    monkeypatch.setattr(suitable, "read_config", lambda _: config)
+    variables = sglang._variables(SimpleNamespace(max_len=200), {"device": "cuda", "tp_size": 1})
+    assert variables.get("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN") == allowed
+
+
 @pytest.fixture
 def engine(monkeypatch):
     """Its process is not started; `asked` holds what it would have been asked, but for the weights."""
     asked: list = []
     host = SimpleNamespace(ask=lambda what, *parts: asked.append((what, *parts)), close=lambda: asked.append("close"))
     monkeypatch.setattr(sglang_engine, "Host", lambda *_: host)
-    chosen = {"device": "cuda", "tp_size": 4, "context_length": 40}
-    made = SGLangEngine("none", chosen, None, {2}, torch.float32, sleeps=True)
+    chosen = {"device": "cuda", "tp_size": 4}
+    made = SGLangEngine("none", chosen, None, {2}, torch.float32, variables={}, max_len=40, sleeps=True)
     made.update_weights((), 1)
     asked.clear()
     return SimpleNamespace(made=made, asked=asked)
@@ -153,6 +178,22 @@ def test_its_sampler_draws_what_the_local_engine_draws(monkeypatch, sampling):
         positions = torch.tensor([length - 1 + token for length in prompts])
         probs = (logits / sampling.temperature).softmax(-1)
         assert sglang_scheduler.drawn(probs, hot, torch.cat([first, noise], 1), positions).tolist() == wanted.tolist()
+
+
+def test_noise_is_as_long_as_was_asked_though_one_request_has_room_for_less(engine):
+    """SGLang lowers `max_new_tokens` of the long one to 1."""
+    asked = [dict(engine.made._asked(Sampling(5, 0.6), seed), max_new_tokens=most) for seed, most in ((3, 1), (9, 5))]
+    reqs = [SimpleNamespace(sampling_params=SimpleNamespace(**each), origin_input_ids=[4, 5]) for each in asked]
+    info = sglang_scheduler.with_noise(lambda *_: SimpleNamespace())(None, SimpleNamespace(reqs=reqs, device="cpu"), 0)
+    assert info.sampling_seed[:, 1:].tolist() == uniforms([3, 9], 5).tolist()
+
+
+@pytest.mark.parametrize("position", [2, 15])
+def test_what_it_draws_and_throws_away_does_not_end_it(position):
+    """After a part of a prompt of ten tokens, and after the last of five."""
+    noise = torch.tensor([[9.0, *[0.5] * 5]], dtype=torch.float64)
+    found = sglang_scheduler.drawn(torch.tensor([[0.0, 1.0]]), None, noise, torch.tensor([position]))
+    assert found.tolist() == [1]
 
 
 def test_fused_tensors_go_by_the_names_they_are_made_of():
