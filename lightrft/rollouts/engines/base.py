@@ -49,6 +49,14 @@ class EngineFailed(RunFailed):
     """An engine died or cannot go on. A fresh one may: the step is tried once more on it."""
 
 
+def check_room(engine: str, most: int, requests: Sequence[Request], sampling: Sampling) -> None:
+    """`RunFailed` where a prompt and its response may be longer than the `most` tokens that `engine` was made for."""
+    longest = max((len(request.prompt_ids) for request in requests), default=0)
+    if longest + sampling.max_new_tokens > most:
+        asked = f"a prompt of {longest} tokens and {sampling.max_new_tokens} new ones"
+        raise RunFailed(f"{asked} are more than the {most} that {engine} was made for; raise --max_len")
+
+
 class InferenceEngine(Protocol):
     """shares_weights: it samples from the training module itself, nothing has to be pushed; else `update_weights` gets
     every tensor in `dtype`. version: of the weights that it holds."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from lightrft.errors import RunFailed
 from lightrft.models.fingerprint import MODULUS
 from lightrft.ranks.pulse import PULSE
-from lightrft.rollouts.engines.base import EngineFailed, Sampling
+from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.hosted import Host
 from lightrft.rollouts.engines.presence import Presence, What
 from lightrft.types import Generation, Request
@@ -64,8 +64,7 @@ class SGLangEngine:
     ) -> list[list[Generation]]:
         """SGLang itself decides how many are decoded together, by the room that their keys and values need."""
         self.presence.check_ready()
-        for request in requests:
-            self._check_length(len(request.prompt_ids), sampling)
+        check_room("SGLang", self.max_len, requests, sampling)
         asked = [[(request.prompt_ids, self._asked(sampling, seed)) for seed in request.seeds] for request in requests]
         answers = self._ask("generate", asked, len(asked) if enough is None else enough) if asked else []
         self.made += sum(map(len, answers))
@@ -73,11 +72,6 @@ class SGLangEngine:
             [self._generation(request, answer, sampling) for answer in group]
             for request, group in zip(requests, answers, strict=True)
         ]
-
-    def _check_length(self, prompt: int, sampling: Sampling) -> None:
-        if prompt + sampling.max_new_tokens > self.max_len:
-            asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
-            raise RunFailed(f"{asked} are more than the {self.max_len} that SGLang was made for; raise --max_len")
 
     def _asked(self, sampling: Sampling, seed: int) -> dict[str, Any]:
         """Of one request, in SGLang's words; its seeds are signed. `custom_params` are for sglang_scheduler.py."""

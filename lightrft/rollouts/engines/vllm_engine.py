@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, RunFailed, error_text, warn
 from lightrft.ranks.pulse import PULSE
-from lightrft.rollouts.engines.base import EngineFailed, Sampling
+from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.presence import Presence, What
 from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
 from lightrft.types import Generation, Request
@@ -51,20 +51,13 @@ class VLLMEngine:
     ) -> list[list[Generation]]:
         """vLLM itself decides how many are decoded together, by the room that their keys and values need."""
         self.presence.check_ready()
-        for request in requests:
-            self._check_length(len(request.prompt_ids), sampling)
+        check_room("vLLM", self.chosen["max_model_len"], requests, sampling)
         with self._failing("generated"), undisturbed():
             groups = self._decode(requests, sampling, len(requests) if enough is None else enough)
         return [
             [row.generation(request) for row in rows] if _are_done(rows) or enough is None else []
             for request, rows in zip(requests, groups, strict=True)
         ]
-
-    def _check_length(self, prompt: int, sampling: Sampling) -> None:
-        most = self.chosen["max_model_len"]
-        if prompt + sampling.max_new_tokens > most:
-            asked = f"a prompt of {prompt} tokens and {sampling.max_new_tokens} new ones"
-            raise RunFailed(f"{asked} are more than the {most} that vLLM was made for; raise --max_len")
 
     def _decode(self, requests: Sequence[Request], sampling: Sampling, enough: int) -> list[list[_Row]]:
         """The rows of each request; those that are on their way when `enough` requests are done have no end."""
