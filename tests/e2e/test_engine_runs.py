@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from runs import train
+from runs import rows, train, weights
 from safetensors.torch import load_file
 
 from lightrft.models.fingerprint import fingerprint
@@ -105,3 +105,15 @@ def test_an_engine_that_stays_dead_ends_the_run_with_a_checkpoint(here, monkeypa
     assert ended.problems == ["error: step 3: its process was ended by signal 9"]
     assert "step 3: its process was ended by signal 9; trying once more on a fresh engine" in ended.err
     assert "the state after step 2 is kept: run/checkpoints/step_000002" in ended.out
+
+
+@pytest.mark.parametrize("more", ("", "--dynamic_sampling --reward_fn shaped.py:length"))
+def test_prompts_that_were_given_up_come_again_in_a_run_that_goes_on(here, more):
+    """A checkpoint holds them in its stream of prompts: the rest of the run is the same to the bit."""
+    flags = f"--fsdp --oversample_ratio 1.5 --max_steps 4 --save_steps 2 --quiet {more}"
+    assert train(f"{flags} --save_path whole").code == 0
+    assert all(row["rollout/given_up"] > 0 for row in rows(here / "whole"))
+    again = train(f"{flags} --save_path branch --load_checkpoint --ckpt_path whole/checkpoints/step_000002")
+    assert again.code == 0 and "resumed from step 2" in again.out
+    assert rows(here / "branch") == rows(here / "whole")[2:]
+    assert weights(here / "branch") == weights(here / "whole")
