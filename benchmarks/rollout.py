@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from sides import Side
 
 HERE = Path(__file__).resolve().parent
 QUESTION = "State the final answer to the following arithmetic problem: {}{} ="
@@ -159,42 +160,19 @@ def cpu_seconds() -> float:
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 
-class Side:
-    """One child process."""
-
-    def __init__(self, side: str, dtype: str, python: str, options: argparse.Namespace) -> None:
-        self.name, self.log = f"{side} {dtype}", Path(options.folder) / f"{side}-{dtype}.log"
-        home = options.against if side == "against" else str(HERE.parent)
-        environment = {
-            **os.environ,
-            **{"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "passive", "PYTHONPATH": home},
-            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
-        }
-        words = ["--child", json.dumps({**vars(options), "side": side, "dtype": dtype})]
-        command, pipe = [python, str(HERE / "rollout.py"), *words], subprocess.PIPE
-        with self.log.open("w") as log:
-            self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
-
-    def turn(self, number: int, samples: int) -> dict[str, Any]:
-        try:
-            print(number, samples, file=self.child.stdin, flush=True)
-            line = self.child.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise SystemExit(f"{self.name} ended early; the end of its log:\n{self.log.read_text()[-3000:]}")
-        return json.loads(line)
-
-    def stop(self) -> None:
-        self.child.kill()
-        self.child.wait()
+def start(side: str, dtype: str, python: str, options: argparse.Namespace) -> Side:
+    words = ["--child", json.dumps({**vars(options), "side": side, "dtype": dtype})]
+    home = options.against if side == "against" else str(HERE.parent)
+    log = Path(options.folder) / f"{side}-{dtype}.log"
+    command = [python, str(HERE / "rollout.py"), *words]
+    return Side(f"{side} {dtype}", command, log, options.threads, {"PYTHONPATH": home})
 
 
 def contestants(options: argparse.Namespace) -> list[Side]:
     here, other = sys.executable, options.vllm_python or (sys.executable if find_spec("vllm") else None)
     pythons = {"generate": here, "local": here, "against": options.against and here, "vllm": other}
     wanted = {name: python for name, python in pythons.items() if python and name in options.only}
-    return [Side(name, dtype, python, options) for name, python in wanted.items() for dtype in options.dtypes]
+    return [start(name, dtype, python, options) for name, python in wanted.items() for dtype in options.dtypes]
 
 
 def take_turns(sides: list[Side], options: argparse.Namespace, times: tuple[int, ...]) -> dict[str, list[Any]]:
@@ -203,7 +181,7 @@ def take_turns(sides: list[Side], options: argparse.Namespace, times: tuple[int,
     for number in range(options.rounds + 1):
         for side in sides:
             for each in times:
-                answer = side.turn(number, each * options.samples)
+                answer = side.ask(number, each * options.samples)
                 if number:
                     found.setdefault(f"{side.name}{f' x {each}' if len(times) > 1 else ''}", []).append(answer)
     return found

@@ -22,7 +22,6 @@ import hashlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sides import Side
 from trl_environment import trl_environment
 
 HERE = Path(__file__).resolve().parent
@@ -179,44 +179,20 @@ def run_trl(options: argparse.Namespace, pacer: Pacer) -> None:
     GRPOTrainer(options.model, rewarded, trl_config(options), train_dataset=data, callbacks=[Paced()]).train()
 
 
-class Side:
-    """One child process."""
-
-    def __init__(self, name: str, python: str, options: argparse.Namespace) -> None:
-        environment = {
-            **os.environ,
-            **{"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "passive"},
-            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""},
-        }
-        self.name, self.log = name, Path(options.folder) / f"{name}-{options.natural}.log"
-        words, pipe = ["--side", json.dumps({**vars(options), "side": name})], subprocess.PIPE
-        command = [python, str(HERE / "vs_trl.py"), *words]
-        with self.log.open("w") as log:
-            self.child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
-
-    def step(self) -> dict[str, Any]:
-        try:
-            print("step", file=self.child.stdin, flush=True)
-            line = self.child.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise SystemExit(f"{self.name} ended early; the end of its log:\n{self.log.read_text()[-3000:]}")
-        return json.loads(line)
-
-    def stop(self) -> None:
-        self.child.kill()
-        self.child.wait()
+def start(name: str, python: str, options: argparse.Namespace) -> Side:
+    words = ["--side", json.dumps({**vars(options), "side": name})]
+    log = Path(options.folder) / f"{name}-{options.natural}.log"
+    return Side(name, [python, str(HERE / "vs_trl.py"), *words], log, options.threads)
 
 
 def take_turns(options: argparse.Namespace, trl_python: str) -> dict[str, list[dict[str, Any]]]:
     """The answers of the counted steps of each side."""
-    sides = [Side("ours", sys.executable, options), Side("trl", trl_python, options)]
+    sides = [start("ours", sys.executable, options), start("trl", trl_python, options)]
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     try:
         for turn in range(options.steps + 1):
             for side in sides:
-                answer = side.step()
+                answer = side.ask("step")
                 label = f"step {turn}" if turn else "warm-up"
                 print(f"{label} {side.name:>4}: wall {answer['wall']:.2f} s, CPU {answer['cpu']:.2f} s", flush=True)
                 found[side.name] += [answer] * (turn > 0)
