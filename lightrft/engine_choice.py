@@ -80,4 +80,4 @@ def _faults(args: Args, kind: str) -> Iterator[Fault]:
     if package and (reason := offer.module.import_fault()):
         yield Fault(reason, f"{package.install}, or --engine_type local")
     if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.engine.engine_kwargs)):
-        yield Fault(reason, "leave it out")
+        yield Fault(reason, "mend it or leave it out")

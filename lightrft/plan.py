@@ -45,8 +45,14 @@ def runtime(args: Args) -> dict[str, Any]:
         "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_laid_out(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
-        "engine": str(choose_engine(args)),
+        "engine": f"{choose_engine(args)}{_engine_as_set(args, precision.compute)}",
     }
+
+
+def _engine_as_set(args: Args, compute: str) -> str:
+    dtype, processes = args.engine.engine_dtype, args.engine.engine_tp_size
+    other = f", in {dtype}" if dtype not in ("auto", compute) else ""
+    return other + (f", one for {processes} processes" if processes > 1 else "")
 
 
 def _laid_out(args: Args) -> str:

@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 
 from lightrft.args.parse import parse
+from lightrft.args.rules.hardware import sizes_of_process_groups
 from lightrft.engine_choice import choose_engine, told_of_engine
 from lightrft.errors import Refused
 from lightrft.rollouts.engines import vllm
@@ -100,8 +101,14 @@ def test_an_engine_over_several_processes_is_never_the_local_one(installed, monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     flags = "--assume_gpus 2x80GB --engine_tp_size 2"
     assert chosen(flags).kind == "vllm"
-    with pytest.raises(Refused, match=r"^--engine_tp_size 2: the local engine samples in each process alone; "):
+    alone = r"^--engine_tp_size 2: the local engine samples in each process alone; "
+    with pytest.raises(Refused, match=alone):
         chosen(f"{flags} --engine_type local")
+    monkeypatch.delenv("WORLD_SIZE")
+    one_process = parse(f"{BASE} --engine_tp_size 2 --engine_type local".split())
+    assert not list(sizes_of_process_groups(one_process, 1)), "more processes would not help"
+    with pytest.raises(Refused, match=alone):
+        choose_engine(one_process)
 
 
 def test_flags_that_the_chosen_engine_does_not_ask_for_are_told(installed):

@@ -36,6 +36,18 @@ def test_assumed_gpus_decide_device_and_precision():
     assert choose_precision(args("--assume_gpus 1x24GB --no-bf16"))[0].compute == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("flags", "engine"),
+    [
+        ("--engine_dtype bf16", "vllm (auto)"),  # that of the compute
+        ("--engine_dtype fp32 --engine_tp_size 2", "vllm (auto), in fp32, one for 2 processes"),
+        ("--engine_type local --no-bf16 --engine_dtype bf16", "local (asked for), in bf16"),
+    ],
+)
+def test_the_engine_as_it_is_set(flags: str, engine: str):
+    assert runtime(args(f"--assume_gpus 8x80GB {flags}"))["engine"] == engine
+
+
 def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert hardware(args()) == Hardware(1, "cpu", False)

@@ -29,6 +29,8 @@ def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
         size = args.value(flag) or 1
         if flag == "ref_shard_size" and not (has_kl(args) and kl_is_to_reference(args)):
             continue  # there is no reference, as rules/ignored_flags.py says
+        if flag == "engine_tp_size" and args.engine.engine_type == "local":
+            continue  # refused whatever the number of processes, by engine_choice.py
         legal = [n for n in range(1, world_size + 1) if world_size % n == 0]
         if world_size % size:
             remedy = f"use --{flag} {either(around(size, legal))}"
