@@ -19,6 +19,7 @@ from engine_models import LAYOUTS, MAX_LEN, give, load_version, make_engine
 
 from lightrft.errors import RunFailed
 from lightrft.ranks.launch import join_world
+from lightrft.rollouts.engines import vllm_transfer
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Request
 
@@ -104,6 +105,16 @@ class Cases:
             found["woke with its own weights" if keep else "woke with new weights"] = self.ask(Sampling(NEW))
         return found
 
+    def reloaded(self) -> dict[str, Any]:
+        """The same where vLLM has no session for new weights, as in older versions."""
+        own, vllm_transfer.has_session = vllm_transfer.has_session, lambda: False
+        try:
+            give(self.engine, self.own, self.b, 1)
+            return self.synced()
+        finally:
+            vllm_transfer.has_session = own
+            self.engine.close()
+
     def restarted(self) -> dict[str, Any]:
         self.engine.restart()
         give(self.engine, self.own, self.a, 5)
@@ -145,6 +156,8 @@ def main(kind: str, folder: str, out: str) -> None:
         seed_all()
         found[layout] = cases.run()
         found[layout]["afterwards"] = process_state()
+        if kind == "vllm":
+            found[f"{layout} reloaded"] = Cases(kind, Path(folder), layout, world).reloaded()
     seed_all()
     found["untouched"] = process_state()
     Path(out).write_text(json.dumps(found))

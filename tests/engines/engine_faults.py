@@ -35,6 +35,9 @@ class Faults:
         self.make_long()
         found: dict[str, Any] = {"no room": self.told(lambda: self.started("long", "--max_len 2000000"))}
         engine = self.started()
+        found["version"] = engine._llm.get_weight_version()
+        engine._llm.update_weight_version("7")
+        found["other version"] = self.told(lambda: self.sample(engine))
         runner = engine._llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
 
         def die(*_: Any, **__: Any) -> None:

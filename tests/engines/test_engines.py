@@ -215,6 +215,15 @@ def test_fingerprints_are_those_of_the_trainer(kind, found, models, layout, case
         check_fingerprints(told, load_version(models, layout, version))
 
 
+def test_vllm_takes_weights_without_a_session_too(launched, forward, models, layout):
+    """As versions without one do: what it then has and samples is the same."""
+    found, in_sessions = launched("vllm")[f"{layout} reloaded"], launched("vllm")[layout]
+    for case, version in {"a": "b", "b": "b", "a again": "a"}.items():
+        check_fingerprints(found[f"fingerprints {case}"], load_version(models, layout, version))
+    for case in ("sampled from b", "sampled from a"):
+        check_same(found[case], in_sessions[case])
+
+
 def test_sleep_and_wake_twice_do_what_they_do_once(kind, found, forward):
     check_same(found["woke with its own weights"], found["again"])
     assert max(gap(made, forward(made, "b")) for made in rows(found["woke with new weights"])) < BOUND
@@ -249,6 +258,8 @@ def test_vllm_tells_what_went_wrong_in_one_line_and_a_fresh_one_goes_on(models, 
     found = checked(start("vllm", [], "engine_faults.py", models, out, seconds=300) or json.loads(out.read_text()))
     no_room = "RunFailed: vLLM has no room for keys and values; set VLLM_CPU_KVCACHE_SPACE to more GiB, or lower --max_"
     assert found["no room"].startswith(no_room) and "\n" not in found["no room"]
+    assert found["version"] == "1", "vLLM itself knows which weights it has"
+    assert found["other version"] == "EngineFailed: vLLM sampled from weights of version 7, and 1 was pushed last"
     died = "EngineFailed: vLLM failed while it generated: RuntimeError: an illegal memory access"
     assert found["died"] == died
     assert found["fresh"] == rows(launched("vllm")["tied"][SAMPLED[0]])

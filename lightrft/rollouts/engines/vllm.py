@@ -59,7 +59,7 @@ OTHERS = {  # the same, many for one reason
     ),
     "it is set so that weights and log-probabilities are the trainer's": (
         "distributed_executor_backend enable_batch_sharded_sampling load_format logprobs_mode skip_tokenizer_init "
-        "worker_cls worker_extension_cls"
+        "weight_transfer_config worker_cls worker_extension_cls"
     ),
 }
 SET |= {name: why for why, names in OTHERS.items() for name in names.split()}

@@ -16,6 +16,7 @@ from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.presence import Presence, What
 from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
+from lightrft.rollouts.engines.vllm_transfer import UNTOLD, push
 from lightrft.types import Generation, Request
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class VLLMEngine:
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
         self.number, self.version, self.steps = number, 0, 0
+        self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self.gives_back = bool(chosen.get("enable_sleep_mode"))  # else it only keeps account of who would hold it
         self.presence = Presence()
         self._llm: Any = None
@@ -55,7 +57,7 @@ class VLLMEngine:
         with self._failing("generated"), undisturbed():
             groups = self._decode(requests, sampling, len(requests) if enough is None else enough)
         return [
-            [row.generation(request) for row in rows] if _are_done(rows) or enough is None else []
+            [row.generation(request, str(self.version)) for row in rows] if _are_done(rows) or enough is None else []
             for request, rows in zip(requests, groups, strict=True)
         ]
 
@@ -110,7 +112,7 @@ class VLLMEngine:
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         llm = self._ready()
         with self._failing("took new weights"):
-            llm.collective_rpc("lightrft_load", args=(params,))
+            push(llm, self._noted(params), version)
             if not llm.reset_prefix_cache():
                 raise RuntimeError("its prefix cache could not be emptied")
             llm.llm_engine.reset_mm_cache()
@@ -118,9 +120,14 @@ class VLLMEngine:
         self.presence.pushed()
         self.version = version
 
+    def _noted(self, params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for name, value in params:
+            self.sizes[name] = value.numel()
+            yield name, value
+
     def fingerprints(self) -> Mapping[tuple[str, ...], int]:
         with self._failing("told its fingerprints"):
-            return self._ready().collective_rpc("lightrft_fingerprints")[0]
+            return self._ready().collective_rpc("lightrft_fingerprints", args=(self.sizes,))[0]
 
     def sleep(self, *, keep_weights: bool) -> None:
         if self._llm is not None and self.presence.sleep(keep_weights=keep_weights) and self.gives_back:
@@ -173,6 +180,7 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str = ""
+    versions: set[str] = field(default_factory=set)  # of the weights that vLLM says its tokens are from
 
     def grow(self, output: Any) -> None:
         """By what is new of it, which is all of it where only whole ones are told."""
@@ -181,10 +189,13 @@ class _Row:
         self.tokens += output.token_ids
         self.logprobs += [told[token].logprob for token, told in zip(output.token_ids, output.logprobs, strict=True)]
         self.reason = output.finish_reason or ""
+        self.versions |= {span.version for span in getattr(output, "weight_versions", None) or ()}
 
-    def generation(self, request: Request) -> Generation:
+    def generation(self, request: Request, version: str) -> Generation:
         if self.reason not in ("stop", "length"):
             raise EngineFailed(f"vLLM gave a response up: {self.reason or 'it has no end'}")
+        if others := self.versions - {version, UNTOLD}:
+            raise EngineFailed(f"vLLM sampled from weights of version {min(others)}, and {version} was pushed last")
         return Generation(request.prompt_ids, tuple(self.tokens), tuple(self.logprobs), self.reason)
 
 

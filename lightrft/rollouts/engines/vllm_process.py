@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.rollouts.engines.vllm_transfer import transfer_settings
 
 ENVIRONMENT = {  # where the user has not set them
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -40,7 +41,8 @@ def start(chosen: Mapping[str, Any], number: int) -> Any:
         _keep_the_trainers_groups()
         _name_shared_memory(number)
         try:
-            llm = LLM(**chosen, load_format="dummy", skip_tokenizer_init=True, worker_extension_cls=EXTENSION)
+            ours = {"load_format": "dummy", "skip_tokenizer_init": True, "worker_extension_cls": EXTENSION}
+            llm = LLM(**chosen, **ours, **transfer_settings())
             llm.collective_rpc("lightrft_prepare")
         except Exception as error:
             raise RunFailed(_refusal(error)) from error

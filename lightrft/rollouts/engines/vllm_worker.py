@@ -6,7 +6,7 @@ what is passed and returned is not copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,33 +20,23 @@ Names = tuple[str, ...]
 
 class WorkerExtension:
     model_runner: Any
-    reload_weights: Callable[..., None]
 
     def lightrft_prepare(self) -> None:
         """Once, before the first weights come."""
-        self.lightrft_sizes: dict[str, int] = {}  # elements of each of the trainer's tensors
         _report_tempered(self.model_runner.sampler)
         model = self.model_runner.get_model()
         if next(model.parameters()).device.type == "cpu":
             _note_what_is_packed(model)
 
-    def lightrft_load(self, params: Iterable[tuple[str, Tensor]]) -> None:
-        """Takes them one at a time; vLLM holds those of a layer until it is whole."""
-        self.reload_weights(weights_iterator=self._noted(params))
-
-    def _noted(self, params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        for name, value in params:
-            self.lightrft_sizes[name] = value.numel()
-            yield name, value
-
-    def lightrft_fingerprints(self) -> dict[Names, int]:
-        """Of this worker's share of each tensor; those of a group of workers add up to that of the whole one."""
+    def lightrft_fingerprints(self, sizes: Mapping[str, int]) -> dict[Names, int]:
+        """Of this worker's share of each tensor; those of a group of workers add up to that of the whole one.
+        sizes: elements of each of the trainer's tensors."""
         model, dtype = self.model_runner.get_model(), self.model_runner.model_config.dtype
         held = {each.name: each for each in _held(model)}
         found: dict[Names, int] = {}
-        for name, parts in _made_of(model, self.lightrft_sizes, held).items():
+        for name, parts in _made_of(model, sizes, held).items():
             if held[name].dtype == dtype:  # else vLLM keeps it in another precision, and its bits cannot be the same
-                whole = sum(self.lightrft_sizes[part] for part in parts)
+                whole = sum(sizes[part] for part in parts)
                 found[parts] = held[name].print if held[name].counts(whole) else 0
         return found
 
