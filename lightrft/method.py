@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
@@ -25,11 +25,11 @@ def method(args: Args, steps: int) -> Iterator[str]:
     yield f"{_clips(args, estimator)}; {_reduction(args, estimator)}"
 
 
-def weighted_rewards(names: Sequence[str], weights: Mapping[str, float]) -> str:
+def weighted_rewards(weights: Mapping[str, float]) -> str:
     """The rewards, with their weights where one of them is not 1."""
-    if all(weights.get(name, 1.0) == 1.0 for name in names):
-        return " + ".join(names)
-    return " + ".join(f"{weights.get(name, 1.0):g} x {name}" for name in names)
+    if all(weight == 1.0 for weight in weights.values()):
+        return " + ".join(weights)
+    return " + ".join(f"{weight:g} x {name}" for name, weight in weights.items())
 
 
 def _optimizer(args: Args, estimator: Estimator, steps: int) -> str:

@@ -72,7 +72,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
     chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
-    rewards = weighted_rewards(inputs.rewards.names, args.rewards.reward_weights)
+    rewards = weighted_rewards(inputs.rewards.weights)
     turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [
         f"model {model.pretrain}; {chosen}",

@@ -11,7 +11,7 @@ from lightrft.errors import Refused
 from lightrft.rewards.base import RewardSource, invalid, why_no_float32
 from lightrft.rewards.functions import FunctionReward
 from lightrft.rewards.gym_verifier import from_gym
-from lightrft.rewards.rules import RULES, RuleReward
+from lightrft.rewards.rules import GROUPS, RULES, RuleReward
 from lightrft.types import Prompt, Reward, Rollout
 
 # reward/<name> in metrics.jsonl
@@ -21,7 +21,8 @@ RESERVED = set(
 
 
 class CombinedReward:
-    """total = sum of weight * part, with weight 1 where none is given; parts are unweighted and keyed by source name.
+    """total = sum of weight * part; parts are unweighted and keyed by source name. A weight that is not given is the
+    rule's own, and 1 for a function; `weights` are those that count.
 
     A sample's parts are those of the sources that apply to it, in their order; with none it is invalid, and so it is
     with any invalid part. `primary` is the first source's name. Raises `Refused` for a weight that belongs to none.
@@ -34,7 +35,8 @@ class CombinedReward:
         assert len(set(names)) == len(names), "each source has a name of its own"
         _check_names(names, weights)
         self._sources = list(sources)
-        self._weights = {name: float(weights.get(name, 1.0)) for name in names}
+        own = {source.name: getattr(source, "weight", 1.0) for source in sources}
+        self.weights = {name: float(weight) for name, weight in {**own, **weights}.items()}
         self.names, self.primary = names, names[0]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
@@ -44,7 +46,7 @@ class CombinedReward:
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         scored = [source.score(rollouts) for source in self._sources]
         assert all(len(rewards) == len(rollouts) for rewards in scored), "a source answers for every rollout"
-        names = list(self._weights)
+        names = list(self.weights)
         return [self._sum(dict(zip(names, rewards, strict=True))) for rewards in zip(*scored, strict=True)]
 
     def objection(self, prompt: Prompt) -> str | None:
@@ -60,7 +62,7 @@ class CombinedReward:
         errors = [f"{name}: {reward.error}" for name, reward in applying.items() if reward.error is not None]
         if errors:
             return Reward(total=math.nan, parts=parts, error="; ".join(errors))
-        total = sum(self._weights[name] * part for name, part in parts.items())
+        total = sum(self.weights[name] * part for name, part in parts.items())
         reason = why_no_float32(total)
         if reason is not None:
             return Reward(total=math.nan, parts=parts, error=f"the weighted sum of {', '.join(parts)} is {reason}")
@@ -76,26 +78,30 @@ def build_rewards(reward_fn: Sequence[str], weights: Mapping[str, float], prompt
     if not entries and prompts and all(map(from_gym, prompts)):
         entries = ["reasoning_gym"]
     if not entries:
-        ways = f"--reward_fn <rule> ({', '.join(RULES)}) or --reward_fn file.py:function"
+        ways = f"--reward_fn <rule> ({', '.join([*RULES, *GROUPS])}) or --reward_fn file.py:function"
         raise Refused(f"no reward is given: {ways}; prompts that are all reasoning_gym:<task> bring their own")
     columns = {column for prompt in prompts for column in prompt.columns}
-    sources = [_source(entry, columns, prompts) for entry in entries]
-    _check_distinct(entries, [source.name for source in sources])
-    return CombinedReward(sources, weights)
+    sources = [(entry, source) for entry in entries for source in _sources(entry, columns, prompts)]
+    _check_distinct([entry for entry, _ in sources], [source.name for _, source in sources])
+    return CombinedReward([source for _, source in sources], weights)
 
 
-def _source(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> RewardSource:
+def _sources(entry: str, columns: set[str], prompts: Sequence[Prompt]) -> list[RewardSource]:
     if ":" in entry:
-        return FunctionReward(entry, columns)
+        return [FunctionReward(entry, columns)]
     if entry.endswith(".py"):
         raise Refused(f"--reward_fn {entry}: which function? {entry}:<function> works")
-    if entry not in RULES:
-        raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, RULES)}; file.py:function works too")
-    source, rule = RuleReward(entry), RULES[entry]
-    if any(find_spec(package) is None for package in rule.packages):
-        raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
-    source.check(prompts)
-    return source
+    if entry not in RULES and entry not in GROUPS:
+        known = [*RULES, *GROUPS]
+        raise Refused(f"--reward_fn {entry}: no such rule{_nearest(entry, known)}; file.py:function works too")
+    rules = GROUPS.get(entry) or {entry: RULES[entry]}
+    for rule in rules.values():
+        if any(find_spec(package) is None for package in rule.packages):
+            raise Refused(f"--reward_fn {entry} needs a package that is not installed: pip install '{rule.install}'")
+    sources = [RuleReward(name, entry if entry in GROUPS else None) for name in rules]
+    for source in sources:
+        source.check(prompts)
+    return [*sources]
 
 
 def _check_distinct(entries: Sequence[str], names: Sequence[str]) -> None:
@@ -103,7 +109,10 @@ def _check_distinct(entries: Sequence[str], names: Sequence[str]) -> None:
         same_name = [entry for entry, its_name in zip(entries, names, strict=True) if its_name == name]
         if len(set(same_name)) > 1:
             both, key = " and ".join(same_name), f"the key of reward/{name} and --reward_weights {name}=..."
-            raise Refused(f"--reward_fn: {both} are named '{name}', which is {key}; rename all functions but one")
+            remedy = (
+                "rename all functions but one" if any(":" in entry for entry in same_name) else "leave one of them out"
+            )
+            raise Refused(f"--reward_fn: {both} are named '{name}', which is {key}; {remedy}")
         if len(same_name) > 1:
             times = len(same_name)
             raise Refused(f"--reward_fn names {name} {times} times; --reward_weights {name}={times} counts it as often")

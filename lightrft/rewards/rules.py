@@ -22,6 +22,7 @@ from lightrft.rewards.answers.references import (
 from lightrft.rewards.base import MOST_OF_AN_ERROR, checked, invalid
 from lightrft.rewards.gym_verifier import from_gym, reasoning_gym_verifier
 from lightrft.rewards.sandbox.process import Unjudged, sandbox
+from lightrft.rewards.volumes import iou, json_answer, peak_slice, truth_of, tumor_ratio, video_keyword
 from lightrft.types import Prompt, Reward, Rollout
 
 FORMAT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
@@ -102,7 +103,7 @@ def _to_source(prompt: Prompt) -> str | None:
 class Rule:
     """objection: why the rule can never judge a prompt, from the prompt alone. needs: what works.
 
-    packages: imported when the rule first judges. install: their name for pip.
+    packages: imported when the rule first judges. install: their name for pip. weight: where --reward_weights has none.
     """
 
     judge: Callable[[str, Any, Rollout], float]
@@ -110,6 +111,7 @@ class Rule:
     objection: Callable[[Prompt], str | None] = _judges_all
     packages: tuple[str, ...] = ()
     install: str = ""
+    weight: float = 1.0
 
 
 COLUMN = "(--label_key names its column)"
@@ -123,28 +125,41 @@ RULES = {
     "format": Rule(well_formed),
     "reasoning_gym": Rule(reasoning_gym_verifier, "--prompt_data reasoning_gym:<task>", _to_source),
 }
+FINDING = ("a reference with bbox_3d, peak_slice and tumor_ratio " + COLUMN, _to_reference(truth_of))
+# Rules that are named together, by one name, and are parts of the reward each under its own. The first of them decides
+# what is right in an evaluation.
+GROUPS = {
+    "volume_localisation": {
+        "iou": Rule(iou, *FINDING),
+        "peak_slice": Rule(peak_slice, *FINDING),
+        "tumor_ratio": Rule(tumor_ratio, *FINDING),
+        "thinking_format": Rule(well_formed, weight=0.5),
+        "video_keyword": Rule(video_keyword, weight=0.5),
+        "format": Rule(json_answer, weight=0.5),
+    }
+}
 
 
 class RuleReward:
-    """A rule of `RULES` as a reward source; a rule that raises makes that one sample invalid."""
+    """A rule of `RULES` or of the group named, as a reward source; one that raises makes that sample invalid."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._judge = RULES[name].judge
+    def __init__(self, name: str, group: str | None = None) -> None:
+        self.name, self._flag = name, f"--reward_fn {group or name}"
+        self._rule = GROUPS[group][name] if group else RULES[name]
+        self.weight = self._rule.weight
 
     def objection(self, prompt: Prompt) -> str | None:
         """Why no response to this prompt can ever be judged."""
-        rule = RULES[self.name]
-        reason = rule.objection(prompt)
-        return None if reason is None else f"--reward_fn {self.name} needs {rule.needs}: {reason}"
+        reason = self._rule.objection(prompt)
+        return None if reason is None else f"{self._flag} needs {self._rule.needs}: {reason}"
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises `Refused` if none of these prompts has what the rule needs."""
-        rule = RULES[self.name]
-        if prompts and all(map(rule.objection, prompts)):
-            first = f"{prompts[0].where or 'the first'}: {rule.objection(prompts[0])}"
+        objection = self._rule.objection
+        if prompts and all(map(objection, prompts)):
+            first = f"{prompts[0].where or 'the first'}: {objection(prompts[0])}"
             none = f"none of the {len(prompts)} prompts has it ({first})"
-            raise Refused(f"--reward_fn {self.name} needs {rule.needs}, and {none}")
+            raise Refused(f"{self._flag} needs {self._rule.needs}, and {none}")
 
     def score(self, rollouts: Sequence[Rollout]) -> list[Reward]:
         return [self._one(rollout) for rollout in rollouts]
@@ -152,7 +167,7 @@ class RuleReward:
     def _one(self, rollout: Rollout) -> Reward:
         PULSE.beat()
         try:
-            return checked(float(self._judge(rollout.response, rollout.prompt.reference, rollout)))
+            return checked(float(self._rule.judge(rollout.response, rollout.prompt.reference, rollout)))
         except (Unjudged, BadReference) as reason:
             return invalid(str(reason))
         except Exception as error:  # verifiers are other people's code

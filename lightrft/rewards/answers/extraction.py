@@ -32,14 +32,24 @@ def answer_of(response: str, rollout: Rollout | None = None) -> str:
     if rollout is not None:
         stop = "" if CLOSING.fullmatch(rollout.stop_text) else rollout.stop_text
         response = rollout.prompt.opening + response.removesuffix(stop)
-    return _in_answer_tags(_without_thoughts(response)).strip()
+    return _in_answer_tags(without_thoughts(response)).strip()
 
 
 def has_tags(text: str) -> bool:
     return bool(THINK.search(text) or ANSWER.search(text))
 
 
-def _without_thoughts(text: str) -> str:
+def thoughts_of(response: str, rollout: Rollout | None = None) -> str:
+    """What stands between the first `<think>` and the last `</think>`; empty where they are not both there."""
+    text = (rollout.prompt.opening if rollout else "") + response
+    tags = [(bool(tag.group(1)), tag) for tag in THINK.finditer(text)]
+    starts = [tag.end() for closes, tag in tags if not closes]
+    ends = [tag.start() for closes, tag in tags if closes]
+    return text[starts[0] : ends[-1]] if starts and ends else ""
+
+
+def without_thoughts(text: str) -> str:
+    """All after the last `</think>`; nothing where a `<think>` is never closed."""
     tags = list(THINK.finditer(text))
     if not tags:
         return text
