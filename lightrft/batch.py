@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lightrft.sampling_masks import SamplingMasks, sampling_masks
 from lightrft.types import Rollout
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 UNFILLED: Any = None
 FILLED_BY = {
     "index": "update/score.py, from step_index.py",
+    "sampling_masks": "collate, from an engine that gives them (--replay_sampling_mask)",
     "old_logprobs": "update/score.py, unless the on-policy short cut applies",
     "ref_logprobs": "update/score.py, when the KL coefficient is above 0",
     "entropy": "update/score.py, when --high_entropy_token_ratio is above 0",
@@ -42,7 +44,8 @@ class Batch:
     input_ids, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32; lengths [B] long, of
     prompt and response; prompt_lengths [B] long; rewards [B] float64 (NaN = invalid sample); group [B] long;
     truncated [B] bool; group_tokens [B] float64, the trained tokens of the row's whole group. Rows of a group have one
-    prompt. index: what is known of all ranks' rows.
+    prompt. index: what is known of all ranks' rows. sampling_masks: with them all *_logprobs are of what they leave of
+    the vocabulary, and an entropy is of all of it.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
@@ -56,6 +59,7 @@ class Batch:
     truncated: Tensor
     temperature: float = 1.0
     index: StepIndex = UNFILLED
+    sampling_masks: SamplingMasks = UNFILLED
     old_logprobs: Tensor = UNFILLED
     ref_logprobs: Tensor = UNFILLED
     entropy: Tensor = UNFILLED
@@ -96,12 +100,16 @@ class Batch:
 
     def dummy_row(self) -> Batch:
         """A row that weighs nothing, for a rank that has less to do than others: a prompt of one token, no response."""
-        blank = {name: value.new_zeros((1,) * value.dim()) for name, value in self._tensors().items()}
+        blank: dict[str, Any] = {name: value.new_zeros((1,) * value.dim()) for name, value in self._tensors().items()}
         one = self.lengths.new_ones(1)
+        if self.has("sampling_masks"):
+            blank["sampling_masks"] = self.sampling_masks.blank()
         return self.filled(**blank | {"lengths": one, "prompt_lengths": one, "mm_inputs": ()})
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: value.to(device) for name, value in self._tensors().items()}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}
+        if self.has("sampling_masks"):
+            moved["sampling_masks"] = self.sampling_masks.to(device)
         return self.filled(**moved)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -115,6 +123,8 @@ class Batch:
         changed: dict[str, Any] = {}
         for name, value in self._tensors().items():
             changed[name] = value[chosen][:, :width] if value.dim() == 2 else value[chosen]
+        if self.has("sampling_masks"):
+            changed["sampling_masks"] = self.sampling_masks.select(rows, width)
         if self.mm_inputs:
             changed["mm_inputs"] = tuple(self.mm_inputs[row] for row in rows)
         return self.filled(**changed)
@@ -140,5 +150,6 @@ def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.devic
         prompt_lengths=torch.from_numpy(prompts),
         truncated=torch.tensor([rollout.finish_reason == "length" for rollout in rollouts], dtype=torch.bool),
         temperature=temperature,
+        sampling_masks=sampling_masks(rollouts, shape[1]) or UNFILLED,
     )
     return batch.to(device)

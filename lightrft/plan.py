@@ -163,7 +163,9 @@ def _filters(args: Args) -> Iterator[str]:
     asked = {"top_p": (s.top_p, 1.0), "top_k": (s.top_k, -1), "min_p": (s.min_p, 0.0)}
     filters = [f"--{name} {value:g}" for name, (value, off) in asked.items() if value != off]
     if filters:
-        yield f"sampled with {', '.join(filters)}, trained on unfiltered log-probabilities: that bias stays"
+        unfiltered = "trained on unfiltered log-probabilities: that bias stays"
+        replayed = "trained on log-probabilities of what that keeps (--replay_sampling_mask)"
+        yield f"sampled with {', '.join(filters)}, {replayed if args.engine.replay_sampling_mask else unfiltered}"
 
 
 def _watchdog(args: Args) -> Iterator[str]:

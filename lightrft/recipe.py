@@ -7,7 +7,7 @@ import math
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
-from lightrft.args.conditions import is_off_policy, kl_place, needs_entropy
+from lightrft.args.conditions import is_off_policy, kl_place, needs_entropy, replays_masks
 from lightrft.rollouts.collector import CollectSettings
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.strategy.base import OptimArgs
@@ -126,6 +126,7 @@ def sampling(args: Args) -> Sampling:
         s.min_p,
         tuple(s.stop),
         first_temperature=s.first_token_temperature if s.use_fire else None,
+        returns_mask=replays_masks(args),
     )
 
 

@@ -7,6 +7,7 @@ reward functions can import this module without torch.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,13 +48,27 @@ class Request:
 
 
 @dataclass(frozen=True)
+class SamplingMask:
+    """What the filters of sampling (top_k, top_p, min_p) left of the vocabulary for each token of a response.
+
+    sizes: of each token's set; 0 = nothing was left out. ids: the sets, one after another, ascending in each. Both are
+    arrays of C ints: 4 bytes a number, also on the way to another rank.
+    """
+
+    sizes: array[int]
+    ids: array[int]
+
+
+@dataclass(frozen=True)
 class Generation:
-    """One sampled response; `logprobs` are of the temperature-scaled, unfiltered distribution."""
+    """One sampled response. `logprobs` are of the temperature-scaled distribution: of all of it, or with a
+    `sampling_mask` of what the mask leaves, which is what the token was drawn from."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: str  # "stop" or "length"
+    sampling_mask: SamplingMask | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One response to one prompt with all that is known of it.
+    """One response to one prompt with all that is known of it; `rollout_logprobs` and `sampling_mask` as in its
+    `Generation`.
 
     `group` is shared by the samples of one prompt, which count from 0 in `sample`.
     """
@@ -100,6 +116,7 @@ class Rollout:
     reward: Reward | None = None
     sample: int = 0
     stop_text: str = ""  # the end of `response`, from the --stop text on that ended it
+    sampling_mask: SamplingMask | None = None
 
     @property
     def length(self) -> int:

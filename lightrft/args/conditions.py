@@ -56,6 +56,17 @@ def needs_entropy(args: Args) -> bool:
     return 0 < args.algorithm.high_entropy_token_ratio < 1
 
 
+def has_filter(args: Args) -> bool:
+    """Whether sampling leaves unlikely tokens out."""
+    s = args.sampling
+    return s.top_p < 1.0 or s.top_k != -1 or s.min_p > 0.0
+
+
+def replays_masks(args: Args) -> bool:
+    """Whether what filters keep of the vocabulary is all that the trainer's log-probabilities are of."""
+    return args.engine.replay_sampling_mask and has_filter(args)
+
+
 def scores_before_learning(args: Args) -> bool:
     """Whether any model has to score the samples of a rollout step, other than those that the update scores itself."""
     return (has_kl(args) and kl_is_to_reference(args)) or is_off_policy(args) or needs_entropy(args)

@@ -5,23 +5,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightrft.sampling_masks import TokenSets
+
 ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's memory to chunk x vocabulary
 
 
 def token_logprobs(
-    logits: Tensor, tokens: Tensor, temperature: float, entropy: str | None
+    logits: Tensor, tokens: Tensor, temperature: float, entropy: str | None, sets: TokenSets | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """log softmax(logits / temperature)[token]: logits [N, V] and tokens [N] to [N], and the entropy [N] if asked for.
 
-    entropy: "value", "gradient" for one that can be trained on (it keeps a second [N, V] array), or None.
+    sets: what each token was drawn from, itself among it; the softmax is then over that. The entropy stays that of the
+    whole vocabulary. entropy: "value", "gradient" for one that can be trained on (it keeps a second [N, V] array), or
+    None.
     """
     if temperature != 1.0:
         logits = logits / temperature
     logp = logits.log_softmax(-1)
     picked = logp.gather(-1, tokens[:, None])[:, 0]
+    if sets is not None and len(sets.ids):
+        picked = _within(sets, logits, tokens, picked)
     if entropy is None:
         return picked, None
     return picked, entropy_of(logp if entropy == "gradient" else logp.detach())
+
+
+def _within(sets: TokenSets, logits: Tensor, tokens: Tensor, whole: Tensor) -> Tensor:
+    """logit[token] - log sum over its set of exp logit, [N]; `whole` where a token has no set.
+
+    By the largest logit of a set, which leaves the sum at 1 or more: finite however little mass the set has.
+    """
+    rows = sets.sizes.nonzero()[:, 0]
+    sizes, places = sets.sizes[rows], rows * logits.shape[1]
+    flat = logits.flatten()
+    own = flat.gather(0, places + tokens[rows])
+    others = flat.gather(0, places.repeat_interleave(sizes) + sets.ids)
+    largest = torch.segment_reduce(others.detach(), "max", lengths=sizes)
+    weights = (others - largest.repeat_interleave(sizes)).exp()
+    inside = own - largest - torch.segment_reduce(weights, "sum", lengths=sizes).log()
+    return whole.index_put((rows,), inside)
+
+
+def masked_logits(logits: Tensor, sets: TokenSets) -> Tensor:
+    """[N, V] with -inf outside of each token's set: a copy of all of it, for few tokens."""
+    rows = torch.arange(len(logits), device=logits.device)
+    left = (sets.sizes == 0)[:, None].expand(logits.shape).clone()
+    left[rows.repeat_interleave(sets.sizes), sets.ids] = True
+    return logits.masked_fill(~left, -torch.inf)
 
 
 def entropy_of(logp: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightrft.models.logprob import token_logprobs
+from lightrft.models.logprob import masked_logits, token_logprobs
 from lightrft.models.packing import Cost, Layout, lay_out
 from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle
@@ -22,6 +22,7 @@ from lightrft.strategy.base import Handle
 if TYPE_CHECKING:
     from lightrft.batch import Batch
     from lightrft.ranks.sequences import SequenceRanks
+    from lightrft.sampling_masks import TokenSets
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,14 @@ class TokenModel(PreparedModel):
     """The policy, and the reference: a causal language model."""
 
     def logprobs(self, batch: Batch, *, entropy: str | None = None) -> Scores:
-        """log softmax(logits / temperature)[token] at every trained token, in float32 or better.
+        """log softmax(logits / temperature)[token] at every trained token, in float32 or better; with sampling masks
+        over what these leave.
 
-        entropy: "value", "gradient" for one that can be trained on, or None.
+        entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None.
         """
         logits, layout = self._outputs(batch)
-        tokens = layout.own(batch.input_ids[batch.response_mask.bool()])
-        logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy)
+        tokens, sets = _tokens(batch, layout), _sets(batch, layout)
+        logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy, sets)
         return Scores(
             self._scattered(logprobs, layout, batch),
             None if entropies is None else self._scattered(entropies, layout, batch),
@@ -100,10 +102,24 @@ class TokenModel(PreparedModel):
         )
 
     def measured(self, batch: Batch, measure: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> Tensor:
-        """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token."""
+        """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token; with
+        sampling masks a logit outside of them is -inf."""
         logits, layout = self._outputs(batch)
-        tokens = layout.own(batch.input_ids[batch.response_mask.bool()])
+        tokens, sets = _tokens(batch, layout), _sets(batch, layout)
+        logits = logits if sets is None else masked_logits(logits, sets)
         return torch.stack([self._scattered(values, layout, batch) for values in measure(logits, tokens)])
+
+
+def _tokens(batch: Batch, layout: Layout) -> Tensor:
+    """The trained tokens that are predicted here, [N]."""
+    return layout.own(batch.input_ids[batch.response_mask.bool()])
+
+
+def _sets(batch: Batch, layout: Layout) -> TokenSets | None:
+    """What these were drawn from, where that is to be replayed."""
+    if not batch.has("sampling_masks"):
+        return None
+    return batch.sampling_masks.at(layout.own(batch.response_mask.flatten().nonzero()[:, 0]))
 
 
 class TokenCritic(PreparedModel):

@@ -104,6 +104,7 @@ class RolloutMaker:
             finish_reason=generation.finish_reason,
             policy_version=self.engine.version,
             sample=sample,
+            sampling_mask=generation.sampling_mask,
             stop_text=_from_stop_text(response, stop),
         )
 

@@ -138,6 +138,8 @@ class Diagnosis:
 
     def _filters(self, rows: Sequence[Batch]) -> Cause:
         """Those of the flags; where these are off, what a model's own generation settings often have."""
+        if self.sampling.returns_mask:
+            return self._no_filters(rows)
         s = replace(self.sampling, temperature=rows[0].temperature)
         often = [replace(s, top_p=p) for p in (0.8, 0.9, 0.95)] + [replace(s, top_k=k) for k in (20, 50)]
         asked = [s] if s.filtered else often
@@ -146,6 +148,14 @@ class Diagnosis:
         what = f"they are of the distribution that {_flags(chosen)} leaves (all but {min(left):.2g})"
         remedy = "the engine must report log-probabilities from before its filters"
         return Cause("filters", what, remedy, min(left))
+
+    def _no_filters(self, rows: Sequence[Batch]) -> Cause:
+        """Where the trainer's numbers are of what the filters leave."""
+        whole = [row.filled(sampling_masks=None) for row in rows]
+        left = self._left(whole, [at(rows[0].temperature)])[0]
+        what = f"they are of the distribution before {_flags(self.sampling)} (all but {left:.2g})"
+        remedy = "with --replay_sampling_mask the engine must report log-probabilities of what these leave"
+        return Cause("filters", what, remedy, left)
 
     def _prompts(self, rows: Sequence[Batch]) -> Iterator[Cause]:
         """Whether the engine has read other tokens than those of the prompts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,9 @@ class Texts:
         if ids == own or not ids or not rest or len(ids) + rest > self.longest:
             return row
         longer = len(ids) - length
+        if row.has("sampling_masks"):
+            masks = row.sampling_masks
+            row = row.filled(sampling_masks=replace(masks, sizes=_behind(masks.sizes, length, len(ids))))
         return row.filled(
             input_ids=torch.cat([row.input_ids.new_tensor([ids]), row.input_ids[:, length:]], 1),
             response_mask=_behind(row.response_mask, length, len(ids)),

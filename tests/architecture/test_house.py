@@ -32,7 +32,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"models", "strategy"},
     {"algorithms", "prompts"},
     {"batch"},
-    {"step_index", "digest"},
+    {"step_index", "sampling_masks", "digest"},
     {"ranks", "groups", "types", "args", "hub", "user_code"},
     {"errors", "streams", "allocator"},
 )

@@ -61,6 +61,11 @@ class EngineArgs:
         choices=("off", "warn", "error"),
         witness=Witness("--on_logprob_gap off", "output", given="--max_logprob_gap 1e-12"),
     )
+    replay_sampling_mask: bool = arg(
+        False,
+        "Take every token's log-probability among those alone that the filters of sampling had kept; local engine.",
+        witness=Witness("--replay_sampling_mask", "metrics"),
+    )
     oversample_ratio: float = arg(
         1.0,
         "Prompts to start for each one needed; those whose samples take longest are given up and come again later.",

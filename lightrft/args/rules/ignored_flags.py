@@ -10,6 +10,7 @@ from lightrft.args.conditions import (
     compares_samples,
     estimator,
     has_critic,
+    has_filter,
     has_kl,
     is_off_policy,
     kl_is_to_reference,
@@ -77,6 +78,7 @@ REFERENCE = Need(
 DRIFT = Need(lambda args: estimator(args).drifts, "--advantage_estimator {advantage_estimator} has no drift term")
 TARGET = Need(lambda args: bool(args.algorithm.kl_target), "there is no --kl_target, so the coefficient is fixed")
 CORRECTION = Need(lambda args: args.algorithm.is_correction != "off", "--is_correction is off")
+FILTER = Need(has_filter, "--top_p 1, --top_k -1 and --min_p 0 leave no token out")
 SCHEDULE = Need(lambda args: args.sampling.temperature_schedule != "constant", "--temperature_schedule is constant")
 MEAN = Need(
     lambda args: not compares_samples(args) or args.rewards.reward_clip > 0,
@@ -122,6 +124,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("is_cap", "is_low"), (CORRECTION,)),
     **dict.fromkeys(("temperature_final", "temperature_schedule_steps"), (SCHEDULE,)),
     **dict.fromkeys(("first_token_temperature", "fire_mask_first_token"), (given("use_fire"),)),
+    "replay_sampling_mask": (FILTER,),
     "reward_running_norm_minus_mean": (given("reward_running_norm"), MEAN),
     "ema_beta": (given("enable_ema"),),
     "num_episodes": (EPISODES,),

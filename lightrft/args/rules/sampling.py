@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lightrft.args.conditions import has_filter
 from lightrft.args.field import as_text
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
@@ -32,7 +33,7 @@ def likeliest_tokens(args: Args, world_size: int) -> Iterator[Finding]:
 
 def filter_of_fire(args: Args, world_size: int) -> Iterator[Finding]:
     s = args.sampling
-    if s.use_fire and s.top_k == -1 and s.top_p == 1.0 and s.min_p == 0:
+    if s.use_fire and not has_filter(args):
         yield Notice(
             ("use_fire", "top_k", "top_p", "min_p", "first_token_temperature"),
             f"--use_fire at --first_token_temperature {as_text(s.first_token_temperature)} without a filter draws "

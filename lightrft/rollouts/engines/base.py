@@ -22,7 +22,11 @@ class Sampling:
     first_temperature: of the first token alone (FIRE, arXiv:2410.21236); its log-probability is reported at
     `temperature` all the same, since that is the policy which is trained.
 
-    Filters apply in the order temperature, top_k, top_p, min_p, each on what the one before kept.
+    Filters apply in the order temperature, top_k, top_p, min_p, each on what the one before kept. They do not apply at
+    temperature 0.
+
+    returns_mask: with each response comes its `SamplingMask`, and its log-probabilities are of what the mask leaves. A
+    first token at a temperature of its own is not masked: it was drawn from another distribution than the policy's.
     """
 
     max_new_tokens: int
@@ -33,6 +37,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     first_temperature: float | None = None
+    returns_mask: bool = False
 
     @property
     def filtered(self) -> bool:
@@ -73,7 +78,8 @@ class InferenceEngine(Protocol):
         enough: with it the engine ends as soon as at least so many requests have all their generations; the others are
         given up, and their lists are empty.
 
-        Log-probabilities are of the temperature-scaled, unfiltered distribution; at temperature 0 of the unscaled one.
+        Log-probabilities are of the temperature-scaled distribution, as `Generation` says; at temperature 0 of the
+        unscaled one.
         at_once: most requests (with all their samples) that are decoded together, where the engine asks for it.
         """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,28 +15,48 @@ BLOCK = 256  # the CDF is walked in two levels, blocks of the vocabulary first: 
 FIRST_TOP = 2048  # tokens sorted at first when looking for the nucleus; most distributions need no more
 
 
-def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """logits [B, V], uniform [B] float64 in [0, 1) -> token ids [B] and their log-probabilities [B] float32.
+class Drawn(NamedTuple):
+    """Token ids [B] and their log-probabilities [B] float32. kept [B, V] bool: what they were drawn from, where this
+    was asked for and is not all."""
+
+    tokens: Tensor
+    logprobs: Tensor
+    kept: Tensor | None = None
+
+
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Drawn:
+    """logits [B, V], uniform [B] float64 in [0, 1).
 
     Log-probabilities are of the temperature-scaled distribution before the filters (at temperature 0: of the
-    unscaled one), which is what the trainer computes. Logits that are not finite (-inf aside, for tokens that cannot
-    come) give some token with the log-probability NaN: to look for them here would wait for the GPU at every token.
+    unscaled one), or with `kept` after them: either is what the trainer computes. Logits that are not finite (-inf
+    aside, for tokens that cannot come) give some token with the log-probability NaN: to look for them here would wait
+    for the GPU at every token.
     """
     z = logits.float()
     if sampling.temperature in (0.0, 1.0):
         p = z.softmax(-1)
     else:
         p = (z / sampling.temperature).softmax(-1)
-    tokens = z.argmax(-1) if sampling.temperature == 0.0 else inverse_cdf(keep(p, p.sum(-1), sampling), uniform)
-    return tokens, p.gather(1, tokens[:, None])[:, 0].log()
+    if sampling.temperature == 0.0:
+        tokens = z.argmax(-1)
+        return Drawn(tokens, _picked(p, tokens).log())
+    weights = keep(p, p.sum(-1), sampling)
+    tokens = inverse_cdf(weights, uniform)
+    if not (sampling.returns_mask and sampling.filtered):
+        return Drawn(tokens, _picked(p, tokens).log())
+    return Drawn(tokens, _picked(p, tokens).log() - weights.sum(-1).log(), weights > 0)
 
 
-def draw_hot(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """As `draw`, at `first_temperature`; the log-probabilities are those of `temperature`."""
+def draw_hot(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Drawn:
+    """As `draw`, at `first_temperature`; the log-probabilities are those of `temperature`, before the filters."""
     assert sampling.first_temperature is not None
-    tokens, _ = draw(logits, uniform, replace(sampling, temperature=sampling.first_temperature))
+    hot = draw(logits, uniform, replace(sampling, temperature=sampling.first_temperature, returns_mask=False))
     scaled = logits.float() / (sampling.temperature or 1.0)
-    return tokens, scaled.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    return Drawn(hot.tokens, _picked(scaled.log_softmax(-1), hot.tokens))
+
+
+def _picked(values: Tensor, tokens: Tensor) -> Tensor:
+    return values.gather(1, tokens[:, None])[:, 0]
 
 
 def keep(weights: Tensor, total: Tensor, sampling: Sampling) -> Tensor:

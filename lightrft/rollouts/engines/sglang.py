@@ -75,6 +75,8 @@ def unsupported(sampling: Sampling) -> str | None:
     """What it cannot do of that: with the adapter's sampler nearly nothing."""
     if sampling.first_temperature is not None and sampling.temperature == 0:
         return "SGLang draws no token where the temperature is 0, so the first one neither (--use_fire)"
+    if sampling.returns_mask:
+        return "what filters keep is not asked of SGLang (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
     return None
 
 

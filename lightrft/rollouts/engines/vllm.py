@@ -70,6 +70,8 @@ def unsupported(sampling: Sampling) -> str | None:
     """What it cannot do of that. vLLM takes min_p first, which with top_k alone comes to the same."""
     if sampling.first_temperature is not None:
         return "vLLM cannot sample the first token at a temperature of its own (--use_fire)"
+    if sampling.returns_mask:
+        return "what filters keep is not asked of vLLM (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
     if sampling.min_p > 0 and sampling.top_p < 1:
         return f"vLLM takes --min_p {sampling.min_p:g} before --top_p {sampling.top_p:g} and not after it"
     if 0 < sampling.temperature < LEAST_TEMPERATURE:

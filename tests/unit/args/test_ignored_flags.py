@@ -41,6 +41,7 @@ temperature_final 0.5 | --temperature_schedule is constant
 temperature_schedule_steps 5 | --temperature_schedule is constant
 first_token_temperature 5.0 | there is no --use_fire
 fire_mask_first_token --max_new_tokens 1 | there is no --use_fire
+replay_sampling_mask --top_p 1 | --top_p 1, --top_k -1 and --min_p 0 leave no token out
 reward_running_norm_minus_mean | there is no --reward_running_norm
 ema_beta 0.9 | there is no --enable_ema
 num_episodes 20 --max_steps 5 | --max_steps 5 decides when training ends
@@ -129,6 +130,8 @@ def test_needs_are_of_flags_and_their_reasons_can_be_told():
     "text",
     [
         "eval_data a.jsonl --eval_steps 5 --max_steps 5",
+        "replay_sampling_mask --top_p 1 --top_k 50",
+        "replay_sampling_mask --top_p 1 --min_p 0.1",
         "save_steps 5 --max_steps 5",
         "profile_steps 5 --max_steps 5",
         "share_prompts",

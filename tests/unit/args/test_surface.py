@@ -30,7 +30,7 @@ advantages_norm advantage_clip
 reward_clip critic_pretrain freezing_actor_steps value_head_prefix critic_learning_rate lambd value_clip
 adam_offload hybrid_shard_size sp_size zpg overlap_comm ref_shard_size ref_offload dist_timeout_s enable_ema
 ema_beta watchdog_s meta_init engine_kwargs enable_engine_sleep engine_tp_size engine_mem_util
-max_logprob_gap on_logprob_gap engine_dtype oversample_ratio
+max_logprob_gap on_logprob_gap engine_dtype oversample_ratio replay_sampling_mask
 """
 OTHERS = """
 reward_pretrain remote_rm_url lora_rank lora_alpha lora_dropout

@@ -66,7 +66,7 @@ def test_a_token_of_weight_zero_is_never_drawn(vocabulary):
 def test_frequencies_follow_the_probabilities():
     logits = logits_of(1, 12)
     n, uniform = 20000, torch.from_numpy(np.random.default_rng(3).random(20000))
-    tokens, _ = draw(logits.expand(n, -1), uniform, Sampling(8, temperature=0.8))
+    tokens, *_ = draw(logits.expand(n, -1), uniform, Sampling(8, temperature=0.8))
     expected = (logits[0].double() / 0.8).softmax(-1) * n
     chi_square = ((tokens.bincount(minlength=12) - expected).square() / expected).sum().item()
     assert chi_square < 31.26  # 0.1 % of the chi-square distribution with 11 degrees; the draws are fixed
@@ -151,14 +151,14 @@ def test_ties_at_a_threshold_are_kept():
 def test_drawn_tokens_lie_in_the_kept_set_and_fill_it(filters):
     logits = logits_of(1, 40)
     uniform = torch.cat([torch.linspace(0, 1, 2000, dtype=torch.float64)[:-1], torch.tensor([LARGEST]).double()])
-    tokens, _ = draw(logits.expand(2000, -1), uniform, Sampling(8, **filters))
+    tokens, *_ = draw(logits.expand(2000, -1), uniform, Sampling(8, **filters))
     assert set(tokens.tolist()) == set(kept_set(logits, **filters)[0].nonzero()[:, 0].tolist())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 1.5])
 def test_logprobs_are_of_the_scaled_and_unfiltered_distribution(temperature):
     logits, uniform = logits_of(50, 300), torch.from_numpy(np.random.default_rng(1).random(50))
-    tokens, logprobs = draw(logits, uniform, Sampling(8, temperature=temperature, top_p=0.5, top_k=20, min_p=0.1))
+    tokens, logprobs, _ = draw(logits, uniform, Sampling(8, temperature=temperature, top_p=0.5, top_k=20, min_p=0.1))
     wanted = (logits.double() / temperature).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     assert logprobs.dtype == torch.float32
     torch.testing.assert_close(logprobs.double(), wanted, rtol=1e-5, atol=2e-6)  # float32 sums of 300
@@ -166,14 +166,14 @@ def test_logprobs_are_of_the_scaled_and_unfiltered_distribution(temperature):
 
 def test_temperature_zero_takes_the_largest_with_its_unscaled_logprob():
     logits, uniform = logits_of(50, 300), torch.full((50,), LARGEST, dtype=torch.float64)
-    tokens, logprobs = draw(logits, uniform, Sampling(8, temperature=0.0, top_p=0.5))
+    tokens, logprobs, _ = draw(logits, uniform, Sampling(8, temperature=0.0, top_p=0.5))
     assert torch.equal(tokens, logits.argmax(-1))
     torch.testing.assert_close(logprobs, logits.log_softmax(-1).amax(-1), rtol=1e-5, atol=2e-6)  # float32 sums
 
 
 def test_extreme_and_bfloat16_logits_give_finite_logprobs():
     logits = torch.tensor([[300.0, -300.0, 0.0], [-300.0, -300.0, -300.0]]).bfloat16()
-    tokens, logprobs = draw(logits, torch.tensor([LARGEST, LARGEST], dtype=torch.float64), Sampling(8))
+    tokens, logprobs, _ = draw(logits, torch.tensor([LARGEST, LARGEST], dtype=torch.float64), Sampling(8))
     assert tokens.tolist() == [0, 2] and bool(logprobs.isfinite().all())
     assert logprobs[1].item() == pytest.approx(-np.log(3), rel=1e-6)
 
@@ -182,7 +182,7 @@ def test_a_hot_first_token_is_reported_at_the_trained_temperature():
     """FIRE: drawn from softmax(z / 10), which is nearly flat; its log-probability is that of softmax(z / 0.5)."""
     logits = torch.tensor([[0.0, 3.0, 1.0]]).expand(20000, -1)
     uniform = torch.rand(20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tokens, logprobs = draw_hot(logits, uniform, Sampling(8, temperature=0.5, first_temperature=10.0))
+    tokens, logprobs, _ = draw_hot(logits, uniform, Sampling(8, temperature=0.5, first_temperature=10.0))
     hot, trained = (logits[0] / 10).softmax(-1), (logits[0] / 0.5).log_softmax(-1)
     shares = torch.bincount(tokens, minlength=3) / 20000
     torch.testing.assert_close(shares, hot, rtol=0, atol=0.011)  # three standard errors of a share of 20,000
@@ -192,7 +192,7 @@ def test_a_hot_first_token_is_reported_at_the_trained_temperature():
 def test_a_hot_first_token_keeps_the_filters():
     logits = torch.tensor([[0.0, 3.0, 1.0, 2.9]]).expand(1000, -1)
     uniform = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tokens, _ = draw_hot(logits, uniform, Sampling(8, top_k=2, first_temperature=10.0))
+    tokens, *_ = draw_hot(logits, uniform, Sampling(8, top_k=2, first_temperature=10.0))
     assert set(tokens.tolist()) == {1, 3}
 
 
@@ -205,7 +205,7 @@ def test_logits_that_are_not_finite_give_a_token_without_a_logprob_and_harm_no_o
     logits[4, : vocabulary // 2] = -np.inf
     uniform = torch.tensor([0.0, 0.5, LARGEST, 0.5, 0.0, LARGEST], dtype=torch.float64)
     for drawn, sampling in ((draw, Sampling(8, **filters)), (draw_hot, Sampling(8, first_temperature=9.0, **filters))):
-        tokens, logprobs = drawn(logits, uniform, sampling)
+        tokens, logprobs, _ = drawn(logits, uniform, sampling)
         assert logprobs.isnan().tolist() == [True] * 4 + [False] * 2
         assert int(tokens.min()) >= 0 and int(tokens.max()) < vocabulary and int(tokens[4]) >= vocabulary // 2
         alone = drawn(logits[4:], uniform[4:], sampling)

@@ -174,7 +174,7 @@ def test_its_sampler_draws_what_the_local_engine_draws(monkeypatch, sampling):
     monkeypatch.setattr(sglang_scheduler.Drawing, "sampling", sampling)
     hot = (logits / 10).softmax(-1) if sampling is HOT else None
     for token in range(5):
-        wanted, _ = (draw_hot if sampling is HOT and token == 0 else draw)(logits, noise[:, token], sampling)
+        wanted, *_ = (draw_hot if sampling is HOT and token == 0 else draw)(logits, noise[:, token], sampling)
         positions = torch.tensor([length - 1 + token for length in prompts])
         probs = (logits / sampling.temperature).softmax(-1)
         assert sglang_scheduler.drawn(probs, hot, torch.cat([first, noise], 1), positions).tolist() == wanted.tolist()

@@ -105,10 +105,10 @@ class Decoding:
 
     def _book_ended(self) -> bool:
         ended = self.samples.ended()
-        for sample, ids, logprobs, reason in ended:
+        for sample, ids, logprobs, reason, mask in ended:
             prompt = self.requests[sample.request].prompt_ids
             made = self.found[sample.request]
-            made[sample.number] = Generation(prompt, ids, logprobs, reason)
+            made[sample.number] = Generation(prompt, ids, logprobs, reason, mask)
             self.complete += len(made) == self.requests[sample.request].n
         return bool(ended)
 

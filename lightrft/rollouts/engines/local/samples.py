@@ -11,11 +11,14 @@ from torch import Tensor
 
 from lightrft.errors import RunFailed
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.local.masks import Masks
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import draw, draw_hot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from lightrft.types import SamplingMask
 
 NOT_FINITE = (
     "the policy's logits are not finite; where it has learned already, lower --actor_learning_rate and go on from an "
@@ -31,6 +34,16 @@ class Sample(NamedTuple):
     request: int
     number: int
     seed: int
+
+
+class Ended(NamedTuple):
+    """What was drawn for a sample that is complete."""
+
+    sample: Sample
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reason: str
+    mask: SamplingMask | None
 
 
 class Samples:
@@ -58,6 +71,7 @@ class Samples:
         self.latest = torch.zeros(shape[0], dtype=torch.long, device=device)
         self.count = torch.zeros(shape[0], dtype=torch.long, device=device)  # `made`, where the device can read it
         self.rows = torch.arange(shape[0], device=device)
+        self.masks = Masks(len(samples)) if sampling.returns_mask else None
         self.looked = 0
         self.put(range(len(samples)), samples)
 
@@ -77,6 +91,8 @@ class Samples:
         places = torch.tensor(list(rows), device=self.ends.device)
         self.noise[places] = torch.from_numpy(noise).to(self.ends.device)
         self.length[places], self.stopped[places], self.count[places] = 0, False, 0
+        if self.masks is not None:
+            self.masks.put(rows)
 
     def keep(self, rows: Sequence[int]) -> None:
         """These rows alone, in this order."""
@@ -85,6 +101,8 @@ class Samples:
         for name in ("noise", "tokens", "logprobs", "length", "stopped", "latest", "count"):
             setattr(self, name, getattr(self, name)[places])
         self.rows = self.rows[: len(rows)]
+        if self.masks is not None:
+            self.masks.keep(rows)
 
     def take(self, logits: Tensor, chosen: Sequence[int] | None = None) -> None:
         """Draws the next token of each row, or of those chosen, logits [rows, V], and books it for those that have not
@@ -93,8 +111,10 @@ class Samples:
         rows = range(len(self.of)) if chosen is None else chosen
         columns = self.count[places].clamp(max=self.sampling.max_new_tokens - 1)
         hot = self.sampling.first_temperature is not None and self.made[rows[0]] == 0
-        token, logprob = (draw_hot if hot else draw)(logits, self.noise[places, columns], self.sampling)
+        token, logprob, kept = (draw_hot if hot else draw)(logits, self.noise[places, columns], self.sampling)
         goes_on = ~self.stopped[places]
+        if self.masks is not None:
+            self.masks.note(places, goes_on, kept)
         self.tokens[places, columns] = torch.where(goes_on, token, self.tokens[places, columns])
         self.logprobs[places, columns] = torch.where(goes_on, logprob, self.logprobs[places, columns])
         self.latest[places] = token
@@ -115,20 +135,20 @@ class Samples:
             if any(text in tail for text in self.sampling.stop):
                 self.stopped[row] = True
 
-    def ended(self) -> list[tuple[Sample, tuple[int, ...], tuple[float, ...], str]]:
-        """Samples that are complete, with tokens, log-probabilities and reason; their rows are free from now on."""
+    def ended(self) -> list[Ended]:
+        """Samples that are complete; their rows are free from now on."""
         most = self.sampling.max_new_tokens
         whole = {row for row in self.alive if self.made[row] >= most}
         self.looked += 1
         if not whole and self.looked % LOOK_EVERY.get(self.ends.device.type, ELSEWHERE):
             return []
         stopped = self.stopped.tolist()  # here a token waits for the device, and nowhere else
+        if self.masks is not None:
+            self.masks.settle()
         rows = [row for row in self.alive if stopped[row] or row in whole]
         return list(self._leave(rows, stopped))
 
-    def _leave(
-        self, rows: Sequence[int], stopped: Sequence[bool]
-    ) -> Iterator[tuple[Sample, tuple[int, ...], tuple[float, ...], str]]:
+    def _leave(self, rows: Sequence[int], stopped: Sequence[bool]) -> Iterator[Ended]:
         lengths, tokens, logprobs = (each[rows].tolist() for each in (self.length, self.tokens, self.logprobs))
         for place, row in enumerate(rows):
             n, sample = lengths[place], self.of[row]
@@ -137,4 +157,5 @@ class Samples:
             assert sample is not None
             self.of[row] = None
             reason = "stop" if stopped[row] else "length"
-            yield sample, tuple(tokens[place][:n]), tuple(logprobs[place][:n]), reason
+            mask = None if self.masks is None else self.masks.take(row)
+            yield Ended(sample, tuple(tokens[place][:n]), tuple(logprobs[place][:n]), reason, mask)
