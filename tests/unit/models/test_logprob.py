@@ -59,6 +59,20 @@ def test_values_and_gradients_are_those_of_a_dense_softmax_of_the_masked_logits(
     torch.testing.assert_close(masked_logits(logits, sets), logits.masked_fill(~dense, -torch.inf))
 
 
+def test_ratios_and_kl_over_what_was_drawn_from_are_exact():
+    """Each token of a set once: its ratios average to 1, and the k1 and k3 estimates to the KL on the set."""
+    kept = torch.tensor([0, 2, 3, 5, 8])
+    old, new = 2 * torch.randn(2, 1, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    sets = TokenSets(torch.full((5,), 5), kept.repeat(5))
+    log_old, log_new = (token_logprobs(z.expand(5, -1), kept, 0.8, None, sets)[0] for z in (old, new))
+    weights, log_ratio = log_old.exp(), log_new - log_old
+    assert float((weights * log_ratio.exp()).sum()) == pytest.approx(1.0, abs=1e-12)
+    p, q = ((z[0, kept] / 0.8).softmax(-1) for z in (old, new))
+    kl = float((p * (p / q).log()).sum())
+    assert float((weights * -log_ratio).sum()) == pytest.approx(kl, rel=1e-10)
+    assert float((weights * (log_ratio.exp() - 1 - log_ratio)).sum()) == pytest.approx(kl, rel=1e-10)
+
+
 def test_a_set_of_hardly_any_mass_gives_finite_numbers():
     logits = torch.tensor([[0.0, 300.0, -300.0, -301.0]], requires_grad=True)
     sets = TokenSets(torch.tensor([2]), torch.tensor([2, 3]))
