@@ -23,6 +23,7 @@ from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts
+from lightrft.prompts.media.admission import Admission, admitted
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.track.wandb import check as check_wandb
@@ -63,10 +64,10 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     if (sp_size := args.distributed.sp_size) > 1:
         check_sequences(args.model, sp_size, processes_of(args), critic=has_critic(args))
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
-    prompts = _training_prompts(args, rows)
+    prompts = admitted(_training_prompts(args, rows), Admission(), rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
     prompts = _judgeable(rewards, prompts, rows)
-    held_out = _held_out_prompts(args, held_out_rows)
+    held_out = admitted(_held_out_prompts(args, held_out_rows), Admission(), held_out_rows)
     if held_out:
         _check_judged(args, rewards, held_out)
         held_out = _judgeable(rewards, held_out, held_out_rows)

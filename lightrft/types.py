@@ -17,7 +17,10 @@ from typing import Any
 class Prompt:
     """One row of the data. `position` is its place in the endless prompt stream, so it is unique within a run.
 
-    columns: all of the row's but the prompt itself. conversational: the row held chat messages, not a text.
+    columns: all of the row's but the prompt itself, of its media the paths. conversational: the row held chat messages,
+    not a text. images, videos: references as they stood in the row (prompts/media/references.py), nothing decoded.
+    In a prompt that has some every message's content is a tuple of parts, {"type": "text", "text": ...} and, one for
+    each reference in their order, {"type": "image"} or {"type": "video"}; else it is a text.
     """
 
     id: str
@@ -32,7 +35,27 @@ class Prompt:
     where: str = ""  # file:line, for messages to the user
     origin: int = 0  # which of the flag's sources it was read from
     conversational: bool = False
+    folder: str = ""  # where relative paths of its media begin
     opening: str = ""  # tags at its end with which it begins the response, such as <think>
+
+    @property
+    def has_media(self) -> bool:
+        return bool(self.images or self.videos)
+
+
+@dataclass(frozen=True)
+class Media:
+    """What a prompt's references name, decoded: one entry for each part of its messages, in their order.
+
+    images: PIL images of mode RGB. videos: uint8 arrays [frames, height, width, 3]. video_fps: the frames a second of
+    each video as it stands here; None where nothing tells, as in a folder of frames and a volume.
+    slices: for each image reference, how many of `images` it gave: 1, and of a volume all its slices.
+    """
+
+    images: tuple[Any, ...] = ()
+    videos: tuple[Any, ...] = ()
+    video_fps: tuple[float | None, ...] = ()
+    slices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 from lightrft.prompts.bad_rows import BadRow
 
 Messages = tuple[Mapping[str, Any], ...]
+Content = str | tuple[Mapping[str, Any], ...]  # of a message: a text, or parts
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT = {  # `{"from": ..., "value": ...}`
     "human": "user",
@@ -27,11 +28,15 @@ WRAPPERS = ("messages", "conversations")  # the only key of an object that holds
 MESSAGE = tuple('{"' + name + '"' for name in ("role", "content", "from", "value"))  # how one is written
 CHAT = tuple(start + one for start in ("[", *('{"' + name + '":[' for name in WRAPPERS)) for one in MESSAGE)
 NO_CONTENT = ("tool_calls", "reasoning_content", "reasoning", "thinking")  # a turn with one of these may have no text
+MEDIA = {"image": "image", "image_url": "image", "input_image": "image", "video": "video", "video_url": "video"}
 FORMS: tuple[set[str], ...] = ({"role", "content"}, {"from", "value"})
 
 
 def messages_of(value: Any, key: str) -> tuple[Messages, bool]:
-    """The messages, and whether they were a chat: a text is one user turn. Raises `BadRow`."""
+    """The messages, and whether they were a chat: a text is one user turn. Raises `BadRow`.
+
+    A content with images or videos among its parts stays a tuple of parts, any other is a text.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadRow(f"'{key}' is {'empty' if value is None else 'an empty text'}")
     content = _written_chat(value, key) if isinstance(value, str) else _listed(value, key)
@@ -108,9 +113,14 @@ def _chat(value: list[Any], key: str) -> Messages:
         raise BadRow(f"'{key}' ends in a system turn ({present}); a user turn asks for an answer")
     if roles[-1] == "assistant" and messages[-1].get("tool_calls"):
         raise BadRow(f"'{key}' ends in a tool call; add the turn of role tool with its result, or leave the call out")
-    if not any(message["role"] == "user" and message["content"].strip() for message in messages):
+    if not any(message["role"] == "user" and _says_something(message["content"]) for message in messages):
         raise BadRow(f"'{key}' has no user turn with text")
     return messages
+
+
+def _says_something(content: Content) -> bool:
+    """Text that is more than white space, or an image or video."""
+    return bool(content.strip()) if isinstance(content, str) else True
 
 
 def _message(message: Any, place: str) -> Mapping[str, Any]:
@@ -125,7 +135,7 @@ def _message(message: Any, place: str) -> Mapping[str, Any]:
         if isinstance(content, str):
             return {**message, "content": content}
         if isinstance(content, list):
-            return {**message, "content": "".join(_text(part, place) for part in content)}
+            return {**message, "content": _parts(content, place)}
     raise BadRow(f'{place} is not of the form {{"role": "user", "content": "..."}}')
 
 
@@ -165,11 +175,16 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {**call, **changed, **({"arguments": arguments} if isinstance(arguments, dict) else {})}
 
 
-def _text(part: Any, place: str) -> str:
-    """The text of one part of a message's content, as in `[{"type": "text", "text": "..."}]`."""
+def _parts(content: list[Any], place: str) -> Content:
+    """The text, or where there are images or videos the parts, each of type text, image or video (media/marks.py)."""
+    parts = tuple(_part(part, place) for part in content)
+    return parts if any(part["type"] != "text" for part in parts) else "".join(part["text"] for part in parts)
+
+
+def _part(part: Any, place: str) -> Mapping[str, Any]:
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if kind == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    if kind in ("image", "image_url", "video", "audio"):
-        raise BadRow(f"{place} holds a part of type {kind}, which is not built yet; parts of type text work")
-    raise BadRow(f'{place} holds a part of type {kind}; {{"type": "text", "text": "..."}} works')
+        return {"type": "text", "text": part["text"]}
+    if isinstance(kind, str) and kind in MEDIA and isinstance(part, dict):
+        return {**part, "type": MEDIA[kind]}
+    raise BadRow(f'{place} holds a part of type {kind}; {{"type": "text", "text": "..."}}, image and video work')

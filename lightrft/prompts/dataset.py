@@ -15,8 +15,11 @@ from lightrft.args.groups.data import GENERATED, LABEL
 from lightrft.errors import Refused
 from lightrft.prompts import gym
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
-from lightrft.prompts.chats import Messages
+from lightrft.prompts.chats import Content, Messages
 from lightrft.prompts.hf_datasets import NAME, dataset_rows, source_name
+from lightrft.prompts.media.columns import IMAGES, NONE
+from lightrft.prompts.media.marks import around, in_form_of
+from lightrft.prompts.media.references import identity
 from lightrft.prompts.readers import READERS, Rows
 from lightrft.prompts.rows import prompt_of
 from lightrft.types import Prompt
@@ -36,8 +39,8 @@ def load_prompts(
     A spec is a file, a dataset (see `hf_datasets`), or `reasoning_gym:<task>?key=value&key=value` (see `gym`). A file
     is one split and is used whole; `split` chooses among the others' splits. Bad rows are added to `bad`.
 
-    Ids depend on content alone (source, the row's own messages, which repetition it is): reordering a file, another
-    `--system_prompt` or another `--input_template` keeps them. Raises `Refused`, one line, for what is wrong.
+    Ids depend on content alone (source, the row's own messages and media, which repetition it is): reordering a file,
+    another `--system_prompt` or another `--input_template` keeps them. Raises `Refused`, one line, for what is wrong.
     """
     bad = bad or BadRows(flag, data.on_bad_row == "skip")
     check_template(data.input_template)
@@ -45,7 +48,7 @@ def load_prompts(
         raise Refused(f"{flag} names no data; {WORKS}")
     prompts = [prompt for origin, spec in enumerate(specs) for prompt in _load_one(spec, split, data, bad, origin)]
     bad.settle(set(range(len(specs))) - origins(prompts))
-    _check_label(prompts, data, bad.flag)
+    _check_columns(prompts, data, bad.flag)
     return [
         replace(prompt, id=name, messages=_with_flags(prompt.messages, data))
         for prompt, name in zip(prompts, _ids(prompts), strict=True)
@@ -58,11 +61,12 @@ def _load_one(spec: str, split: str, data: DataArgs, bad: BadRows, origin: int) 
         bad.read += len(questions)
         return questions
     source, rows = _open(spec, split, bad.flag)
-    before, prompts = bad.read, []
+    before, prompts, folder = bad.read, [], _folder(spec)
     for where, row in rows:
         bad.read += 1
         try:
-            prompts.append(prompt_of(row, where, source, data, origin))
+            prompt = prompt_of(row, where, source, data, origin)
+            prompts.append(replace(prompt, folder=folder) if prompt.has_media else prompt)
         except BadRow as fault:
             bad.add(origin, where, str(fault))
         except RecursionError:  # JSON and tables may nest deeper than a function can call itself
@@ -86,6 +90,11 @@ def _open(spec: str, split: str, flag: str) -> tuple[str, Rows]:
     raise Refused(f"{label}: no such file or folder (looked in {Path.cwd()}); {WORKS}")
 
 
+def _folder(spec: str) -> str:
+    """Where relative paths of a row's media begin: the folder of its file; "" for a dataset of the hub."""
+    return spec if Path(spec).is_dir() else str(Path(spec).parent) if Path(spec).is_file() else ""
+
+
 def _from_gym(spec: str, split: str, flag: str, origin: int) -> list[Prompt]:
     source = spec.split("?")[0]
     return [
@@ -105,19 +114,24 @@ def _from_gym(spec: str, split: str, flag: str, origin: int) -> list[Prompt]:
 def _ids(prompts: Sequence[Prompt]) -> Iterator[str]:
     seen: Counter[str] = Counter()
     for prompt in prompts:
-        content = json.dumps([prompt.source, prompt.messages], sort_keys=True, default=str)
+        media = [[identity(reference) for reference in (*prompt.images, *prompt.videos)]] if prompt.has_media else []
+        content = json.dumps([prompt.source, prompt.messages, *media], sort_keys=True, default=str)
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         seen[digest] += 1
         yield digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
-def _check_label(prompts: Sequence[Prompt], data: DataArgs, flag: str) -> None:
-    """Refuses a column of `--label_key` that no row has: every reference would be None, and nothing would say so."""
+def _check_columns(prompts: Sequence[Prompt], data: DataArgs, flag: str) -> None:
+    """Refuses a column that was asked for and that no row has: nothing else would say that it is not there."""
     rows = [prompt for prompt in prompts if not prompt.source.startswith(GENERATED)]
-    is_asked_for = data.label_key != LABEL and data.reference_key is None
-    if is_asked_for and rows and not any(data.label_key in prompt.columns for prompt in rows):
-        present = ", ".join(sorted({key for prompt in rows for key in prompt.columns})) or "none"
-        raise Refused(f"--label_key {data.label_key}: no row of {flag} has this column; columns there: {present}")
+    asked_for = {
+        "--label_key": data.label_key if data.label_key != LABEL and data.reference_key is None else None,
+        "--images_key": data.images_key if data.images_key not in (IMAGES, NONE) else None,
+    }
+    for name, column in asked_for.items():
+        if column is not None and rows and not any(column in prompt.columns for prompt in rows):
+            present = ", ".join(sorted({key for prompt in rows for key in prompt.columns})) or "none"
+            raise Refused(f"{name} {column}: no row of {flag} has this column; columns there: {present}")
 
 
 def check_template(template: str | None) -> None:
@@ -135,9 +149,11 @@ def _with_flags(messages: Messages, data: DataArgs) -> Messages:
         turn = {**messages[last], "content": _filled(data.input_template, messages[last]["content"])}
         messages = (*messages[:last], turn, *messages[last + 1 :])
     if data.system_prompt and not any(message["role"] == "system" for message in messages):
-        messages = ({"role": "system", "content": data.system_prompt}, *messages)
+        messages = ({"role": "system", "content": in_form_of(messages, data.system_prompt)}, *messages)
     return messages
 
 
-def _filled(template: str, text: str) -> str:
-    return template.replace("{prompt}" if "{prompt}" in template else "{}", text)
+def _filled(template: str, content: Content) -> Content:
+    """Around parts, images that lead them stay in front; a prompt that stands there twice is text the second time."""
+    pieces = template.split("{prompt}" if "{prompt}" in template else "{}")
+    return content.join(pieces) if isinstance(content, str) else around(content, pieces)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightrft import hub
 from lightrft.errors import Refused, error_text
+from lightrft.prompts.media.stored import plain_rows
 from lightrft.prompts.readers import Rows
 
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")  # org/name or org/name:config
@@ -24,7 +25,7 @@ def dataset_rows(spec: str, split: str, label: str) -> Rows:
             flag = "--eval_split" if label.startswith("--eval") else "--prompt_split"
             raise Refused(f"{label}: no split '{split}'; there is {', '.join(dataset)}, chosen by {flag}")
         dataset, place = dataset[split], f"{spec}[{split}]"
-    for number, row in enumerate(dataset.with_format(None), 1):  # a saved format would give arrays where lists were
+    for number, row in enumerate(plain_rows(dataset), 1):
         yield f"{place} row {number}", row
 
 

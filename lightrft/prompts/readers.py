@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightrft.errors import Refused
+from lightrft.errors import Refused, error_text
 from lightrft.prompts.bad_rows import BadRow, separator_remedy
+from lightrft.prompts.media.stored import holds_bytes, plain_rows
 
 Rows = Iterator[tuple[str, Any]]
 BATCH = 4096  # rows of a table that are Python objects at a time
@@ -147,11 +148,29 @@ def parquet_rows(spec: str, label: str) -> Rows:
         raise Refused(f"{label} needs a package: pip install pyarrow ({error})") from None
     try:
         with _readable(label), parquet.ParquetFile(spec) as file:
+            if any(holds_bytes(column.type) for column in file.schema_arrow):
+                yield from _mapped_rows(spec, label)
+                return
             rows = (row for batch in file.iter_batches(BATCH) for row in batch.to_pylist(maps_as_pydicts="lossy"))
             for number, row in enumerate(rows, 1):
                 yield f"{spec} row {number}", row
     except pyarrow.ArrowException as error:
         raise Refused(f"{label}: cannot be read as parquet ({' '.join(str(error).split())})") from None
+
+
+def _mapped_rows(spec: str, label: str) -> Rows:
+    """Of a table with bytes in it, such as images: through the file that `datasets` makes of it and maps into memory.
+
+    That file is in the cache of `datasets` and is made once.
+    """
+    import datasets
+
+    try:
+        table = datasets.Dataset.from_parquet(spec)
+    except Exception as error:  # many kinds, of the file and of the cache
+        raise Refused(f"{label}: cannot be read as parquet ({error_text(error.__cause__ or error)})") from error
+    for number, row in enumerate(plain_rows(table), 1):
+        yield f"{spec} row {number}", row
 
 
 @contextmanager

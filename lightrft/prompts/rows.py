@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lightrft.args.groups.data import LABEL
 from lightrft.prompts.bad_rows import BadRow, separator_remedy
 from lightrft.prompts.chats import Messages, messages_of, without_gaps
+from lightrft.prompts.media.columns import kept_columns, media_columns
+from lightrft.prompts.media.marks import with_parts
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -23,15 +25,19 @@ def prompt_of(row: Any, where: str, stem: str, data: DataArgs, origin: int) -> P
     _check_texts(row, "")
     row = {key: without_gaps(value) for key, value in row.items()}
     messages, conversational = _messages(row, data.input_key)
+    columns = media_columns(row, data)
+    messages, media = with_parts(messages, {kind: cell for kind, (_, cell) in columns.items()})
     return Prompt(
         id="",
         messages=messages,
         reference=_reference(row, data),
         source=_source(row, stem, data),
-        columns={key: value for key, value in row.items() if key != data.input_key},
+        columns=kept_columns(row, data.input_key, {key for key, _ in columns.values()}),
         where=where,
         origin=origin,
         conversational=conversational,
+        images=media.get("image", ()),
+        videos=media.get("video", ()),
     )
 
 

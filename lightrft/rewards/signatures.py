@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.errors import Refused
+from lightrft.prompts.media.marks import text_of
 from lightrft.types import Rollout
 
 Offer = Mapping[str, Callable[[Rollout], Any]]
@@ -47,7 +48,7 @@ def _messages(rollout: Rollout) -> list[dict[str, Any]]:
 
 def _as_in_the_data(rollout: Rollout) -> Any:
     """Messages where the row held messages; where it held a text, that text."""
-    return _messages(rollout) if rollout.prompt.conversational else copied(rollout.prompt.messages[-1]["content"])
+    return _messages(rollout) if rollout.prompt.conversational else text_of(rollout.prompt.messages[-1]["content"])
 
 
 def _completion(rollout: Rollout) -> Any:

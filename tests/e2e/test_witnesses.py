@@ -121,6 +121,8 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     good, bad = (folder / "add.jsonl").read_text(), '{"question": "1+1="}\n'
     (folder / "mixed.jsonl").write_text(good + bad)
     (folder / "both.jsonl").write_text("".join(_with_other_columns(line) for line in good.splitlines()))
+    pictures = ({**json.loads(line), "images": ["a.png"]} for line in good.splitlines())
+    (folder / "pictures.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pictures))
     (folder / "other.yaml").write_text("seed: 7\n")
     (folder / "shaped.py").write_text(REWARDS)
     names = ("tiny", "tiny_other", "tiny_chat", "tiny_critic", "tiny_remote", "hub/models--tests--tiny/snapshots/0123")

@@ -107,7 +107,11 @@ class DataArgs:
         choices=("error", "skip"),
         witness=Witness("--on_bad_row error", "refused", given="--on_bad_row skip --prompt_data mixed.jsonl"),
     )
-    images_key: str = unbuilt("vision", "images", "Column of the images.", "--images_key image")
+    images_key: str = arg(
+        "images",
+        "Column of the images; where it is not given, image is read too. none makes plain columns of all media.",
+        witness=Witness("--images_key images", "refused", given="--images_key none --prompt_data pictures.jsonl"),
+    )
     dataloader_num_workers: int = unbuilt(
         "vision",
         0,

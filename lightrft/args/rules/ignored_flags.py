@@ -137,7 +137,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     "ref_shard_size": (KL, REFERENCE),
     "ref_offload": (KL, REFERENCE, REFERENCE_ELSEWHERE),
     "prompt_split": (_splits("prompt_data"),),
-    **dict.fromkeys(("input_key", "reference_key", "source_key", "on_bad_row"), (ROWS,)),
+    **dict.fromkeys(("input_key", "reference_key", "source_key", "on_bad_row", "images_key"), (ROWS,)),
     "label_key": (LABEL, ROWS),
     "eval_split": (given("eval_data"), _splits("eval_data")),
     "eval_steps": (in_time("eval_steps"), given("eval_data")),

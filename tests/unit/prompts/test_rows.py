@@ -51,9 +51,8 @@ def test_text_parts_are_joined_and_the_rest_of_the_message_is_kept():
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ({"type": "image"}, "'prompt'[1] holds a part of type image, which is not built yet; parts of type text work"),
-        ({"type": "image_url", "image_url": {"url": "x"}}, "of type image_url, which is not built yet"),
-        ({"type": "text"}, 'holds a part of type text; {"type": "text", "text": "..."} works'),
+        ({"type": "audio"}, "'prompt'[1] holds a part of type audio"),
+        ({"type": "text"}, 'holds a part of type text; {"type": "text", "text": "..."}, image and video work'),
         ({"type": "number", "text": "5"}, "holds a part of type number"),
         ("5", "holds a part of type str"),
     ],

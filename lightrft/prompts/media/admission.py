@@ -1,0 +1,53 @@
+"""What is known of a prompt's media without a look at them, and whether the run takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightrft.errors import Refused
+from lightrft.prompts.bad_rows import BadRows, origins
+from lightrft.types import Prompt
+
+
+@dataclass(frozen=True)
+class Admission:
+    """takes_media: the model reads images; mixed: rows with and without media may stand together;
+    max_images: most of a prompt, None for no limit.
+    """
+
+    takes_media: bool = False
+    mixed: bool = False
+    max_images: int | None = None
+
+    def objection(self, prompt: Prompt) -> str | None:
+        images, videos = len(prompt.images), len(prompt.videos)
+        if (images or videos) and not self.takes_media:
+            held = " and ".join(f"{count} {kind}s" for count, kind in ((images, "image"), (videos, "video")) if count)
+            return (
+                f"it holds {held.replace('1 images', '1 image').replace('1 videos', '1 video')}, which a text model "
+                "cannot see; train_vl.py trains models that can, and --images_key none makes plain columns of theirs"
+            )
+        if self.max_images is not None and images > self.max_images:
+            return f"it holds {images} images, over --limit_mm_image_per_prompt {self.max_images}"
+        return None
+
+
+def admitted(prompts: Sequence[Prompt], admission: Admission, bad: BadRows) -> list[Prompt]:
+    """The prompts that the run takes; the others are bad rows. Raises `Refused`, also for a mixture not asked for."""
+    objections = [admission.objection(prompt) for prompt in prompts]
+    for prompt, reason in zip(prompts, objections, strict=True):
+        if reason is not None:
+            bad.add(prompt.origin, prompt.where, reason)
+    kept = [prompt for prompt, reason in zip(prompts, objections, strict=True) if reason is None]
+    bad.settle(origins(prompts) - origins(kept))
+    if not admission.mixed:
+        _check_unmixed(kept, bad.flag)
+    return kept
+
+
+def _check_unmixed(prompts: Sequence[Prompt], flag: str) -> None:
+    without = [prompt for prompt in prompts if not (prompt.images or prompt.videos)]
+    if without and len(without) < len(prompts):
+        count = f"{len(without)} of {len(prompts)} rows have neither image nor video (first: {without[0].where})"
+        raise Refused(f"{flag}: {count}; --mixed_mm_data takes rows with and without them")
