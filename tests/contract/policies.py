@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from lightrft.recipe import kl_term, optim_args
 from lightrft.step_index import facts_of, index_of
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.strategy.state import StateReader, write_model_state
-from lightrft.types import Prompt, Reward, Rollout
+from lightrft.types import Prompt, Reward, Rollout, SamplingMask
 from lightrft.update.step import Updater
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -202,6 +203,13 @@ def as_rollout(sample: Sample, number: int = 0) -> Rollout:
         policy_version=0,
         reward=Reward(sample.reward, error="no answer" if invalid else None),
     )
+
+
+def with_mask(rollout: Rollout) -> Rollout:
+    """Each third of its tokens was drawn from all of the vocabulary, the others from some of it."""
+    sets = [() if token % 3 == 0 else sorted({token, *range(token % 5, 16, 3)}) for token in rollout.response_ids]
+    mask = SamplingMask(array("i", map(len, sets)), array("i", [token for each in sets for token in each]))
+    return replace(rollout, sampling_mask=mask)
 
 
 def padded_rows(values: Sequence[Tensor], samples: Sequence[Sample], width: int) -> Tensor:

@@ -14,7 +14,17 @@ from functools import partial
 import torch
 import torch.distributed as dist
 from launch import run_rank
-from policies import Trained, as_rollout, half_frozen, make_samples, off_policy, padded_rows, prepare, small_model
+from policies import (
+    Trained,
+    as_rollout,
+    half_frozen,
+    make_samples,
+    off_policy,
+    padded_rows,
+    prepare,
+    small_model,
+    with_mask,
+)
 
 from lightrft.args.estimators import estimator_names
 from lightrft.batch import Batch
@@ -84,8 +94,10 @@ UNEQUAL = [Case("gae", kind, 1, f"{SLOWLY['gae']} {FEW}", "skewed") for kind in 
 UNEQUAL += [Case(name, "--fsdp", 2, FEW, "skewed") for name in ("group_norm", "cpgd", "reinforce_baseline")]
 UNEQUAL += [Case("reinforce", kind, 2, f"{FEW} --high_entropy_token_ratio 0.3", "skewed") for kind in SHARDED]
 UNEQUAL += [Case("group_norm", kind, 2, f"{FEW} {ALONE} --overlong_filter", "skewed") for kind in SHARDED]
+REPLAYED = [Case("group_norm", kind, more="--replay_sampling_mask") for kind in KINDS]
+REPLAYED += [Case("group_norm", "--fsdp", 2, f"{FEW} --replay_sampling_mask", "skewed")]
 HALVES = [Case("group_norm", kind, half=True) for kind in ("--fsdp", "--zero_stage 2", "--zero_stage 3")]
-CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN, *HALVES]
+CASES = [*UNEQUAL, *EVERY, *OTHERS, *AGGREGATED, *MASKED, *SHAPED, *IDLE, *HOT, *FROZEN, *REPLAYED, *HALVES]
 
 # Configurations beside the small model's own: more heads than those of keys, with which 3 does not go; an untied head.
 MODELS: dict[str, dict] = {
@@ -148,7 +160,10 @@ def own_batch(run: Trained, mine: list[int]) -> tuple[Batch, dict[str, float]]:
     width = max((len(samples[row].prompt) + len(samples[row].response) for row in mine), default=0)
     old, _ = off_policy(samples, 32)
     old = padded_rows([old[row] for row in mine], [samples[row] for row in mine], width)
-    return run.shaped([as_rollout(samples[row], row % 4) for row in mine], old_logprobs=old)
+    rollouts = [as_rollout(samples[row], row % 4) for row in mine]
+    if run.args.engine.replay_sampling_mask:
+        rollouts = [with_mask(rollout) for rollout in rollouts]
+    return run.shaped(rollouts, old_logprobs=old)
 
 
 def parameters(run: Trained) -> dict[str, torch.Tensor]:

@@ -24,14 +24,16 @@ from lightrft.ranks.launch import join_world, leave_world
 
 STRATEGIES = ("float64", "--fsdp", "--zero_stage 1", "--zero_stage 2", "--zero_stage 3")
 GAE = SLOWLY["gae"]
+MASK = "--replay_sampling_mask"
 # Policy, critic and reference with every term of the loss; micro-batches of one row, so of one without a trained token.
 EVERYTHING = [Case("gae", kind, 1, GAE) for kind in STRATEGIES]
 SHARED = [Case("group_norm", kind, 4, "--share_prompts") for kind in ("float64", "--zero_stage 3")]
 HEADS = [Case("group_norm", kind, model="one key head") for kind in ("float64", "--fsdp")]
 MASKED = [Case("cpgd", more="--high_entropy_token_ratio 0.3"), Case("gspo"), Case("gmpo", more=ALONE)]
+REPLAYED = [Case("group_norm", "float64", 4, f"--share_prompts {MASK}"), Case("group_norm", "--fsdp", 2, MASK)]
 HALF = [Case("group_norm", kind, half=True) for kind in ("--fsdp", "--zero_stage 2")]
 UNEQUAL = [Case("gae", kind, 1, f"{GAE} {FEW}", "skewed") for kind in ("--fsdp", "--zero_stage 1", "--zero_stage 3")]
-TWO = [*EVERYTHING, *SHARED, *HEADS, *MASKED, *HALF, Case("group_norm", model="untied")]
+TWO = [*EVERYTHING, *SHARED, *HEADS, *MASKED, *REPLAYED, *HALF, Case("group_norm", model="untied")]
 THREE = [Case("gae", kind, 1, GAE, model="six heads") for kind in ("float64", "--fsdp", "--zero_stage 3")]
 FOUR = [*UNEQUAL, EVERYTHING[0], *SHARED, MASKED[0]]
 CASES = {(2, 2): TWO, (3, 3): THREE, (4, 2): FOUR}  # of (processes, sp_size)
