@@ -79,5 +79,6 @@ def _faults(args: Args, kind: str) -> Iterator[Fault]:
             yield Fault(reason, "use --engine_type local")
     if package and (reason := offer.module.import_fault()):
         yield Fault(reason, f"{package.install}, or --engine_type local")
-    if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.engine.engine_kwargs)):
+    settings = (args.model, args.engine, hardware(args).device)
+    if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(*settings)):
         yield Fault(reason, "mend it or leave it out")

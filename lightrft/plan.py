@@ -52,7 +52,9 @@ def runtime(args: Args) -> dict[str, Any]:
 def _engine_as_set(args: Args, compute: str) -> str:
     dtype, processes = args.engine.engine_dtype, args.engine.engine_tp_size
     other = f", in {dtype}" if dtype not in ("auto", compute) else ""
-    return other + (f", one for {processes} processes" if processes > 1 else "")
+    other += f", one for {processes} processes" if processes > 1 else ""
+    sleeps = args.engine.enable_engine_sleep and choose_engine(args).kind != "local"
+    return other + (", its sleep simulated (no GPU)" if sleeps and hardware(args).device == "cpu" else "")
 
 
 def _laid_out(args: Args) -> str:

@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 from engine_cases import NEW, REQUESTS
-from engine_models import give, load_version, make_engine
+from engine_models import give, load_version, make_engine, read_args
 
 from lightrft.errors import RunFailed
 from lightrft.ranks.launch import join_world
 from lightrft.rollouts.engines import sglang
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.sglang_engine import _pickled
-from lightrft.rollouts.engines.vllm import settings_fault
 
 
 class Faults:
@@ -47,8 +47,9 @@ class Faults:
         found["died"] = self.told(lambda: self.sample(engine))
         engine.close()
         found["fresh"] = self.sample(self.started())
-        pairs = ["max_num_seqs=4"], ["max_num_seq=4"], ["load_format=auto"], ["enforce_eager=false"]
-        found["settings"] = [settings_fault(pair) for pair in pairs]
+        found["value"] = self.told(lambda: self.started(more="--engine_kwargs kv_cache_dtype=int3"))
+        pairs = "max_num_seqs=4", "max_num_seq=4", "load_format=auto", "enforce_eager=false", "kv_cache_dtype=int3"
+        found["settings"] = [self.fault(pair) for pair in pairs]
         return found
 
     def sglang(self) -> dict[str, Any]:
@@ -65,9 +66,11 @@ class Faults:
         engine.close()
         found["orphans"] = list(processes_of(last).values())
         found["workers"] = len(workers)
-        pairs = ["max_total_tokens=64"], ["max_total_token=64"], ["load_format=auto"]
-        found["settings"] = [sglang.settings_fault(pair) for pair in pairs]
-        found["barred, but unknown to it"] = sorted(set(sglang.SET) - set(sglang._known_settings()))
+        found["value"] = self.told(lambda: self.started(more="--engine_kwargs kv_cache_dtype=int3"))
+        answers, told = [], sglang._told
+        sglang._told = lambda *asked: answers.append(told(*asked)) or answers[-1]
+        found["settings"] = [self.fault(pair) for pair in ("max_total_tokens=64", "kv_cache_dtype=int3")]
+        found["barred, but unknown to it"] = sorted(set(sglang.SET) - set(answers[0]["names"]))
         return found
 
     def restarted(self, engine: Any) -> None:
@@ -81,6 +84,10 @@ class Faults:
         shutil.copytree(self.folder / "tied", self.folder / "long", dirs_exist_ok=True)
         file = self.folder / "long" / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "max_position_embeddings": 2_000_000}))
+
+    def fault(self, pair: str) -> str | None:
+        args = read_args(self.kind, self.folder, "tied", f"--engine_kwargs {pair}")
+        return OFFERS[self.kind].module.settings_fault(args.model, args.engine, "cpu")
 
     def started(self, layout: str = "tied", more: str = "") -> Any:
         engine, own = make_engine(self.kind, self.folder, layout, self.world, more)

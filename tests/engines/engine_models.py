@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lightrft.args import parse
+from lightrft.args import Args, parse
 from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.rollouts.engines.local import LocalEngine
@@ -69,10 +69,14 @@ def expected_fingerprints(model: Any) -> dict[str, int]:
     return {name: fingerprint(value) for name, value in streamed(model)}
 
 
+def read_args(kind: str, folder: Path, layout: str, more: str = "") -> Args:
+    flags = f"--pretrain {folder / layout} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
+    return parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 160 --engine_type {kind} {more}".split())
+
+
 def make_engine(kind: str, folder: Path, layout: str, world: Any, more: str = "") -> tuple[InferenceEngine, Any]:
     """And the model that the local engine samples from; weights reach it by `give`."""
-    flags = f"--pretrain {folder / layout} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
-    args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 160 --engine_type {kind} {more}".split())
+    args = read_args(kind, folder, layout, more)
     tokenizer = AutoTokenizer.from_pretrained(folder / layout)
     if kind != "local":
         made = OFFERS[kind].module.make(args.model, args.engine, tokenizer, {END}, torch.float32, world)

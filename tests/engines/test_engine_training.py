@@ -17,7 +17,7 @@ FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data 
 
 
 def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[list[dict], str]:
-    """(metrics of each step, what it said). It is told on standard error that a CPU has no sleep, and nothing else."""
+    """(metrics of each step, what it said). Nothing is warned of."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     command = [python_of("vllm"), *torchrun, ROOT / "train.py", *FLAGS.format(tiny=tiny).split(), *flags.split()]
     folder.mkdir()
@@ -30,15 +30,14 @@ def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
-    warnings = [line for line in said.splitlines() if line.startswith("warning: ")]
-    assert warnings == ["warning: vLLM has no memory to give back without a GPU: its sleep is simulated"]
+    assert "warning: " not in said
     return [json.loads(line) for line in (folder / "out/logs/metrics.jsonl").read_text().splitlines()], said
 
 
 def test_what_vllm_samples_is_what_the_trainer_scores(tiny_folder, tmp_path):
     """top_p is the documented default, .9: it raises nothing. Evaluations and checkpoints come between the steps."""
     steps, said = trained(tmp_path / "run", tiny_folder)
-    assert "engine vllm (asked for)" in said
+    assert "engine vllm (asked for), its sleep simulated (no GPU)" in said
     assert [step["step"] for step in steps] == [1, 2, 3]
     for step in steps:
         assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)

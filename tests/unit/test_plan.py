@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightrft.args import Args, parse
+from lightrft.engine_choice import EngineChoice
 from lightrft.errors import Refused
 from lightrft.hardware import Hardware, choose_precision, hardware
 from lightrft.models.load import count_parameters
@@ -46,6 +47,20 @@ def test_assumed_gpus_decide_device_and_precision():
 )
 def test_the_engine_as_it_is_set(flags: str, engine: str):
     assert runtime(args(f"--assume_gpus 8x80GB {flags}"))["engine"] == engine
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "told"),
+    [
+        ("vllm", "", "vllm (auto), its sleep simulated (no GPU)"),
+        ("vllm", "--disable_engine_sleep", "vllm (auto)"),
+        ("local", "", "local (auto)"),
+    ],
+)
+def test_a_sleep_that_gives_nothing_back_is_told_in_the_plan(monkeypatch, kind: str, flags: str, told: str):
+    monkeypatch.setattr("lightrft.plan.choose_engine", lambda _: EngineChoice(kind, "auto"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime(args(flags))["engine"] == told
 
 
 def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):

@@ -43,7 +43,7 @@ class EngineArgs:
     )
     engine_kwargs: tuple[str, ...] = arg(
         (),
-        "Settings for vLLM or SGLang itself, as name=value; checked against the names that it takes.",
+        "Settings for vLLM or SGLang itself, as name=value; checked against the names and values that it takes.",
         unset="none",
         witness=Witness("--engine_kwargs max_num_seqs=8", "output"),
     )

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from lightrft.errors import RunFailed
 from lightrft.ranks.parent import die_with_parent
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed
@@ -38,9 +39,12 @@ class Host:
     """`python -m module` in a process of its own; module calls `serve`.
 
     name: of the engine, for messages. settings: what `serve` hands on. variables: of its environment, beside ours.
+    given: the end of the line that says why it does not start, which is no `EngineFailed`: it would not the next time.
     """
 
-    def __init__(self, name: str, module: str, settings: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, module: str, settings: Mapping[str, Any], variables: Mapping[str, str], given: str = ""
+    ) -> None:
         self.name, self.log = name, tempfile.TemporaryFile()  # noqa: SIM115
         ours, theirs = socket.socketpair()
         with theirs:
@@ -53,13 +57,18 @@ class Host:
                 stderr=self.log,
                 start_new_session=True,
             )
-        self.connection = Connection(ours.detach())
+        self.connection, self.started = Connection(ours.detach()), False
         try:
             # tensors in shared memory are fetched from the process that made them, which asks for this key
             self.ask("start", settings, bytes(multiprocessing.current_process().authkey))
-        except BaseException:
-            self.close()
-            raise
+            self.started = True
+        except EngineFailed as failed:
+            told, first = str(failed).removeprefix(f"--engine_type {name}: "), self.first_error()
+            why = told if told.startswith(first) else first  # a worker's own error, and not that it is gone
+            raise RunFailed(f"--engine_type {name} cannot be started: {why}{given}") from failed
+        finally:
+            if not self.started:
+                self.close()
 
     def ask(self, what: str, *parts: Any) -> Any:
         """The value that the method `what` returns there. `EngineFailed` where it raises, or its process is gone."""
@@ -90,14 +99,17 @@ class Host:
         how = (
             "answers no more" if code is None else f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
         )
-        return f"--engine_type {self.name}: its process {how}; its last words: {self.last_words()}"
+        words = self.first_error() or next(reversed(self._lines()), "none")[:MOST_OF_A_LINE]
+        return f"--engine_type {self.name}: its process {how}; its last words: {words}"
 
-    def last_words(self) -> str:
-        """What was raised first since it was asked: the rest follows from that. Else the last line of all."""
+    def first_error(self) -> str:
+        """What was raised first since it was asked: the rest follows from that. "": nothing that is told."""
+        return next((line for line in self._lines() if RAISED.match(line)), "")[:MOST_OF_A_LINE]
+
+    def _lines(self) -> list[str]:
+        """What it has said since it was asked."""
         self.log.seek(self.mark)
-        lines = [line.strip() for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
-        raised = [line for line in lines if RAISED.match(line)]
-        return (raised or lines[-1:] or ["none"])[0][:MOST_OF_A_LINE]
+        return [line.strip() for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
 
     def close(self) -> None:
         """Lets it leave, and ends whatever of it is still there. A second time it does nothing."""

@@ -46,7 +46,7 @@ class Package:
 @dataclass(frozen=True)
 class Offer:
     """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `import_fault()`,
-    `settings_fault(engine_kwargs)` and `make(model, engine, tokenizer, end_ids, dtype, world)`."""
+    `settings_fault(model, engine, device)` and `make(model, engine, tokenizer, end_ids, dtype, world)`."""
 
     adapter: str
     on_gpu: Package

@@ -16,8 +16,11 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return {name.replace("-", "_"): yaml.safe_load(value) for name, _, value in named}
 
 
-def settings_fault(pairs: Sequence[str], taken: Collection[str], barred: Mapping[str, str], engine: str) -> str | None:
-    """What is wrong with them. taken: names that the engine takes. barred: those that cannot be given, and why."""
+def settings_fault(
+    pairs: Sequence[str], taken: Collection[str] | None, barred: Mapping[str, str], engine: str
+) -> str | None:
+    """What is wrong with them. taken: names that the engine takes, where they are known. barred: those that cannot be
+    given, and why."""
     for pair in pairs:
         name, equals, value = pair.partition("=")
         name = name.replace("-", "_")
@@ -25,10 +28,15 @@ def settings_fault(pairs: Sequence[str], taken: Collection[str], barred: Mapping
             return f"--engine_kwargs {pair} is not of the form name=value"
         if name in barred:
             return f"--engine_kwargs {pair}: {barred[name]}"
-        if name not in taken:
+        if taken is not None and name not in taken:
             return f"--engine_kwargs {pair}: {engine} has no {name}{nearest(name, taken)}"
         try:
             yaml.safe_load(value)
         except yaml.YAMLError:
             return f"--engine_kwargs {pair}: {value} is not a value as in a YAML file"
     return None
+
+
+def given(pairs: Sequence[str]) -> str:
+    """For the line that says why an engine does not start: what may be the reason."""
+    return f"; it was given --engine_kwargs {' '.join(pairs)}" if pairs else ""

@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import Refused, warn
+from lightrft.errors import Refused
 from lightrft.models.source import place
 from lightrft.rollouts.engines import settings
 from lightrft.rollouts.engines.base import InferenceEngine, Sampling
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
     from lightrft.ranks.base import World
 
-HOST = "lightrft.rollouts.engines.sglang_host"
+HOST, CHECK = "lightrft.rollouts.engines.sglang_host", "lightrft.rollouts.engines.sglang_settings"
 SET = {  # fields of SGLang's ServerArgs that cannot be given, and why
     "model_path": "--pretrain sets it",
     "tokenizer_path": "--pretrain sets it",
@@ -84,17 +84,30 @@ def import_fault() -> None:
     """Its own process says so when it starts: asking it before would import it twice."""
 
 
-def settings_fault(engine_kwargs: Sequence[str]) -> str | None:
-    """What is wrong with settings of --engine_kwargs. SGLang is asked for its names in another process."""
-    return settings.settings_fault(engine_kwargs, _known_settings(), SET, "SGLang")
+def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:
+    """What is wrong with settings of --engine_kwargs. SGLang is asked what it says to them in another process."""
+    import torch
+
+    pairs = engine.engine_kwargs
+    if fault := settings.settings_fault(pairs, None, SET, "SGLang"):
+        return fault
+    chosen = _chosen(model, engine, torch.float32, torch.device(device))
+    asked = {"chosen": chosen, "by_hand": list(settings.read_settings(pairs))}
+    told = _told(json.dumps(asked), json.dumps(_variables(model, chosen)))
+    if fault := settings.settings_fault(pairs, told["names"], SET, "SGLang"):
+        return fault
+    wrong = [pair for pair in pairs if pair.partition("=")[0].replace("-", "_") == told["name"]]
+    return f"--engine_kwargs {' '.join(wrong or pairs)}: {told['fault']}" if told["fault"] else None
 
 
 @cache
-def _known_settings() -> tuple[str, ...]:
-    done = subprocess.run([sys.executable, "-m", HOST, "--settings"], capture_output=True, text=True, env=environment())
+def _told(asked: str, variables: str) -> dict[str, Any]:
+    """What sglang_settings.py answers to it."""
+    about = {"env": {**environment(), **json.loads(variables)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-m", CHECK], input=asked, **about)
     if done.returncode:
         raise Refused(f"--engine_type sglang: it cannot be imported: {done.stderr.strip().splitlines()[-1]}")
-    return tuple(json.loads(done.stdout.strip().splitlines()[-1]))
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def make(
@@ -110,11 +123,10 @@ def make(
     from lightrft.rollouts.engines.sglang_engine import SGLangEngine
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
 
-    if world.device.type == "cpu" and engine.enable_engine_sleep:
-        warn("SGLang has no memory to give back without a GPU: its sleep is simulated")
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     chosen = _chosen(model, engine, dtype, world.device)
-    about = {"variables": _variables(model, chosen), "max_len": model.max_len, "sleeps": engine.enable_engine_sleep}
+    about = {"variables": _variables(model, chosen), "given": settings.given(engine.engine_kwargs)}
+    about |= {"max_len": model.max_len, "sleeps": engine.enable_engine_sleep}
     made = SGLangEngine(HOST, chosen, tokenizer, end_ids, dtype, **about) if ranks.rank == 0 else None
     return TPGroup(made, ranks, dtype) if ranks.size > 1 or made is None else made
 

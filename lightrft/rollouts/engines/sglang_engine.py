@@ -36,7 +36,8 @@ BUCKET_BYTES, BUCKET_TENSORS = 1 << 28, 64  # sent at once; in shared memory a t
 
 class SGLangEngine:
     """program: the module that is its process. chosen: fields of SGLang's ServerArgs. variables: of its environment.
-    max_len: of prompt and response. sleeps: whether memory is given back; else it is only kept account of."""
+    max_len: of prompt and response. sleeps: whether memory is given back; else it is only kept account of. given: what
+    of its settings the user has to hear of where it does not start."""
 
     shares_weights = False
 
@@ -51,9 +52,11 @@ class SGLangEngine:
         variables: Mapping[str, str],
         max_len: int,
         sleeps: bool,
+        given: str = "",
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
         self.program, self.variables, self.max_len, self.sleeps = program, variables, max_len, sleeps
+        self.given = given
         self.version, self.made = 0, 0
         self.presence, self.released = Presence(), set[str]()
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
@@ -151,7 +154,7 @@ class SGLangEngine:
     def _ask(self, what: str, *parts: Any) -> Any:
         if self._host is None:
             with PULSE.during("sglang"):
-                self._host = Host("sglang", self.program, self.chosen, self.variables)
+                self._host = Host("sglang", self.program, self.chosen, self.variables, self.given)
         return self._host.ask(what, *parts)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,14 +118,5 @@ def _checked(answer: tuple[bool, str]) -> None:
         raise RuntimeError(message)
 
 
-def print_settings() -> None:
-    """The names of ServerArgs, as JSON on the last line."""
-    import inspect
-
-    from sglang.srt.server_args import ServerArgs
-
-    print(json.dumps(list(inspect.signature(ServerArgs).parameters)))
-
-
 if __name__ == "__main__":
-    print_settings() if sys.argv[1:] == ["--settings"] else serve(Hosted)
+    serve(Hosted)

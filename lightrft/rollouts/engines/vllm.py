@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import warn
 from lightrft.models.source import place
 from lightrft.ranks.base import ONE_RANK
 from lightrft.rollouts.engines import settings
@@ -87,13 +86,23 @@ def import_fault() -> str | None:
     return vllm_process.import_fault()
 
 
-def settings_fault(engine_kwargs: Sequence[str]) -> str | None:
-    """What is wrong with settings of --engine_kwargs."""
+def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:
+    """What is wrong with settings of --engine_kwargs: their names, and values that vLLM's own configuration refuses."""
     if fault := import_fault():
         return fault
     from vllm.engine.arg_utils import EngineArgs as TheirArgs  # pyright: ignore
 
-    return settings.settings_fault(engine_kwargs, [each.name for each in fields(TheirArgs)], SET, "vLLM")
+    from lightrft.rollouts.engines.vllm_process import config_fault
+
+    pairs, names = engine.engine_kwargs, [each.name for each in fields(TheirArgs)]
+    if fault := settings.settings_fault(pairs, names, SET, "vLLM"):
+        return fault
+    without = {**_chosen(model, replace(engine, engine_kwargs=[]), device), "tensor_parallel_size": 1}
+    fault = config_fault({**without, **settings.read_settings(pairs)})
+    if not fault or config_fault(without):  # where it is not the settings' fault its start tells more
+        return None
+    wrong = [pair for pair in pairs if config_fault({**without, **settings.read_settings([pair])})]
+    return f"--engine_kwargs {' '.join(wrong or pairs)}: vLLM refuses it: {fault}"
 
 
 def make(
@@ -108,22 +117,23 @@ def make(
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
     from lightrft.rollouts.engines.vllm_engine import VLLMEngine
 
-    chosen: dict[str, Any] = {
+    chosen = _chosen(model, engine, world.device.type)
+    if world.size > 1:
+        chosen["distributed_executor_backend"] = "external_launcher"
+    ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
+    number = ranks.agree(time.time_ns()) or 0
+    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs))
+    return made if ranks.size == 1 else TPGroup(made, ranks, dtype)
+
+
+def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:
+    """Fields of vLLM's EngineArgs. On a CPU compiling costs a minute and gains little."""
+    on_gpu = {"gpu_memory_utilization": engine.engine_mem_util, "enable_sleep_mode": engine.enable_engine_sleep}
+    return {
         "model": place(model),
         "trust_remote_code": model.trust_remote_code,
         "max_model_len": model.max_len,
         "tensor_parallel_size": engine.engine_tp_size,
+        **({"enforce_eager": True} if device == "cpu" else on_gpu),
         **settings.read_settings(engine.engine_kwargs),
     }
-    if world.size > 1:
-        chosen["distributed_executor_backend"] = "external_launcher"
-    if world.device.type == "cuda":
-        chosen |= {"gpu_memory_utilization": engine.engine_mem_util, "enable_sleep_mode": engine.enable_engine_sleep}
-    else:
-        chosen.setdefault("enforce_eager", True)  # compiling costs a minute and gains little on a CPU
-        if engine.enable_engine_sleep:
-            warn("vLLM has no memory to give back without a GPU: its sleep is simulated")
-    ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
-    number = ranks.agree(time.time_ns()) or 0
-    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number)
-    return made if ranks.size == 1 else TPGroup(made, ranks, dtype)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 class VLLMEngine:
-    """chosen: fields of vLLM's EngineArgs. number: the engine's, alike on all ranks that share it.
+    """chosen: fields of vLLM's EngineArgs. number: the engine's, alike on all ranks that share it. given: what of its
+    settings the user has to hear of where it does not start.
 
     Ranks that share an engine make the same calls with the same requests.
     """
@@ -40,9 +41,10 @@ class VLLMEngine:
         end_ids: Iterable[int],
         dtype: torch.dtype,
         number: int = 0,
+        given: str = "",
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
-        self.number, self.version, self.steps = number, 0, 0
+        self.number, self.given, self.version, self.steps = number, given, 0, 0
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self.gives_back = bool(chosen.get("enable_sleep_mode"))  # else it only keeps account of who would hold it
         self.presence = Presence()
@@ -160,7 +162,8 @@ class VLLMEngine:
     def _ready(self) -> Any:
         if self._llm is None:
             with PULSE.during("vllm"):
-                self._llm = start({**self.chosen, "dtype": str(self.dtype).removeprefix("torch.")}, self.number)
+                dtype = str(self.dtype).removeprefix("torch.")
+                self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given)
         return self._llm
 
     @contextmanager

@@ -30,9 +30,9 @@ EXTENSION = "lightrft.rollouts.engines.vllm_worker.WorkerExtension"
 NO_KV_MEMORY = ("kv cache", "cache blocks", "gpu_memory_utilization", "gpu memory utilization", "max seq len")
 
 
-def start(chosen: Mapping[str, Any], number: int) -> Any:
+def start(chosen: Mapping[str, Any], number: int, given: str = "") -> Any:
     """A `vllm.LLM` with weights of no meaning. chosen: fields of its EngineArgs. number: the engine's, alike on all
-    ranks that share it."""
+    ranks that share it. given: the end of the line that says why it cannot be had."""
     if fault := import_fault():
         raise Refused(f"{fault}; install it anew, or use --engine_type local")
     with undisturbed(), _quiet():
@@ -45,7 +45,7 @@ def start(chosen: Mapping[str, Any], number: int) -> Any:
             llm = LLM(**chosen, **ours, **transfer_settings())
             llm.collective_rpc("lightrft_prepare")
         except Exception as error:
-            raise RunFailed(_refusal(error)) from error
+            raise RunFailed(f"{_refusal(error)}{given}") from error
     return llm
 
 
@@ -59,6 +59,24 @@ def import_fault() -> str | None:
         except Exception as error:  # of any kind: it is the work of many packages
             return f"vllm cannot be imported: {error_text(error, most=300)}"
     return None
+
+
+def config_fault(chosen: Mapping[str, Any]) -> str | None:
+    """Why vLLM can make no configuration of them, where that is so. It takes a second at most; nothing is started."""
+    from vllm.engine.arg_utils import EngineArgs  # pyright: ignore
+
+    with undisturbed(), _quiet():
+        try:
+            EngineArgs(**chosen, skip_tokenizer_init=True).create_engine_config()
+        except Exception as error:
+            return _reasons(error) or error_text(error, most=300)
+    return None
+
+
+def _reasons(error: Exception) -> str:
+    """Of one of pydantic's errors, without the lines around them."""
+    each = error.errors() if hasattr(error, "errors") else ()  # pyright: ignore
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in each)
 
 
 def end(llm: Any, number: int) -> None:

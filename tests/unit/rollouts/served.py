@@ -15,9 +15,11 @@ from lightrft.rollouts.engines.hosted import serve
 
 class Served:
     def __init__(self, settings: Mapping[str, Any], beat: Callable[[], None]) -> None:
+        self.settings, self.beat = settings, beat
+        if settings.get("fails") == "dies":
+            self.die()
         if settings.get("fails"):
             raise ValueError("it cannot\nbe made")
-        self.settings, self.beat = settings, beat
 
     def setting(self, name: str) -> Any:
         return self.settings[name]

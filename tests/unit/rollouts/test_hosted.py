@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lightrft.errors import RunFailed
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed
 from lightrft.rollouts.engines.hosted import Host
@@ -59,11 +60,13 @@ def test_a_process_that_dies_is_a_failure_that_tells_how_and_with_which_words(ho
         host.ask("setting", "size")
 
 
-def test_one_that_cannot_be_made_is_a_failure_and_leaves_no_process():
+@pytest.mark.parametrize("fails, why", [("raises", "ValueError: it cannot be made"), ("dies", "SomeError: no memory")])
+def test_one_that_cannot_be_started_says_why_leaves_no_process_and_is_not_tried_again(fails, why):
+    """`EngineFailed` would be tried again on a fresh one. Whichever way it ends, what was raised first is told."""
     before = children()
-    with pytest.raises(EngineFailed, match=r"^--engine_type x: ValueError: it cannot be made$"):
-        Host("x", SERVED, {"fails": True}, {})
-    assert children() == before
+    with pytest.raises(RunFailed, match=rf"^--engine_type x cannot be started: {why}; given 1$") as told:
+        Host("x", SERVED, {"fails": fails}, {}, "; given 1")
+    assert told.type is RunFailed and children() == before
 
 
 def test_closing_ends_what_the_process_has_started_too(host):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 from lightrft.errors import RunFailed
 from lightrft.models import suitable
 from lightrft.models.fingerprint import fingerprint
-from lightrft.rollouts.engines import sglang, sglang_engine, sglang_scheduler
+from lightrft.rollouts.engines import sglang, sglang_engine, sglang_scheduler, sglang_settings
 from lightrft.rollouts.engines.base import EngineFailed, Sampling
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import draw, draw_hot
@@ -32,13 +33,51 @@ def test_it_can_do_all_but_a_hot_first_token_where_none_is_drawn():
     assert "--use_fire" in (sglang.unsupported(Sampling(4, 0.0, first_temperature=10.0)) or "")
 
 
-def test_settings_of_others_and_those_that_flags_set(monkeypatch):
-    monkeypatch.setattr(sglang, "_known_settings", lambda: ("max_total_tokens", "attention_backend"))
-    assert sglang.settings_fault(["max_total_tokens=8"]) is None
-    assert sglang.settings_fault(["dtype=float16"]) == "--engine_kwargs dtype=float16: --engine_dtype sets it"
-    assert sglang.settings_fault(["max_total_token=8"]) == (
+@pytest.fixture
+def fault(monkeypatch):
+    """(pairs, what SGLang says to them) -> what is wrong."""
+
+    def found(*pairs: str, **says) -> str | None:
+        told = {"names": ["max_total_tokens", "page_size"], "name": None, "fault": None, **says}
+        monkeypatch.setattr(sglang, "_chosen", lambda model, engine, dtype, device: {"device": device.type})
+        monkeypatch.setattr(sglang, "_variables", lambda model, chosen: {})
+        monkeypatch.setattr(sglang, "_told", lambda asked, variables: told)
+        return sglang.settings_fault(SimpleNamespace(), SimpleNamespace(engine_kwargs=list(pairs)), "cuda")
+
+    return found
+
+
+def test_settings_of_others_and_those_that_flags_set(fault):
+    assert fault("max_total_tokens=8") is None
+    assert fault("dtype=float16") == "--engine_kwargs dtype=float16: --engine_dtype sets it"
+    assert fault("max_total_token=8") == (
         "--engine_kwargs max_total_token=8: SGLang has no max_total_token; nearest: max_total_tokens"
     )
+
+
+def test_a_value_that_sglang_refuses_is_told_with_its_setting_where_it_is_one(fault):
+    pairs = ("max_total_tokens=many", "page-size=3")
+    one = fault(*pairs, name="page_size", fault="SGLang takes 1")
+    assert one == "--engine_kwargs page-size=3: SGLang takes 1"
+    assert fault(*pairs, fault="x") == "--engine_kwargs max_total_tokens=many page-size=3: x"
+
+
+@pytest.mark.parametrize(
+    ("value", "takes"),
+    [(8, None), ("8", "a whole number"), (8.5, "a whole number"), (True, "a whole number"), (None, None)],
+)
+def test_a_value_is_looked_at_as_on_sglangs_command_line(value, takes):
+    parser = argparse.ArgumentParser()
+    whole = parser.add_argument("--n", type=int)
+    assert sglang_settings._takes(whole, value) == takes
+
+
+def test_choices_and_switches_are_looked_at_too():
+    parser = argparse.ArgumentParser()
+    choice, switch = parser.add_argument("--c", choices=["a", "b"]), parser.add_argument("--s", action="store_true")
+    assert [sglang_settings._takes(choice, value) for value in ("a", "c", ["a", {}])] == [None, "a, b", "a, b"]
+    assert [sglang_settings._takes(switch, value) for value in (False, "maybe")] == [None, "true or false"]
+    assert sglang_settings._takes(parser.add_argument("--f", type=float), 1) is None
 
 
 @pytest.mark.parametrize(
@@ -52,9 +91,8 @@ def test_settings_of_others_and_those_that_flags_set(monkeypatch):
         ("preferred_sampling_params={}", "it would draw by other rules than those of the flags"),
     ],
 )
-def test_what_would_change_what_an_answer_means_is_barred(monkeypatch, pair, why):
-    monkeypatch.setattr(sglang, "_known_settings", lambda: (pair.partition("=")[0].replace("-", "_"),))
-    assert sglang.settings_fault([pair]) == f"--engine_kwargs {pair}: {why}"
+def test_what_would_change_what_an_answer_means_is_barred(fault, pair, why):
+    assert fault(pair) == f"--engine_kwargs {pair}: {why}"
 
 
 @pytest.mark.parametrize(("positions", "allowed"), [(199, None), (200, "1"), (4096, "1")])

@@ -33,7 +33,7 @@ def ended(monkeypatch) -> list[str]:
     monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
     monkeypatch.setitem(sys.modules, "vllm.distributed", distributed)
     llm = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=SimpleNamespace(shutdown=fails("workers"))))
-    monkeypatch.setattr("lightrft.rollouts.engines.vllm_engine.start", lambda chosen, number: llm)
+    monkeypatch.setattr("lightrft.rollouts.engines.vllm_engine.start", lambda *_: llm)
     return done
 
 
