@@ -9,6 +9,9 @@ assert VERSION, "lightrft/__init__.py has no __version__"
 README = ROOT / "README.md"
 
 EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
+VIDEO = ["av>=14"]  # torchcodec is taken in its place where it is installed
+VISION = ["pillow>=10.1", "torchvision>=0.21"]
+VOLUMES = ["nibabel>=5.2"]
 WANDB = ["psutil>=5", "wandb>=0.27"]
 TEST = ["hypothesis>=6.100", "pandas>=2", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
 
@@ -41,7 +44,10 @@ setup(
         "sglang": ["sglang==0.5.23"],
         "examples": EXAMPLES,
         "wandb": WANDB,
-        "test": [*EXAMPLES, *TEST, *WANDB],
-        "dev": [*EXAMPLES, *TEST, *WANDB, "pre-commit>=4"],
+        "vision": VISION,
+        "video": [*VISION, *VIDEO],
+        "volumes": [*VISION, *VOLUMES],
+        "test": [*EXAMPLES, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB],
+        "dev": [*EXAMPLES, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB, "pre-commit>=4"],
     },
 )
