@@ -31,6 +31,12 @@ SHOWN_VARIABLES = (
     "TORCH_NCCL_AVOID_RECORD_STREAMS",
 )
 
+COME_TO = {  # what is chosen for a machine, and the flags of which one that changed says as much
+    "engine": "engine_type engine_dtype engine_tp_size enable_engine_sleep",
+    "strategy": "fsdp zero_stage fsdp_cpu_offload adam_offload ref_offload meta_init",
+    "precision": "bf16 fp16",
+}
+
 
 def package_versions() -> dict[str, str]:
     versions = {}
@@ -121,6 +127,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     expected = {"--load_checkpoint", "--quiet", "--dry_run", "--ckpt_path", "--save_path"}  # folders are told by name
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     expected |= {f"--{name}" for name in _derived(before) & _derived(now)}
+    expected |= {name for name, flags in COME_TO.items() if any(f"--{flag}" in changed for flag in flags.split())}
     return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]
 
 

@@ -136,6 +136,7 @@ def process_state() -> dict[str, Any]:
         "signals": [str(signal.getsignal(each)) for each in (signal.SIGTERM, signal.SIGINT)],
         "joined": torch.distributed.is_initialized(),
         "children": _children(),
+        "memory": Path("/proc/self/numa_maps").read_text().split()[1],  # by default, or bound to a node
     }
 
 
@@ -151,6 +152,8 @@ def _children() -> int:
 
 def main(kind: str, folder: str, out: str) -> None:
     world, found = join_world(), {}
+    seed_all()
+    found["untouched"] = process_state()
     for layout in LAYOUTS:
         cases = Cases(kind, Path(folder), layout, world)
         seed_all()
@@ -158,8 +161,6 @@ def main(kind: str, folder: str, out: str) -> None:
         found[layout]["afterwards"] = process_state()
         if kind == "vllm":
             found[f"{layout} reloaded"] = Cases(kind, Path(folder), layout, world).reloaded()
-    seed_all()
-    found["untouched"] = process_state()
     Path(out).write_text(json.dumps(found))
 
 

@@ -17,7 +17,7 @@ FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data 
 
 
 def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[list[dict], str]:
-    """(metrics of each step, what it said). Nothing is warned of."""
+    """(metrics of each step, what it said). On standard error one process says nothing."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
     command = [python_of("vllm"), *torchrun, ROOT / "train.py", *FLAGS.format(tiny=tiny).split(), *flags.split()]
     folder.mkdir()
@@ -30,7 +30,7 @@ def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
-    assert "warning: " not in said
+    assert ranks > 1 or done.stderr == ""
     return [json.loads(line) for line in (folder / "out/logs/metrics.jsonl").read_text().splitlines()], said
 
 

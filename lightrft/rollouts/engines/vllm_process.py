@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import random
 import warnings
@@ -39,6 +40,7 @@ def start(chosen: Mapping[str, Any], number: int, given: str = "") -> Any:
         from vllm import LLM  # pyright: ignore
 
         _keep_the_trainers_groups()
+        _keep_the_trainers_memory()
         _name_shared_memory(number)
         try:
             ours = {"load_format": "dummy", "skip_tokenizer_init": True, "worker_extension_cls": EXTENSION}
@@ -107,6 +109,11 @@ def _keep_the_trainers_groups() -> None:
     parallel_state.destroy_distributed_environment = leave
 
 
+def _keep_the_trainers_memory() -> None:
+    """Without a GPU vLLM binds what its process allocates to one NUMA node: here the trainer's memory too."""
+    setattr(torch.ops._C, "init_cpu_memory_env", lambda nodes: None)  # noqa: B010
+
+
 def _name_shared_memory(number: int) -> None:
     """On a CPU workers that share an engine talk through files of /dev/shm, named after a counter alone: beside one
     that a killed run has left, or that another run has open, vLLM would not start."""
@@ -128,6 +135,7 @@ def set_environment() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in another process weights could not be streamed to it
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # it logs before it has looked there
 
 
 @contextmanager

@@ -47,6 +47,17 @@ def test_differences_name_what_changed_and_leave_out_what_a_resumption_changes()
     assert differences(record(), other_source) == []
 
 
+def test_what_a_changed_flag_comes_to_is_not_told_beside_it():
+    def made(flag: str, value: str, **runtime):
+        return record(arguments={flag: {"value": value, "source": "flag"}}, runtime=runtime)
+
+    before = made("engine_type", "local", engine="local (asked for)", device="cpu")
+    now = made("engine_type", "vllm", engine="vllm (asked for)", device="cuda")
+    assert differences(before, now) == ["--engine_type was local, is vllm", "device was cpu, is cuda"]
+    auto = made("engine_type", "auto", engine="local (auto)"), made("engine_type", "auto", engine="vllm (auto)")
+    assert differences(*auto) == ["engine was local (auto), is vllm (auto)"]
+
+
 def test_a_record_survives_json_without_a_difference(tmp_path):
     data = tmp_path / "train.jsonl"
     data.write_text("{}\n")
