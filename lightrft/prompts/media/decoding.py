@@ -73,7 +73,7 @@ def _placed(prompt: Prompt, kind: str, number: int, all_of_it: Sequence[Any]) ->
         yield
     except BadRow as fault:
         name = name_of(all_of_it[number - 1])
-        named = f" ({name})" if isinstance(name, str) else ""
+        named = f" ({name})" if name and isinstance(name, str) else ""
         raise BadRow(f"{prompt.where}: {kind} {number} of {len(all_of_it)}{named} {fault}") from None
 
 

@@ -27,6 +27,7 @@ OPTIONS = (  # of one image or video, as qwen_vl_utils reads them; here they are
     *("fps", "nframes", "min_frames", "max_frames", "video_start", "video_end"),
 )
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}={0,2}\s*")  # a shorter text is a name
 LONGEST_NAME = 1000  # characters; a longer text is no path, and is not kept beside the media
 
 
@@ -121,5 +122,5 @@ def name_of(reference: Any) -> Any:
         reference = reference.get("path")
     if isinstance(reference, tuple):
         return [name_of(frame) for frame in reference]
-    is_name = isinstance(reference, str) and len(reference) <= LONGEST_NAME and not reference.startswith("data:")
-    return reference if is_name else None
+    is_text = isinstance(reference, str) and len(reference) <= LONGEST_NAME
+    return reference if is_text and not reference.startswith("data:") and not BASE64.fullmatch(reference) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,10 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lightrft.prompts.bad_rows import BadRow
-from lightrft.prompts.media.references import name_of
+from lightrft.prompts.media.references import BASE64, name_of
 from lightrft.prompts.media.stored import Stored
-
-BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}={0,2}\s*")  # shorter ones would be names of files
 
 
 @dataclass(frozen=True)

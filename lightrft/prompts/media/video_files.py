@@ -120,5 +120,5 @@ def _check_length(seconds: float, rate: float, fps: float | None) -> None:
     if count > MOST_FRAMES + 1:
         raise BadRow(
             f"has {seconds:.0f} seconds, of which {count:.0f} frames are taken, and {MOST_FRAMES} is the most: "
-            f"--fps {MOST_FRAMES / seconds:.2g} works"
+            f"--fps {0.99 * MOST_FRAMES / seconds:.3g} works"
         )

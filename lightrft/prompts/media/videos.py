@@ -89,6 +89,7 @@ def _animation(source: Source, fps: float | None) -> tuple[Iterator[Image], floa
 def _seconds(image: Image, index: int) -> float:
     """How long a frame is shown."""
     image.seek(index)
+    image.load()  # WebP tells it only then
     return float(image.info.get("duration") or 0) / 1000
 
 
