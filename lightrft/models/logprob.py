@@ -21,17 +21,31 @@ def token_logprobs(
     """
     if temperature != 1.0:
         logits = logits / temperature
+    if sets is None or not len(sets.ids):
+        return _over_all(logits, tokens, entropy)
+    rows, inside = _within(sets, logits, tokens)
+    if len(rows) == len(tokens):  # nobody learns from a softmax over all: no graph of it is kept
+        return inside, _entropy_of_logits(logits, entropy)
+    picked, entropies = _over_all(logits, tokens, entropy)
+    return picked.index_put((rows,), inside), entropies
+
+
+def _over_all(logits: Tensor, tokens: Tensor, entropy: str | None) -> tuple[Tensor, Tensor | None]:
     logp = logits.log_softmax(-1)
     picked = logp.gather(-1, tokens[:, None])[:, 0]
-    if sets is not None and len(sets.ids):
-        picked = _within(sets, logits, tokens, picked)
     if entropy is None:
         return picked, None
     return picked, entropy_of(logp if entropy == "gradient" else logp.detach())
 
 
-def _within(sets: TokenSets, logits: Tensor, tokens: Tensor, whole: Tensor) -> Tensor:
-    """logit[token] - log sum over its set of exp logit, [N]; `whole` where a token has no set.
+def _entropy_of_logits(logits: Tensor, entropy: str | None) -> Tensor | None:
+    if entropy is None:
+        return None
+    return entropy_of((logits if entropy == "gradient" else logits.detach()).log_softmax(-1))
+
+
+def _within(sets: TokenSets, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens that have a set, [M], and logit[token] - log sum over its set of exp logit, [M].
 
     By the largest logit of a set, which leaves the sum at 1 or more: finite however little mass the set has.
     """
@@ -42,8 +56,7 @@ def _within(sets: TokenSets, logits: Tensor, tokens: Tensor, whole: Tensor) -> T
     others = flat.gather(0, places.repeat_interleave(sizes) + sets.ids)
     largest = torch.segment_reduce(others.detach(), "max", lengths=sizes)
     weights = (others - largest.repeat_interleave(sizes)).exp()
-    inside = own - largest - torch.segment_reduce(weights, "sum", lengths=sizes).log()
-    return whole.index_put((rows,), inside)
+    return rows, own - largest - torch.segment_reduce(weights, "sum", lengths=sizes).log()
 
 
 def masked_logits(logits: Tensor, sets: TokenSets) -> Tensor:

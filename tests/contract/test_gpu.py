@@ -54,16 +54,20 @@ def test_one_step(trained, rollouts, strategy, precision):
 
 @each_strategy
 @pytest.mark.parametrize(("precision", "largest"), (("--bf16", BF16_GAP), ("--no-bf16", 1e-4)))
-def test_the_engine_agrees_with_the_trainer(trained, strategy, precision, largest):
-    """Sampled log-probabilities against the scorer's, token by token."""
+@pytest.mark.parametrize("filters", ({}, {"top_k": 6, "returns_mask": True}))
+def test_the_engine_agrees_with_the_trainer(trained, strategy, precision, largest, filters):
+    """Sampled log-probabilities against the scorer's, token by token; also of what a filter has left."""
     run = trained(f"{strategy} {precision} --max_epochs 2")
     engine = LocalEngine(lambda: run.strategy.gathered(run.policy), _Tokenizer(), [2])
     samples = make_samples()
     requests = [Request(prompt, seeds=(1, 2, 3, 4)) for prompt in dict.fromkeys(s.prompt for s in samples)]
-    made = engine.generate(requests, Sampling(8, temperature=0.8), at_once=3)
+    made = engine.generate(requests, Sampling(8, temperature=0.8, **filters), at_once=3)
     found = [g for generations in made for g in generations]
     rollouts = [
-        as_rollout(replace(sample, response=generation.response_ids, logprobs=generation.logprobs))
+        replace(
+            as_rollout(replace(sample, response=generation.response_ids, logprobs=generation.logprobs)),
+            sampling_mask=generation.sampling_mask,
+        )
         for sample, generation in zip(samples, found, strict=True)
     ]
     batch = run.batch(rollouts)

@@ -40,9 +40,9 @@ def test_the_sets_of_tokens_by_their_places(batch):
 
 
 def test_rows_are_selected_and_moved_with_their_sets(batch):
-    chosen = batch.select([2, 1])
-    assert chosen.sampling_masks.sizes.tolist() == [[0, 0, 0, 3, 2], [0] * 5]
-    assert sets(chosen, [3, 4]) == [[1, 2, 3], [2, 4]]
+    chosen = batch.select([2, 0, 1])
+    assert chosen.sampling_masks.sizes.tolist() == [[0, 0, 0, 3, 2], [0, 0, 2, 0, 1], [0] * 5]
+    assert sets(chosen, [3, 4, 7, 8, 9]) == [[1, 2, 3], [2, 4], [6, 9], [], [8]]
     assert sets(batch.select([0]), [2, 4]) == [[6, 9], [8]]
     dummy = batch.dummy_row()
     assert dummy.sampling_masks.sizes.tolist() == [[0]] and sets(dummy, [0]) == [[]]

@@ -38,11 +38,14 @@ def test_without_sets_every_bit_is_as_without_masks():
     )
 
 
+@pytest.mark.parametrize("every", [3, 31])
 @pytest.mark.parametrize("kind", [None, "value", "gradient"])
-def test_values_and_gradients_are_those_of_a_dense_softmax_of_the_masked_logits(kind):
+def test_values_and_gradients_are_those_of_a_dense_softmax_of_the_masked_logits(kind, every):
+    """Where some tokens have no set, and where all have one."""
     logits, tokens = _drawn(30, 50, torch.float64)
-    sets, dense = _sets(tokens, 50)
-    weights = torch.linspace(0.5, 1.5, 30, dtype=torch.float64)
+    sets, dense = _sets(tokens, 50, every)
+    assert bool((sets.sizes == 0).any()) == (every == 3)
+    weights = torch.linspace(0.5, 1.5, len(tokens), dtype=torch.float64)
     found, wanted = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     own, entropy = token_logprobs(found, tokens, 0.7, kind, sets)
     naive = (wanted / 0.7).masked_fill(~dense, -torch.inf).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
@@ -119,15 +122,15 @@ def _drawn(rows, vocabulary, dtype):
     return logits, torch.randint(vocabulary, (rows,), generator=generator)
 
 
-def _sets(tokens, vocabulary):
-    """A random set with each token in it, but for every third, which has none; and the same as [N, V] bool."""
+def _sets(tokens, vocabulary, every=3):
+    """A random set with each token in it, but for every third or so, which has none; and the same as [N, V] bool."""
     generator = torch.Generator().manual_seed(1)
     dense = torch.rand(len(tokens), vocabulary, generator=generator) < 0.2
     dense[torch.arange(len(tokens)), tokens] = True
     sizes = dense.sum(-1)
-    sizes[::3] = 0
+    sizes[every - 1 :: every] = 0
     ids = dense[sizes > 0].nonzero()[:, 1]
-    dense[::3] = True
+    dense[every - 1 :: every] = True
     return TokenSets(sizes, ids), dense
 
 

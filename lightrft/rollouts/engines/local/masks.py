@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightrft.types import SamplingMask
@@ -53,8 +52,10 @@ class Masks:
 
 
 def _sets(kept: Tensor) -> list[np.ndarray]:
-    """kept [b, V] to the ids of each row."""
-    sizes = kept.sum(-1)
-    sizes = sizes.where(sizes < kept.shape[1], 0)
-    ids = kept[sizes > 0].nonzero()[:, 1].to(torch.int)
-    return np.split(ids.cpu().numpy(), sizes.cumsum(0)[:-1].cpu().numpy())
+    """kept [b, V] to the ids of each row. On a CPU by NumPy, which is several times faster at it."""
+    rows, vocabulary = kept.shape
+    on_cpu = kept.device.type == "cpu"
+    places = np.flatnonzero(kept.numpy()) if on_cpu else kept.flatten().nonzero()[:, 0].cpu().numpy()
+    ends = np.searchsorted(places, vocabulary * np.arange(1, rows))
+    sets = np.split((places % vocabulary).astype(np.intc), ends)[:rows]
+    return [ids if len(ids) < vocabulary else NOTHING_LEFT_OUT for ids in sets]
