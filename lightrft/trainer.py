@@ -30,6 +30,7 @@ from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
 from lightrft.track.peaks import peak_memory
+from lightrft.track.pictures import Read
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
 from lightrft.track.samples import first_samples
@@ -41,7 +42,9 @@ from lightrft.update.step import Updater, UpdateReport
 
 @dataclass
 class Trainer:
-    """everyone: all processes; rows: those that hold rows of their own. shown: samples of a step that loggers get."""
+    """everyone: all processes; rows: those that hold rows of their own. shown: samples of a step that loggers get, with
+    the pictures that `read` finds in their prompts.
+    """
 
     everyone: Ranks
     rows: Ranks
@@ -63,6 +66,7 @@ class Trainer:
     save_path: Path
     record: dict[str, Any]
     shown: int = 0
+    read: Read | None = None
     parity: ParityGate | None = None
     stop: StopRequest = field(default_factory=StopRequest)
     boundary: Boundary = field(init=False)
@@ -148,7 +152,8 @@ class Trainer:
             self.progress.reward_first = metrics["reward/mean"]
         self.progress.reward_last = metrics["reward/mean"]
         self.loggers.metrics({**metrics, **perf}, step)
-        self.loggers.rollouts(index.outcomes, first_samples(rollouts, batch, self.shown, self.rows), step)
+        samples = first_samples(rollouts, batch, self.shown, self.rows, self.read)
+        self.loggers.rollouts(index.outcomes, samples, step)
         for line in self.advantages.health.remarks(metrics, step):
             self.console.always(line)
 

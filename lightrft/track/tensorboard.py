@@ -1,4 +1,5 @@
-"""`--use_tensorboard DIR`: every metric, response lengths as histograms, the arguments as text."""
+"""`--use_tensorboard DIR`: every metric, response lengths as histograms, the arguments as text; the samples that
+`--save_trajectories` saves as texts and images."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.track.base import Logger
-from lightrft.track.samples import Sample
+from lightrft.track.pictures import size_of
+from lightrft.track.samples import Sample, shown_of
 from lightrft.types import Outcome
 
 
@@ -46,17 +48,37 @@ class TensorBoard(Logger):
 
     def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
         import numpy as np
-        from torch.utils.tensorboard.summary import histogram
+        from torch.utils.tensorboard.summary import histogram, text
 
         lengths = np.array([outcome.length for outcome in outcomes])
         self._write(step=step, summary=histogram("rollout/length", lengths, bins="auto", max_bins=30))
+        for number, sample in enumerate(samples, 1):
+            self._write(step=step, summary=text(f"samples/{number}", _as_text(sample)))
+            for place, picture in enumerate(sample.pictures, 1):
+                self._write(step=step, summary=self._image(f"samples/{number}/image_{place}", picture))
 
     def close(self) -> None:
         self._file.close()
 
+    def _image(self, tag: str, png: bytes) -> Any:
+        width, height = size_of(png)
+        image = self._summary.Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+        return self._summary.Summary(value=[self._summary.Summary.Value(tag=tag, image=image)])
+
     def _write(self, **fields: Any) -> None:
         self._records.write(self._event.Event(wall_time=time.time(), **fields).SerializeToString())
         self._records.flush()
+
+
+def _as_text(sample: Sample) -> str:
+    """Markdown; what people and models wrote is shown as it is."""
+    shown = shown_of(sample)
+    written = {"prompt": shown.prompt, "response": shown.response}
+    blocks = [
+        f"**{name}**\n\n" + "\n".join(f"    {line}" for line in text.split("\n")) for name, text in written.items()
+    ]
+    parts = ", ".join(f"{name} {value:g}" for name, value in shown.parts.items())
+    return "\n\n".join([*blocks, f"**reward** {shown.reward:g}" + (f" ({parts})" if parts else "")])
 
 
 def _table(arguments: Mapping[str, Any]) -> str:

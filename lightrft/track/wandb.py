@@ -6,13 +6,16 @@ thread, and so it is reported once. At the end of a run, calls that wait get `pa
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.track.base import Logger
+from lightrft.track.samples import Sample, shown_of
 from lightrft.track.step_files import write_whole
+from lightrft.types import Outcome
 
 if TYPE_CHECKING:
     from lightrft.args.groups.logging import LoggingArgs
@@ -32,6 +37,7 @@ WITHOUT_KEY = ("offline", "dryrun", "disabled")  # values of WANDB_MODE
 NOT_IN_A_PROJECT = re.compile(r"[/\\#?%:]|.{129}")
 PATIENCE_S = 30.0
 SERVICE = "wandb-core"
+DATA_DIR = "WANDB_DATA_DIR"
 BLOCK = 1 << 15
 
 
@@ -50,8 +56,20 @@ def check(args: LoggingArgs) -> None:
         raise Refused(f"--use_wandb {args.use_wandb}: there is no key; set WANDB_API_KEY, or WANDB_MODE=offline")
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What belongs to a step. ended: nothing else will come for it."""
+
+    step: int
+    values: Mapping[str, float]
+    samples: Sequence[Sample] = ()
+    ended: bool = True
+
+
 class WandB(Logger):
-    """One W&B run, with the flags' values as its config. `print_line` gets the run's address."""
+    """One W&B run, with the flags' values as its config; the samples that `--save_trajectories` saves are a table of
+    each step. `print_line` gets the run's address.
+    """
 
     def __init__(
         self,
@@ -62,8 +80,8 @@ class WandB(Logger):
         print_line: Callable[[str], None],
         patience: float = PATIENCE_S,
     ) -> None:
-        self._patience, self._print = patience, print_line
-        self._waiting: SimpleQueue[tuple[dict[str, float], int] | int] = SimpleQueue()
+        self._patience, self._print, self._shows_samples = patience, print_line, args.save_trajectories
+        self._waiting: SimpleQueue[Entry | int] = SimpleQueue()
         self._error: Exception | None = None
         options = {"project": args.use_wandb, "entity": args.wandb_org, "dir": args.log_dir, "resume": "allow"}
         options |= {"id": run_id(Path(args.log_dir), resumed), "name": name, "config": dict(arguments)}
@@ -76,7 +94,11 @@ class WandB(Logger):
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         if self._error is not None:
             raise self._error
-        self._waiting.put((dict(values), step))
+        self._waiting.put(Entry(step, dict(values), ended=not self._shows_samples or not step))
+
+    def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
+        if self._shows_samples:
+            self._waiting.put(Entry(step, {}, samples))
 
     def close(self) -> None:
         """Marks the run as failed where an exception is on its way through the trainer."""
@@ -94,8 +116,9 @@ class WandB(Logger):
             import wandb
 
             try:
-                run = wandb.init(**options, settings=self._settings())
-                self._send_all(run)
+                with _data_in(Path(options["dir"])):
+                    run = wandb.init(**options, settings=self._settings())
+                    self._send_all(run)
             finally:
                 with suppress(Exception):  # of a service that is gone already
                     wandb.teardown()
@@ -115,9 +138,38 @@ class WandB(Logger):
         if not run.offline and run.url:
             self._print(f"W&B run: {run.url}")
         while not isinstance(entry := self._waiting.get(), int):
-            values, step = entry
-            run.log(values, step=step, commit=True)
+            samples = {"samples": _table(entry.samples)} if entry.samples else {}
+            run.log({**entry.values, **samples}, step=entry.step, commit=entry.ended)
         run.finish(exit_code=entry)
+
+
+@contextmanager
+def _data_in(folder: Path) -> Iterator[None]:
+    """The files of tables wait for their upload there, and not in the user's home."""
+    own = DATA_DIR in os.environ
+    os.environ.setdefault(DATA_DIR, str(folder.absolute() / "wandb"))
+    try:
+        yield
+    finally:
+        if not own:
+            del os.environ[DATA_DIR]
+
+
+def _table(samples: Sequence[Sample]) -> Any:
+    """A row for each sample: prompt, its pictures, response, reward and parts; None for what another sample has."""
+    import wandb
+    from PIL import Image
+
+    shown = [shown_of(sample) for sample in samples]
+    parts = list(dict.fromkeys(name for each in shown for name in each.parts))
+    most = max(len(sample.pictures) for sample in samples)
+    columns: list[Any] = ["prompt", *(f"image_{number}" for number in range(1, most + 1)), "response", "reward", *parts]
+    table = wandb.Table(columns=columns)
+    for sample, each in zip(samples, shown, strict=True):
+        pictures = [wandb.Image(Image.open(io.BytesIO(picture))) for picture in sample.pictures]
+        missing, reward = [None] * (most - len(pictures)), None if math.isnan(each.reward) else each.reward
+        table.add_data(each.prompt, *pictures, *missing, each.response, reward, *map(each.parts.get, parts))
+    return table
 
 
 def run_id(folder: Path, resumed: int) -> str:

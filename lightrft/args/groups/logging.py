@@ -48,12 +48,13 @@ class LoggingArgs:
     )
     save_trajectories: bool = arg(
         False,
-        "Write prompts, responses, rewards, advantages and log-probabilities of each step below --log_dir.",
+        "Write prompts, images, responses, rewards, advantages and log-probabilities of each step below --log_dir; "
+        "TensorBoard and W&B show them too.",
         witness=Witness("--save_trajectories", "files"),
     )
     num_trajectories_to_save: int = arg(
         10,
-        "Samples of a step to write.",
+        "Samples of a step to write and show.",
         ge=1,
         witness=Witness("--num_trajectories_to_save 1", "trajectories", given="--save_trajectories"),
     )

@@ -52,7 +52,7 @@ def test_the_points_beyond_the_resumed_step_are_hidden(tmp_path):
 
 def test_lengths_are_a_histogram_and_arguments_a_table(tmp_path, make_rollout):
     board = TensorBoard(tmp_path, 0, {"seed": 1, "top_p": 0.9})
-    board.rollouts([make_rollout([1], [5] * n, total=1.0) for n in (1, 4, 4, 4)], None, 7)
+    board.rollouts([make_rollout([1], [5] * n, total=1.0) for n in (1, 4, 4, 4)], [], 7)
     board.close()
     found = read(tmp_path)
     (entry,) = found.Histograms("rollout/length")
@@ -63,6 +63,24 @@ def test_lengths_are_a_histogram_and_arguments_a_table(tmp_path, make_rollout):
     (text,) = found.Tensors("arguments/text_summary")
     table = text.tensor_proto.string_val[0].decode()
     assert table == "| flag | value |\n|---|---|\n| seed | 1 |\n| top_p | 0.9 |"
+
+
+def test_samples_are_texts_with_their_images(tmp_path, shown_samples):
+    board = TensorBoard(tmp_path, 0, {})
+    board.rollouts([sample.rollout for sample in shown_samples], shown_samples, 3)
+    board.close()
+    found = read(tmp_path)
+    texts = [
+        found.Tensors(f"samples/{number}/text_summary")[0].tensor_proto.string_val[0].decode() for number in (1, 2, 3)
+    ]
+    assert texts[1] == (
+        "**prompt**\n\n    user: <image><image>How *many*?\n\n**response**\n\n    4\n    <b>\n\n**reward** 0 (exact 0)"
+    )
+    assert "    # 3\n" in texts[0] and texts[2].endswith("**reward** nan")
+    assert sorted(found.Tags()["images"]) == [f"samples/{n}/image_{place}" for n in (1, 2) for place in (1, 2)]
+    (image,) = found.Images("samples/1/image_1")
+    assert (image.step, image.width, image.height) == (3, 8, 6)
+    assert image.encoded_image_string == shown_samples[0].pictures[0]
 
 
 def test_a_full_disk_is_reported_once_in_one_line(tmp_path, full_disk, warnings):

@@ -73,6 +73,23 @@ def test_a_line_per_sample_with_the_response_s_own_positions(tmp_path, step):
     assert bad["rollout_logprobs"] == [None] and bad["old_logprobs"] == [-0.25] and bad["advantages"] == [0.0]
 
 
+def test_the_pictures_of_a_prompt_are_saved_once_beside_its_samples(tmp_path, shown_samples):
+    made = Trajectories(tmp_path, 0, Words())
+    made.rollouts([], shown_samples, 1)
+    first, second, plain = lines(tmp_path, "step_000001.jsonl")
+    assert first["images"] == second["images"] == ["images/seen_0.png", "images/seen_1.png"] and "images" not in plain
+    assert [(tmp_path / name).read_bytes() for name in first["images"]] == list(shown_samples[0].pictures)
+    assert first["messages"][0]["content"] == [
+        {"type": "image"},
+        {"type": "image"},
+        {"type": "text", "text": "How *many*?"},
+    ]
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "images").iterdir())]
+    made.rollouts([], shown_samples, 2)
+    Trajectories(tmp_path, 1, Words()).rollouts([], shown_samples, 2)
+    assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "images").iterdir())]
+
+
 def test_the_first_samples_only_and_later_steps_taken_back(tmp_path, step):
     first = Trajectories(tmp_path, 0, Words())
     for number in (1, 2, 3):

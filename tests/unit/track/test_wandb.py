@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import signal
 import socket
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from PIL import Image
 
 from lightrft.errors import Refused
 from lightrft.track.base import Loggers
@@ -28,7 +31,8 @@ def _offline(monkeypatch):
 
 def flags(folder=".", **changes):
     return SimpleNamespace(
-        **{"use_wandb": "sums", "wandb_org": None, "wandb_run_name": None, **changes}, log_dir=folder
+        **{"use_wandb": "sums", "wandb_org": None, "wandb_run_name": None, "save_trajectories": False, **changes},
+        log_dir=folder,
     )
 
 
@@ -140,6 +144,28 @@ def test_the_end_leaves_a_whole_log_and_no_process(tmp_path, started, warnings):
     for end in (0, 5, 7, 10, 1 << 15, (1 << 15) + 3, len(content) // 2, len(content) - 1):
         (tmp_path / "cut").write_bytes(content[:end])
         assert not is_whole(tmp_path / "cut"), end
+
+
+def test_samples_are_a_table_of_their_step_with_images(tmp_path, shown_samples, warnings):
+    loggers = Loggers()
+    loggers.add(WandB, flags(str(tmp_path), save_trajectories=True), 0, "first", {}, print, 20.0)
+    loggers.evaluated({"eval/accuracy": 0.5})
+    for step in (1, 2):
+        loggers.metrics({"reward/mean": 0.5}, step)
+        loggers.rollouts([], shown_samples, step)
+    loggers.close()
+    assert not warnings()
+    logged = the_log(tmp_path).parent.glob("files/media/table/samples_*.table.json")
+    assert sorted(path.name.split("_")[1] for path in logged) == ["1", "2"]
+    kept = [path.read_bytes() for path in (tmp_path / "wandb/artifacts/staging").iterdir()]
+    table = next(json.loads(content) for content in kept if content.startswith(b"{"))
+    assert table["columns"] == ["prompt", "image_1", "image_2", "response", "reward", "exact"]
+    first, second, plain = table["data"]
+    assert [first[0], *first[3:]] == ["user: <image><image>How *many*?", "# 3", 1.0, 1.0] and second[3] == "4\n<b>"
+    assert [(image["width"], image["height"]) for image in first[1:3]] == [(8, 6), (4, 4)]
+    assert plain[1:] == [None, None, "x", None, None]
+    assert {Image.open(io.BytesIO(content)).size for content in kept if b"PNG" in content[:4]} == {(8, 6), (4, 4)}
+    assert "WANDB_DATA_DIR" not in os.environ
 
 
 def test_a_killed_service_is_reported_once(started, warnings):
