@@ -7,7 +7,7 @@ the policy sampled and 0 on the prompt and the padding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lightrft.sampling_masks import SamplingMasks, sampling_masks
-from lightrft.types import Rollout
+from lightrft.types import MediaInputs, Rollout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +44,9 @@ class Batch:
     input_ids, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32; lengths [B] long, of
     prompt and response; prompt_lengths [B] long; rewards [B] float64 (NaN = invalid sample); group [B] long;
     truncated [B] bool; group_tokens [B] float64, the trained tokens of the row's whole group. Rows of a group have one
-    prompt. index: what is known of all ranks' rows. sampling_masks: with them all *_logprobs are of what they leave of
-    the vocabulary, and an entropy is of all of it.
+    prompt. mm_inputs: of the prompt of each row, in host memory; empty where no row has any. index: what is known of all
+    ranks' rows. sampling_masks: with them all *_logprobs are of what they leave of the vocabulary, and an entropy is of
+    all of it.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 
@@ -68,7 +69,7 @@ class Batch:
     values: Tensor = UNFILLED
     advantages: Tensor = UNFILLED
     returns: Tensor = UNFILLED
-    mm_inputs: Sequence[Mapping[str, Tensor]] = ()
+    mm_inputs: Sequence[MediaInputs | None] = ()
 
     def __len__(self) -> int:
         return int(self.input_ids.shape[0])
@@ -126,7 +127,7 @@ class Batch:
         if self.has("sampling_masks"):
             changed["sampling_masks"] = self.sampling_masks.select(rows, width)
         if self.mm_inputs:
-            changed["mm_inputs"] = tuple(self.mm_inputs[row] for row in rows)
+            changed["mm_inputs"] = _unless_none([self.mm_inputs[row] for row in rows])
         return self.filled(**changed)
 
 
@@ -151,5 +152,10 @@ def collate(rollouts: Sequence[Rollout], temperature: float, device: torch.devic
         truncated=torch.tensor([rollout.finish_reason == "length" for rollout in rollouts], dtype=torch.bool),
         temperature=temperature,
         sampling_masks=sampling_masks(rollouts, shape[1]) or UNFILLED,
+        mm_inputs=_unless_none([rollout.mm_inputs for rollout in rollouts]),
     )
     return batch.to(device)
+
+
+def _unless_none(media: Sequence[MediaInputs | None]) -> tuple[MediaInputs | None, ...]:
+    return tuple(media) if any(each is not None for each in media) else ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,13 @@ from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
 from lightrft.models.critic import check_critic
 from lightrft.models.sequence_checks import check_sequences
+from lightrft.models.processor import load_vision
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
-from lightrft.prompts.encoding import encode_prompts
+from lightrft.prompts.encoding import encode_prompts, uses_template
 from lightrft.prompts.media.admission import Admission, admitted
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
@@ -32,21 +34,33 @@ from lightrft.types import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from lightrft.prompts.vision import Vision
+
 
 @dataclass(frozen=True)
 class Inputs:
-    tokenizer: PreTrainedTokenizerBase
+    encoder: Encoder
     prompts: list[Prompt]
     eval_prompts: list[Prompt]
     rewards: CombinedReward
     skipped: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.encoder.tokenizer
+
+    def text_ids(self) -> tuple[int, ...]:
+        """Tokens of the first prompt that need no image: what a model is tried on."""
+        request = self.encoder.request(self.prompts[0], ())
+        unseen = self.encoder.vision.placeholders if self.encoder.vision else ()
+        return tuple(id for id in request.prompt_ids if id not in unseen)
+
     def first_prompt(self) -> str:
         """The text that the model reads, in one line that shows white space."""
         first = self.prompts[0]
-        text = Encoder(self.tokenizer).as_the_model_sees(first)
-        return f"first prompt {first.where}, {len(first.token_ids)} tokens, reference {first.reference!r}: {text!r}"
+        length, text = len(self.encoder.request(first, ()).prompt_ids), self.encoder.as_the_model_sees(first)
+        return f"first prompt {first.where}, {length} tokens, reference {first.reference!r}: {text!r}"
 
 
 def check_inputs(args: Args, *, first: bool = True) -> Inputs:
@@ -59,6 +73,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
+    encoder = Encoder(tokenizer, _vision(args, tokenizer))
     if has_critic(args):
         check_critic(args.model, tokenizer)
     if (sp_size := args.distributed.sp_size) > 1:
@@ -71,12 +86,18 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     if held_out:
         _check_judged(args, rewards, held_out)
         held_out = _judgeable(rewards, held_out, held_out_rows)
-    prompts = _encode(args, prompts, tokenizer, rows)
+    prompts = _encode(args, prompts, encoder, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
-    held_out = _encode(args, held_out, tokenizer, held_out_rows)
+    held_out = _encode(args, held_out, encoder, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
     notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices])
-    return Inputs(tokenizer, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
+    return Inputs(encoder, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
+
+
+def _vision(args: Args, tokenizer: PreTrainedTokenizerBase) -> Vision | None:
+    limits = MediaLimits(args.multimodal.max_pixels, args.multimodal.fps, args.engine.limit_mm_image_per_prompt)
+    templated = uses_template(tokenizer, args.data.apply_chat_template)
+    return load_vision(args.model, args.multimodal.processor, tokenizer, partial(media_of, limits=limits), templated)
 
 
 def _notices(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
@@ -128,7 +149,17 @@ def _held_out_prompts(args: Args, bad: BadRows) -> list[Prompt]:
     return prompts[: args.evaluation.max_eval_samples]
 
 
-def _encode(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:
+def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
+    """Texts; prompts with images are encoded when they are taken."""
+    seen = next((prompt for prompt in prompts if has_media(prompt)), None)
+    if seen is not None and encoder.vision is None:
+        raise Refused(f"{bad.flag} {seen.where} has images, and --pretrain {args.model.pretrain} does not see")
+    texts = _encode_texts(args, [prompt for prompt in prompts if not has_media(prompt)], encoder.tokenizer, bad)
+    encoded = {prompt.id: prompt for prompt in texts}
+    return [encoded.get(prompt.id, prompt) for prompt in prompts if has_media(prompt) or prompt.id in encoded]
+
+
+def _encode_texts(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:
     return encode_prompts(
         prompts,
         tokenizer,

@@ -10,7 +10,10 @@ import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,33 @@ class Media:
 
 
 @dataclass(frozen=True)
+class MediaInputs:
+    """What a model takes of the images and videos of one prompt, beside its token ids; shared by its samples.
+
+    features: tensors under the names that the processor gives them, which are joined along their first dimension over
+    the prompts of a batch. per_token: integers [T], one of each token of the prompt, 0 of all others. positions [A, T]:
+    of the prompt's tokens on each axis, as the model counts them; None where they are 0, 1, 2 …
+    """
+
+    features: Mapping[str, Tensor]
+    per_token: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Request:
-    """What an engine is asked for: `len(seeds)` samples of one prompt, each from its own seed."""
+    """What an engine is asked for: `len(seeds)` samples of one prompt, each from its own seed.
+
+    prompt_ids: as the model reads them, with one placeholder for each feature of an image. mm_inputs: what stands
+    there. media: the images and videos themselves, for an engine with a processor of its own, which writes the
+    placeholders into `bare_ids`.
+    """
 
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
+    mm_inputs: MediaInputs | None = None
+    media: Media | None = None
+    bare_ids: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -135,7 +160,7 @@ class Rollout:
     rollout_logprobs: tuple[float, ...]
     finish_reason: str
     policy_version: int
-    mm_inputs: Mapping[str, Any] = field(default_factory=dict)
+    mm_inputs: MediaInputs | None = None
     reward: Reward | None = None
     sample: int = 0
     stop_text: str = ""  # the end of `response`, from the --stop text on that ended it

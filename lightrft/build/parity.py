@@ -53,7 +53,7 @@ class ParityMaker:
         gate = ParityGate(self._verdict(self.strategy.ranks, sampling(self.args), sync, alarm))
         unfiltered = probe_sampling(self.args.model.max_new_tokens)
         probed = self._verdict(self.everyone, unfiltered, sync, alarm)
-        prompt = self.inputs.prompts[0].token_ids
+        prompt = self.inputs.text_ids()
         world, known = self.strategy.world, lambda: sync.found is not None
         probe = Probe(self.engine, self.policy, world, self.everyone, prompt, unfiltered, probed, known)
         return Parity(sync, gate, probe)

@@ -19,7 +19,6 @@ from lightrft.hardware import DTYPES, choose_precision
 from lightrft.models.load import load_model
 from lightrft.models.suitable import end_token_ids
 from lightrft.preflight import Inputs
-from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import ONE_RANK, Ranks, World, alone
 from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
@@ -68,7 +67,7 @@ def make_rollouts(
 ) -> Rollouts:
     """renew: puts a fresh engine with the same weights in the place of one that failed. ranks: of all processes."""
     seed, rewards = args.training.seed, inputs.rewards
-    maker = partial(RolloutMaker, Encoder(inputs.tokenizer), engine, rewards, seed, renew=renew, ranks=ranks)
+    maker = partial(RolloutMaker, inputs.encoder, engine, rewards, seed, renew=renew, ranks=ranks)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
     evaluator = None
@@ -88,7 +87,7 @@ def make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow
     dtype = DTYPES[precision.compute if asked == "auto" else asked]
     if kind != "local":
         return OFFERS[kind].module.make(model, args.engine, inputs.tokenizer, ends, dtype, world)
-    apart = needs_equal_lengths(borrow, inputs.prompts[0].token_ids, precision.compute, model.pretrain)
+    apart = needs_equal_lengths(borrow, inputs.text_ids(), precision.compute, model.pretrain)
     own = None
     if dtype != DTYPES[precision.compute]:
         own = OwnWeights(partial(load_model, model, dtype, world.device, trains=False), dtype)

@@ -12,6 +12,7 @@ from lightrft.errors import Refused, warn
 from lightrft.models.empty import empty_model
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
+from lightrft.models.vision import model_kind, never_write_placeholders
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +33,11 @@ def count_parameters(args: ModelArgs) -> int:
 def described_model(args: ModelArgs) -> PreTrainedModel:
     """The model that `--pretrain`'s configuration describes, without weights and without memory for them."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = read_config(args)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+            return model_kind(config).from_config(config, trust_remote_code=args.trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise refusal(args, "configuration", error) from error
 
@@ -45,18 +45,17 @@ def described_model(args: ModelArgs) -> PreTrainedModel:
 def load_model(
     args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool, empty: bool = False
 ) -> PreTrainedModel:
-    """The causal language model of `--pretrain` in `dtype` on `device`, from safetensors, with dropout off.
+    """The language model of `--pretrain`, or the one that sees too, in `dtype` on `device`, from safetensors, with dropout off.
 
     trains: whether its parameters require gradients: a strategy trains those that do. empty: its weights are left in
     the files, and its parameters take no memory; `strategy.prepare` fills what a rank holds of them.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
-    from transformers import AutoModelForCausalLM
-
-    model, left = _load(AutoModelForCausalLM, args, dtype, empty)
+    model, left = _load(model_kind(read_config(args)), args, dtype, empty)
     if left:
         what = f"{len(left)} of its weights, such as {left[0]}, have no place in the model of its config.json"
         _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
+    never_write_placeholders(model)
     model = model if empty else model.to(device)
     return model.eval().requires_grad_(trains)
 

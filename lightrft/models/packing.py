@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
+from lightrft.models.media import joined, rows_of
 from lightrft.models.reach import reach
 from lightrft.models.sequence_parallel import TAKE_A_MASK
 
@@ -84,7 +85,11 @@ def padded_rows(batch: Batch, parts: int = 1) -> Layout:
     """Right padding needs no mask in a causal model: no real token sees it."""
     row, column = batch.response_mask.nonzero(as_tuple=True)
     ids = _divisible(batch.input_ids, parts)
-    return Layout({"input_ids": ids}, row * ids.shape[1] + column - 1)
+    media: dict[str, Tensor] = {}
+    if batch.mm_inputs:
+        assert parts == 1, "rows with images are not cut"
+        media = joined(batch.mm_inputs, ids.device) | rows_of(batch).inputs(ids.device)
+    return Layout({"input_ids": ids, **media}, row * ids.shape[1] + column - 1)
 
 
 def _divisible(ids: Tensor, parts: int) -> Tensor:
@@ -175,7 +180,18 @@ def shared_prompts(batch: Batch, groups: Sequence[Group], parts: int = 1) -> Lay
     where, places, owners, predicting = moved
     ids = batch.input_ids.flatten()[where] * (owners >= 0)
     inputs = {"input_ids": ids, "position_ids": places, "attention_mask": _sees(owners)}
+    if batch.mm_inputs:
+        inputs |= _shared_media(batch, groups, where)
     return Layout(inputs, predicting[batch.response_mask.bool()])
+
+
+def _shared_media(batch: Batch, groups: Sequence[Group], where: Tensor) -> dict[str, Tensor]:
+    """Each group's images once, and what the tokens at `where` [S, L] of the batch have beside their ids."""
+    first = [batch.mm_inputs[next(iter(group.responses))] for group in groups]
+    found = joined(first, where.device)
+    for name, values in rows_of(batch).inputs(where.device).items():  # [B, T], positions [A, B, T]
+        found[name] = values.flatten(-2)[..., where]
+    return found
 
 
 def _sees(owner: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightrft.errors import Refused
 from lightrft.models.given import INDEX, weight_names
 from lightrft.models.source import code_options, find_file, place, read_settings, refusal
+from lightrft.models.vision import sees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,8 +78,10 @@ def _fault_of_kind(config: Any) -> str | None:
         return None
     if getattr(config, "is_encoder_decoder", False):
         return f"it is an encoder-decoder ({config.model_type}); {remedy}"
+    if sees(config):
+        return None
     if any(hasattr(config, part) for part in ("vision_config", "audio_config")):
-        return f"it is a vision-language or audio model ({config.model_type}), which is not built yet; {remedy}"
+        return f"it is a {config.model_type}, which reads more than images and texts; give one that reads these"
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return f"transformers has no causal language model of its type {config.model_type}; {remedy}"
     name = next(iter(config.architectures or []), "")

@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.tags import special_tags
 from lightrft.types import Prompt, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from lightrft.prompts.vision import Vision
+
 
 class Encoder:
     """Asked when a prompt is taken, so that images need not be held for a whole run.
 
-    Texts are tokenised before, all at the start (encoding.py): their lengths are checked there.
+    Texts are tokenised before, all at the start (encoding.py): their lengths are checked there. vision: for prompts
+    with images or videos, of a model that sees.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.tags = tokenizer, special_tags(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vision: Vision | None = None) -> None:
+        self.tokenizer, self.tags, self.vision = tokenizer, special_tags(tokenizer), vision
+        self._read: dict[int, Request] = {}  # by position, of prompts that were read ahead
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
-        """For one sample of each seed."""
-        return Request(prompt.token_ids, tuple(seeds))
+        """For one sample of each seed. Raises `BadRow`, for a prompt with images alone."""
+        if not has_media(prompt):
+            return Request(prompt.token_ids, tuple(seeds))
+        read = self._read.pop(prompt.position, None) or self._encoded(prompt)
+        return replace(read, seeds=tuple(seeds))
+
+    def fault_of(self, prompt: Prompt) -> str | None:
+        """Why it cannot be used; None where it can, and then it is read already when it is asked for."""
+        try:
+            if has_media(prompt) and prompt.position not in self._read:
+                self._read[prompt.position] = self._encoded(prompt)
+        except BadRow as fault:
+            return str(fault)
+        return None
+
+    def _encoded(self, prompt: Prompt) -> Request:
+        assert self.vision is not None, "preflight refuses images for a model that does not see"
+        return self.vision.request(prompt, ())
 
     def response(self, ids: Sequence[int]) -> str:
         """As rewards see it: no special tokens but the tags of thoughts, and spaces as they were sampled."""
@@ -33,10 +55,14 @@ class Encoder:
         return text + self._text(ids[start:])
 
     def as_the_model_sees(self, prompt: Prompt) -> str:
-        """The encoded prompt as text: template, special tokens and all."""
-        return self._text(prompt.token_ids, special=True)
+        """The encoded prompt as text: template, special tokens and all; one mark for each image or video."""
+        return self._text(self.request(prompt, ()).bare_ids or prompt.token_ids, special=True)
 
     def _text(self, ids: Sequence[int], *, special: bool = False) -> str:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         assert isinstance(text, str), "one sequence of ids is one text"
         return text
+
+
+def has_media(prompt: Prompt) -> bool:
+    return bool(prompt.images or prompt.videos)

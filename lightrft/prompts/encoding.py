@@ -40,7 +40,7 @@ def encode_prompts(
     """
     bad = bad or BadRows(flag)
     closing = closing_ids(tokenizer, ends)
-    template = look_at(tokenizer, closing) if _use_template(tokenizer, apply_chat_template) else None
+    template = look_at(tokenizer, closing) if uses_template(tokenizer, apply_chat_template) else None
     writer = _Writer(tokenizer, template, closing, knows_whole=apply_chat_template is None)
     encoded = list(_encoded(prompts, writer, bad))
     bad.notices += remarks(encoded, tokenizer, template, knows_whole=writer.knows_whole)
@@ -55,7 +55,8 @@ def encode_prompts(
     return kept
 
 
-def _use_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None) -> bool:
+def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None) -> bool:
+    """Whether messages go through the tokenizer's chat template. Raises `Refused`."""
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if wanted and not has_template:
         where = f"the tokenizer of {tokenizer.name_or_path or '--pretrain'}"

@@ -10,6 +10,7 @@ from statistics import fmean
 from lightrft.algorithms.control import TemperatureSchedule
 from lightrft.errors import RunFailed, warn
 from lightrft.groups import varied_groups
+from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import ONE_RANK, Ranks
@@ -53,7 +54,8 @@ class RolloutMaker:
         Every rank takes part, also without prompts: an engine may need all of them to gather its weights. Where one
         rank's engine fails, all ranks try once more, on fresh engines.
         """
-        requests = [self._request(prompt, step, n) for prompt in prompts]
+        with together(self.ranks):
+            requests = [self._request(prompt, step, n) for prompt in prompts]
         try:
             generated = self._generate(requests, step, sampling, enough)
         except EngineFailed as failed:
@@ -61,7 +63,7 @@ class RolloutMaker:
             self.renew()
             generated = self._generate(requests, step, sampling, enough)
         with together(self.ranks):
-            return self._rewarded(prompts, generated, sampling)
+            return self._rewarded(prompts, requests, generated, sampling)
 
     def _generate(
         self, requests: Sequence[Request], step: int, sampling: Sampling, enough: int | None
@@ -73,11 +75,15 @@ class RolloutMaker:
                 raise type(failed)(f"{f'step {step}' if step else 'evaluation'}: {failed}") from failed
 
     def _rewarded(
-        self, prompts: Sequence[Prompt], generated: Sequence[Sequence[Generation]], sampling: Sampling
+        self,
+        prompts: Sequence[Prompt],
+        requests: Sequence[Request],
+        generated: Sequence[Sequence[Generation]],
+        sampling: Sampling,
     ) -> list[Rollout]:
         rollouts = [
-            self._rollout(prompt, sample, generation, sampling.stop)
-            for prompt, group in zip(prompts, generated, strict=True)
+            self._rollout(replace(prompt, token_ids=request.prompt_ids), request, sample, generation, sampling.stop)
+            for prompt, request, group in zip(prompts, requests, generated, strict=True)
             for sample, generation in enumerate(group)
         ]
         rewards = self.rewards.score(rollouts) if rollouts else []
@@ -89,9 +95,14 @@ class RolloutMaker:
 
     def _request(self, prompt: Prompt, step: int, n: int) -> Request:
         seeds = [response_seed(self.seed, step, prompt.position, prompt.id, sample) for sample in range(n)]
-        return self.encoder.request(prompt, seeds)
+        try:
+            return self.encoder.request(prompt, seeds)
+        except BadRow as fault:
+            raise RunFailed(f"{prompt.where}: {fault}; --on_bad_row skip takes another prompt") from fault
 
-    def _rollout(self, prompt: Prompt, sample: int, generation: Generation, stop: Sequence[str]) -> Rollout:
+    def _rollout(
+        self, prompt: Prompt, request: Request, sample: int, generation: Generation, stop: Sequence[str]
+    ) -> Rollout:
         response = self.encoder.response(generation.response_ids)
         return Rollout(
             prompt=prompt,
@@ -103,6 +114,7 @@ class RolloutMaker:
             rollout_logprobs=generation.logprobs,
             finish_reason=generation.finish_reason,
             policy_version=self.engine.version,
+            mm_inputs=request.mm_inputs,
             sample=sample,
             sampling_mask=generation.sampling_mask,
             stop_text=_from_stop_text(response, stop),

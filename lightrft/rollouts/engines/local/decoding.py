@@ -78,7 +78,8 @@ class Decoding:
         chosen = self.requests[self.next : self.next + count]
         more = self.refill and self.next + count < len(self.requests)
         room = self.sampling.max_new_tokens + (SPARE if more else 0)
-        self.prompts = Prompts(self.model, [request.prompt_ids for request in chosen], room)
+        media = [request.mm_inputs for request in chosen]
+        self.prompts = Prompts(self.model, [request.prompt_ids for request in chosen], room, media)
         for place, request in enumerate(chosen):
             samples = (Sample(self.next + place, number, seed) for number, seed in enumerate(request.seeds))
             self.waiting.extend((sample, place) for sample in samples)

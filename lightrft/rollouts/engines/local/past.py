@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightrft.models.media import Rows, ahead, joined
 from lightrft.models.token_model import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
 from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
@@ -15,23 +16,37 @@ from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from lightrft.types import MediaInputs
+
 
 class Prompts:
     """Prompts, left-padded to one width, that have gone through the model once. logits [prompts, V]: of what follows.
 
-    room: for so many more tokens, in a cache that `Past` goes on with.
+    media: what each has beside its ids, if any has. room: for so many more tokens, in a cache that `Past` goes on with.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        room: int,
+        media: Sequence[MediaInputs | None] = (),
+    ) -> None:
         self.model, self.device = model, next(model.parameters()).device
         self.lengths = [len(ids) for ids in prompts]
         self.width, self.room = max(self.lengths), room
+        media = media if any(media) else [None] * len(prompts)
+        self.ahead = [ahead(each, length) for each, length in zip(media, self.lengths, strict=True)]
         self.cache = make_cache(model.config, room)
         padded = [[0] * (self.width - len(ids)) + list(ids) for ids in prompts]
         extra: dict[str, Any] = {cache_parameter(model): self.cache}
         if min(self.lengths) < self.width:
             mask = torch.tensor([[0] * (self.width - n) + [1] * n for n in self.lengths], device=self.device)
             extra |= {"attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+        if any(media):
+            starts = [self.width - length for length in self.lengths]
+            rows = Rows(media, starts, self.lengths, self.width)
+            extra |= joined(media, self.device) | rows.inputs(self.device)
         with head_on(model, lambda hidden: hidden[:, -1:]):
             found = model(input_ids=torch.tensor(padded, device=self.device), use_cache=True, **extra)
         self.logits = found.logits[:, -1]
@@ -41,7 +56,8 @@ class Past:
     """Rows over a cache, each one of `prompts` and what came after it. Their latest tokens share a column.
 
     Columns are numbered from the front of the cache; `first` is the first that a living row needs. starts: the column
-    of each row's first token. Without padding the model needs neither a mask nor positions.
+    of each row's first token; ahead: by how much its positions are further than its columns (of images). Where rows
+    have neither padding nor images the model needs no mask and no positions.
     """
 
     def __init__(self, prompts: Prompts, which: Sequence[int]) -> None:
@@ -49,8 +65,9 @@ class Past:
         self.parameter, self.layers = cache_parameter(self.model), roomy_layers(self.cache)
         self._reorder(which)
         self.starts = [prompts.width - prompts.lengths[i] for i in which]
+        self.ahead = [prompts.ahead[i] for i in which]
         self.first, self.end, self.capacity = 0, prompts.width, prompts.width + prompts.room
-        self.padded = max(prompts.lengths) > min(prompts.lengths)
+        self.padded = max(prompts.lengths) > min(prompts.lengths) or any(self.ahead)
         self._make_mask()
         self.replay = replay_of(self)
 
@@ -94,7 +111,7 @@ class Past:
         extra: dict[str, Any] = {self.parameter: self.cache}
         if self.padded:
             mask = self.mask[:, self.first : self.end + 1]
-            extra |= {"attention_mask": mask, "position_ids": self.end - self.columns}
+            extra |= {"attention_mask": mask, "position_ids": self.end - self.origins}
         return self.model(input_ids=tokens[:, None], use_cache=True, **extra).logits[:, -1]
 
     def put(self, rows: Sequence[int], prompts: Prompts, which: Sequence[int]) -> None:
@@ -106,13 +123,14 @@ class Past:
             layer.put(places, other, sources)
         for row, source in zip(rows, which, strict=True):
             self.starts[row] = self.end - prompts.lengths[source]
+            self.ahead[row] = prompts.ahead[source]
         self.padded = True
         self._make_mask()
 
     def keep(self, rows: Sequence[int]) -> None:
         """These rows alone, in this order; the cache is copied."""
         self._reorder(rows)
-        self.starts = [self.starts[row] for row in rows]
+        self.starts, self.ahead = [self.starts[row] for row in rows], [self.ahead[row] for row in rows]
         self._left(self.first)
         self.replay = replay_of(self)  # the buffers are others
 
@@ -141,4 +159,5 @@ class Past:
 
     def _make_mask(self) -> None:
         self.columns = torch.tensor(self.starts, device=self.device)[:, None]
+        self.origins = self.columns - torch.tensor(self.ahead, device=self.device)[:, None]  # of positions
         self.mask = (torch.arange(self.capacity, device=self.device) >= self.columns).long()

@@ -32,6 +32,7 @@ class Replay:
         rows, device = len(past.starts), past.device
         self.tokens = torch.zeros(rows, dtype=torch.long, device=device)
         self.starts = torch.zeros(rows, 1, dtype=torch.long, device=device)
+        self.origins = torch.zeros_like(self.starts)
         self.column = torch.zeros(1, dtype=torch.long, device=device)
         self.graphs: dict[int, tuple[Any, Tensor]] = {}  # by the columns looked at
 
@@ -41,6 +42,7 @@ class Replay:
         seen = min(-(-(self.past.end + 1) // BLOCK) * BLOCK, self.past.capacity)
         self.tokens.copy_(tokens)
         self.starts.copy_(self.past.columns)
+        self.origins.copy_(self.past.origins)
         self.column.fill_(self.past.end)
         if not self.records:
             return self._step(seen)
@@ -67,7 +69,7 @@ class Replay:
             found = past.model(
                 input_ids=self.tokens[:, None],
                 attention_mask=mask[:, None, None],
-                position_ids=self.column - self.starts,
+                position_ids=self.column - self.origins,
                 use_cache=True,
                 **{past.parameter: past.cache},
             )

@@ -1,0 +1,73 @@
+"""What turns images and videos into the inputs of a model that sees: its processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lightrft.errors import Refused
+from lightrft.models.source import REMEDIES, code_options, place, refusal
+from lightrft.models.load import described_model
+from lightrft.models.media import counted_from, own_positions
+from lightrft.models.suitable import read_config
+from lightrft.models.vision import placeholders, sees
+from lightrft.prompts.vision import Vision
+from lightrft.types import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from lightrft.args.groups.model import ModelArgs
+    from lightrft.types import Media
+
+Read = Callable[[Prompt], "Media"]
+INSTALL = "pip install torchvision, of the release that belongs to the torch that is there"
+
+
+def load_vision(
+    args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase, read: Read, templated: bool
+) -> Vision | None:
+    """How prompts with images become inputs of `--pretrain`; None for a model that does not see.
+
+    path: `--processor`. read: a prompt's media, decoded. templated: whether messages go through the chat template.
+    """
+    processor = load_processor(args, path, tokenizer)
+    if processor is None:
+        return None
+    count = counted_from(described_model(args))
+
+    def positions(inputs: Mapping[str, Any]) -> Any:
+        return None if count is None else own_positions(count, inputs)
+
+    ids = frozenset(placeholders(read_config(args)))
+    return Vision(processor, read, positions, ids, templated, args.prompt_max_len)
+
+
+def load_processor(args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Of `--processor`, or of `--pretrain`, around the tokenizer that texts go through; None for a model that does not
+    see. Raises `Refused`."""
+    from transformers import AutoProcessor
+
+    if not sees(read_config(args)):
+        if path is not None:
+            raise Refused(f"--processor {path}: --pretrain {args.pretrain} does not see; leave it out")
+        return None
+    own = args if path is None else replace(args, pretrain=path)
+    try:
+        processor = AutoProcessor.from_pretrained(place(own), **code_options(own))
+    except Exception as error:  # of a library that is missing, or of files that are
+        raise _refusal(own, path, error) from error
+    if not hasattr(processor, "image_processor"):
+        flag = f"--pretrain {args.pretrain}" if path is None else f"--processor {path}"
+        raise Refused(f"{flag}: it has no processor of images (preprocessor_config.json or processor_config.json)")
+    processor.tokenizer = tokenizer
+    return processor
+
+
+def _refusal(args: ModelArgs, path: str | None, error: Exception) -> Refused:
+    text = str(error)
+    if "orchvision" in text and "torchvision" not in REMEDIES:
+        return Refused(f"--pretrain {args.pretrain}: its processor needs torchvision: {INSTALL}")
+    found = refusal(args, "processor", error)
+    return found if path is None else Refused(str(found).replace("--pretrain", "--processor", 1))
