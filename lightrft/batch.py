@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from lightrft.sampling_masks import SamplingMasks, sampling_masks
 from lightrft.types import MediaInputs, Rollout
@@ -106,6 +107,21 @@ class Batch:
         if self.has("sampling_masks"):
             blank["sampling_masks"] = self.sampling_masks.blank()
         return self.filled(**blank | {"lengths": one, "prompt_lengths": one, "mm_inputs": ()})
+
+    def and_prompt(self, ids: Sequence[int], media: MediaInputs) -> Batch:
+        """With one more row, a prompt with images and no response, which weighs nothing."""
+        width = max(self.input_ids.shape[1], len(ids))
+        longer = {
+            name: torch.cat([pad(value, (0, width - value.shape[1])), value.new_zeros(1, width)])
+            if value.dim() == 2
+            else torch.cat([value, value.new_zeros(1)])
+            for name, value in self._tensors().items()
+        }
+        longer["input_ids"][-1, : len(ids)] = longer["input_ids"].new_tensor(ids)
+        for name in ("lengths", "prompt_lengths"):
+            longer[name][-1] = len(ids)
+        longer["group"][-1] = -1
+        return self.filled(**longer, mm_inputs=(*(self.mm_inputs or [None] * len(self)), media))
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {name: value.to(device) for name, value in self._tensors().items()}

@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # spinning threads make generation ten times slower on busy cores
     "TOKENIZERS_PARALLELISM": "false",
 }
+# What each program has as its own defaults. Of images of a million pixels a prompt of the default length holds one.
+PROGRAMS: dict[str, dict[str, object]] = {"text": {}, "vision": {"max_pixels": 1_003_520}}
 
 
 def start(program: str) -> NoReturn:
@@ -83,12 +85,12 @@ def _is_alone() -> bool:
 def _run(words: Sequence[str], program: str) -> int:
     world_size = processes_started()
     with os_errors_as(Refused):
-        args = parse(words, world_size=world_size, program=program)
+        args = parse(words, PROGRAMS[program], world_size=world_size)
     if args.run.print_args is not None:
         if own_rank() == 0:
             _show(print_args(args, args.run.print_args))
         return 0
-    notices = check(args, world_size, strict=args.run.strict_args, program=program)
+    notices = check(args, world_size, strict=args.run.strict_args)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     return _train(args, notices)

@@ -80,7 +80,7 @@ class Evaluator:
 
     def evaluate(self) -> EvalResult:
         """Each rank answers its share of the prompts, and all know the result."""
-        rollouts = self.maker.make(self.maker.share(self.prompts), 0, 1, self.sampling)
+        rollouts = self.maker.make(self.maker.readable(self.maker.share(self.prompts)), 0, 1, self.sampling)
         self.counted = self.maker.stats("perf/eval_")
         return summarise(self.maker.ranks.gather([rollout.outcome for rollout in rollouts]), self.primary)
 

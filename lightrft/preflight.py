@@ -151,12 +151,12 @@ def _held_out_prompts(args: Args, bad: BadRows) -> list[Prompt]:
 
 def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
     """Texts; prompts with images are encoded when they are taken."""
-    seen = next((prompt for prompt in prompts if has_media(prompt)), None)
+    seen = next((prompt for prompt in prompts if prompt.has_media), None)
     if seen is not None and encoder.vision is None:
         raise Refused(f"{bad.flag} {seen.where} has images, and --pretrain {args.model.pretrain} does not see")
-    texts = _encode_texts(args, [prompt for prompt in prompts if not has_media(prompt)], encoder.tokenizer, bad)
+    texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
     encoded = {prompt.id: prompt for prompt in texts}
-    return [encoded.get(prompt.id, prompt) for prompt in prompts if has_media(prompt) or prompt.id in encoded]
+    return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]
 
 
 def _encode_texts(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from lightrft.args.groups.model import ModelArgs
 
 TEXT = {
     **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
@@ -151,3 +154,9 @@ def save_tiny(family: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def model_args(folder: Path, **changes: Any) -> ModelArgs:
+    """Of the defaults."""
+    defaults = {entry.name: entry.default for entry in fields(ModelArgs) if entry.default is not MISSING}
+    return ModelArgs(**{**defaults, "pretrain": str(folder), "max_new_tokens": 8, "prompt_max_len": 400, **changes})

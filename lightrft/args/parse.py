@@ -27,7 +27,6 @@ def parse(
     defaults: Mapping[str, object] = NO_DEFAULTS,
     *,
     world_size: int = 1,
-    program: str = "text",
 ) -> Args:
     """Command line > YAML (a later file wins) > the preset of --mode > `defaults` > the estimator's defaults > the
     fields' defaults.
@@ -47,7 +46,7 @@ def parse(
     problems += [Problem((flag,), f"--{flag} is required") for flag in missing]
     args = _args(settings)
     if problems:
-        of_rules = findings(args, world_size, strict=args.run.strict_args, program=program)
+        of_rules = findings(args, world_size, strict=args.run.strict_args)
         sound = _sound(of_rules, broken.union(missing))
         raise Refused("\n".join(map(str, [*problems, *sound])))
     return args

@@ -67,7 +67,8 @@ def make_rollouts(
 ) -> Rollouts:
     """renew: puts a fresh engine with the same weights in the place of one that failed. ranks: of all processes."""
     seed, rewards = args.training.seed, inputs.rewards
-    maker = partial(RolloutMaker, inputs.encoder, engine, rewards, seed, renew=renew, ranks=ranks)
+    skips = args.data.on_bad_row == "skip" and inputs.encoder.vision is not None
+    maker = partial(RolloutMaker, inputs.encoder, engine, rewards, seed, renew=renew, ranks=ranks, skips=skips)
     train, held_out = maker(args.batch.micro_rollout_batch_size), maker(args.evaluation.eval_batch_size)
     schedule = temperature_schedule(args, total_steps(args, len(inputs.prompts)))
     evaluator = None

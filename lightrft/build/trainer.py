@@ -49,6 +49,7 @@ from lightrft.track.console import Console
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import write_record
 from lightrft.trainer import Trainer
+from lightrft.types import Request
 from lightrft.update.critic import Critic
 from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
@@ -96,19 +97,25 @@ class Models:
 
 
 def load_models(
-    args: Args, strategy: Strategy, precision: Precision, estimator: Estimator, steps: int, kl: KLTerm
+    args: Args,
+    strategy: Strategy,
+    precision: Precision,
+    estimator: Estimator,
+    steps: int,
+    kl: KLTerm,
+    blank: Request | None,
 ) -> Models:
-    """Those that the flags ask for, on the strategy's device."""
+    """Those that the flags ask for, on the strategy's device. blank: a prompt with an image, for models that see."""
     device, empty = strategy.world.device, args.distributed.meta_init
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     learning = max(steps - frozen_steps(args, estimator), 0)
     model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty)
-    policy = make_token_model(args, strategy, model, optim_args(args, learning))
-    critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps)
+    policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
+    critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps, blank)
     reference = None
     if kl.needs_reference:
         frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False, empty=empty)
-        reference = make_token_model(args, strategy, frozen, None)
+        reference = make_token_model(args, strategy, frozen, None, blank)
     return Models(policy, critic, reference)
 
 
@@ -126,7 +133,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     strategy, kl, steps = make_strategy(args, world, precision), kl_term(args), total_steps(args, len(inputs.prompts))
     estimator = load_estimator(args.algorithm.advantage_estimator)
     with PULSE.during("load"):
-        models = load_models(args, strategy, precision, estimator, steps, kl)
+        models = load_models(args, strategy, precision, estimator, steps, kl, inputs.encoder.blank())
     policy, critic = models.policy, models.critic
     average = make_average(args, strategy, policy.handle, everyone)
     engine = make_engine(args, inputs, precision, lambda: strategy.gathered(policy.handle), world)

@@ -32,6 +32,7 @@ from lightrft.recipe import (
 )
 from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy
 from lightrft.strategy.frozen import Frozen
+from lightrft.types import Request
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.base import Watch
 from lightrft.update.critic import Critic
@@ -68,10 +69,16 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
     )
 
 
-def make_token_model(args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None) -> TokenModel:
-    """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded."""
+def make_token_model(
+    args: Args, strategy: Strategy, model: PreTrainedModel, optim: OptimArgs | None, blank: Request | None = None
+) -> TokenModel:
+    """The policy, or with `optim` None a frozen reference. Its costs are counted before its parameters are sharded.
+
+    blank: a prompt with an image, for a model that sees.
+    """
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
-    prepared = TokenModel(strategy.prepare(model, optim, given_weights(args, args.model, model)), sharing, ranks)
+    handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
+    prepared = TokenModel(handle, sharing, ranks, blank if strategy.world.size > 1 else None)
     check_parts(prepared, f"--pretrain {args.model.pretrain}")
     return prepared
 
@@ -85,15 +92,23 @@ def make_advantages(args: Args, ranks: Ranks, estimator: Estimator, kl: KLTerm) 
     return AdvantageStage(ranks, estimator, kl, shaping_settings(args), advantage_settings(args, estimator))
 
 
-def make_critic(args: Args, strategy: Strategy, estimator: Estimator, dtype: torch.dtype, steps: int) -> Critic | None:
-    """A model and an optimizer of its own, for the estimators that need one."""
+def make_critic(
+    args: Args,
+    strategy: Strategy,
+    estimator: Estimator,
+    dtype: torch.dtype,
+    steps: int,
+    blank: Request | None = None,
+) -> Critic | None:
+    """A model and an optimizer of its own, for the estimators that need one. blank: as for `make_token_model`."""
     if "critic" not in estimator.needs:
         return None
     model = load_critic(args.model, dtype, strategy.world.device, empty=args.distributed.meta_init)
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)
-    prepared = TokenCritic(strategy.prepare(cast(PreTrainedModel, model), optim, weights), sharing, ranks)
+    handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
+    prepared = TokenCritic(handle, sharing, ranks, blank if strategy.world.size > 1 else None)
     check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")
     return Critic(strategy, prepared, clip=args.algorithm.value_clip)
 

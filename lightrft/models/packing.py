@@ -64,12 +64,13 @@ class Layout:
 
 
 def lay_out(batch: Batch, sharing: Cost | None, parts: int = 1) -> Layout:
-    """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, one column.
+    """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, and there are no
+    images, one column.
 
     parts: how many equal parts rows can be cut into, for which they may need more padding.
     """
     layout = _shared_where_it_pays(batch, sharing, parts) or padded_rows(batch, parts)
-    if len(layout.predicts):
+    if len(layout.predicts) or batch.mm_inputs:
         return layout
     return Layout({"input_ids": _divisible(batch.input_ids[:, :1], parts)}, layout.predicts)
 
@@ -110,7 +111,7 @@ class Cost:
         config: Any = model.config.get_text_config()
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         embeddings = {id(p) for end in ends if end is not None for p in end.parameters()}
-        body = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+        body = sum(p.numel() for p in model.get_decoder().parameters() if id(p) not in embeddings)
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
 
 

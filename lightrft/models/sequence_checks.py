@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightrft.args.batching import around
 from lightrft.errors import Refused, RunFailed, error_text
+from lightrft.models import vision
 from lightrft.models.critic import critic_args
 from lightrft.models.load import described_model
 from lightrft.models.packing import Layout
@@ -49,6 +50,8 @@ def _rounded(length: int, sp_size: int) -> int:
 
 def _fault(model: Any, longest: int) -> str | None:
     config = model.config.get_text_config()
+    if vision.sees(model.config):
+        return f"({model.config.model_type}) reads images, which processes cannot share"
     if not (model._supports_sdpa and model._supports_attention_backend):
         return f"({config.model_type}) has an attention that cannot be replaced by one over several processes"
     sees, stretched = reach(config), _stretched_from(config)

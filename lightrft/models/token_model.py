@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightrft.batch import Batch
     from lightrft.ranks.sequences import SequenceRanks
     from lightrft.sampling_masks import TokenSets
+    from lightrft.types import Request
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,19 @@ class Scores:
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What running a model over a batch takes, and nobody else asks for: adapters and media have their place here too,
-    once there are some.
+    """What running a model over a batch takes, and nobody else asks for: adapters have their place here too, once there
+    are some.
 
     sharing: the model's costs where the samples of a group may share their prompt's computation, which is done where
     it pays; None where they may not. sequence_ranks: the processes that hold the same rows and run a part of each
-    (models/sequence_parallel.py); None where this one runs whole rows.
+    (models/sequence_parallel.py); None where this one runs whole rows. blank: a prompt with an image that is run along
+    with rows that have none, where other processes may have some: all of them run the same parts of a model.
     """
 
     handle: Handle
     sharing: Cost | None = None
     sequence_ranks: SequenceRanks | None = None
+    blank: Request | None = None
 
     @property
     def shares_prompts(self) -> bool:
@@ -68,12 +71,18 @@ class PreparedModel:
         """
         PULSE.beat()
         ranks, more = self.sequence_ranks, dict[str, Any]()
-        layout = lay_out(batch, self.sharing, self.parts)
+        layout = lay_out(self._with_images(batch), self.sharing, self.parts)
         if ranks is not None:
             layout, more = layout.part(ranks.rank, ranks.size), {"sequence_ranks": ranks}
         with head_on(self.handle.model, layout.select):
             outputs = self.handle.module(**layout.inputs, **more, use_cache=False).logits
         return _precise(outputs), layout
+
+    def _with_images(self, batch: Batch) -> Batch:
+        if self.blank is None or batch.mm_inputs:
+            return batch
+        assert self.blank.mm_inputs is not None, "it has an image"
+        return batch.and_prompt(self.blank.prompt_ids, self.blank.mm_inputs)
 
     def _scattered(self, values: Tensor, layout: Layout, batch: Batch) -> Tensor:
         """[N], one for each trained token that is predicted here, as [B, T] of all, 0 elsewhere."""

@@ -25,23 +25,27 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vision: Vision | None = None) -> None:
         self.tokenizer, self.tags, self.vision = tokenizer, special_tags(tokenizer), vision
-        self._read: dict[int, Request] = {}  # by position, of prompts that were read ahead
+        self._read: dict[str, Request] = {}  # by id, of prompts that were read ahead
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """For one sample of each seed. Raises `BadRow`, for a prompt with images alone."""
-        if not has_media(prompt):
+        if not prompt.has_media:
             return Request(prompt.token_ids, tuple(seeds))
-        read = self._read.pop(prompt.position, None) or self._encoded(prompt)
+        read = self._read.pop(prompt.id, None) or self._encoded(prompt)
         return replace(read, seeds=tuple(seeds))
 
     def fault_of(self, prompt: Prompt) -> str | None:
         """Why it cannot be used; None where it can, and then it is read already when it is asked for."""
         try:
-            if has_media(prompt) and prompt.position not in self._read:
-                self._read[prompt.position] = self._encoded(prompt)
+            if prompt.has_media and prompt.id not in self._read:
+                self._read[prompt.id] = self._encoded(prompt)
         except BadRow as fault:
             return str(fault)
         return None
+
+    def blank(self) -> Request | None:
+        """A prompt with an image, for a model that sees."""
+        return None if self.vision is None else self.vision.blank()
 
     def _encoded(self, prompt: Prompt) -> Request:
         assert self.vision is not None, "preflight refuses images for a model that does not see"
@@ -62,7 +66,3 @@ class Encoder:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         assert isinstance(text, str), "one sequence of ids is one text"
         return text
-
-
-def has_media(prompt: Prompt) -> bool:
-    return bool(prompt.images or prompt.videos)

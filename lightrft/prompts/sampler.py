@@ -39,6 +39,10 @@ class PromptSampler:
         self._permutation = lru_cache(maxsize=4 * max(1, len(shares)))(_permutation)
         self._mixture = lru_cache(maxsize=4)(_mixture)
 
+    def __len__(self) -> int:
+        """Of an episode."""
+        return len(self._prompts)
+
     def take(self, n: int) -> list[Prompt]:
         """The next `n` prompts with their `position`, those given back first."""
         return [replace(self._at(position), position=position) for position in (self._advance() for _ in range(n))]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.template import options_of
-from lightrft.types import MediaInputs, Prompt, Request
+from lightrft.types import Media, MediaInputs, Prompt, Request
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightrft.types import Media
-
 ROWS = ("input_ids", "attention_mask")  # what a processor makes of a text, and not of media
+BLANK = 64  # pixels of a side
 Positions = Callable[[Mapping[str, Any]], "Tensor | None"]
 
 
@@ -34,19 +34,31 @@ class Vision:
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """Raises `BadRow` for media that cannot be read, and for a prompt that is too long: images are never cut."""
-        media, text = self.read(prompt), self._text(prompt)
-        bare = self._bare(text, prompt)
+        media = self.read(prompt)
+        text = self._text(prompt, media.slices)
+        bare = self._bare(text, media)
         made = self._processed(text, media)
         ids = tuple(made["input_ids"][0].tolist())
         self._check(ids, media)
         return Request(ids, tuple(seeds), self._inputs(made, len(ids)), media, bare)
 
-    def _text(self, prompt: Prompt) -> str:
+    def blank(self) -> Request:
+        """A small grey image: for whoever has to run the whole model, and has no image."""
+        from PIL import Image
+
+        message = {"role": "user", "content": ({"type": "image"}, {"type": "text", "text": "."})}
+        prompt = Prompt("blank", (message,), images=("blank",))
+        grey = Media(images=(Image.new("RGB", (BLANK, BLANK), (128, 128, 128)),))
+        return replace(self, read=lambda _: grey, longest=sys.maxsize).request(prompt, ())
+
+    def _text(self, prompt: Prompt, slices: Sequence[int] = ()) -> str:
+        """slices: for each image of the prompt, how many of them it gave: a volume has several."""
+        counts = iter(slices)
+        messages = [{**message, "content": _sliced(message["content"], counts)} for message in prompt.messages]
         if self.templated:
-            chat = [dict(message) for message in prompt.messages]
             options = {"add_generation_prompt": True, **options_of(prompt)}
-            return self.processor.tokenizer.apply_chat_template(chat, tokenize=False, **options)
-        return "\n".join(self._plain(message["content"]) for message in prompt.messages)
+            return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        return "\n".join(self._plain(message["content"]) for message in messages)
 
     def _plain(self, content: Any) -> str:
         if isinstance(content, str):
@@ -61,12 +73,12 @@ class Vision:
             raise BadRow(f"{type(self.processor).__name__} takes no {kind}s")
         return mark
 
-    def _bare(self, text: str, prompt: Prompt) -> tuple[int, ...]:
+    def _bare(self, text: str, media: Media) -> tuple[int, ...]:
         """The text's ids, with one mark for each image or video. A text that names a mark itself is refused."""
-        for kind, media in (("image", prompt.images), ("video", prompt.videos)):
-            marks = text.count(self._mark(kind)) if media else 0
-            if marks != len(media):
-                raise BadRow(f"it has {len(media)} {kind}s, and {marks} times {self._mark(kind)!r} in its text")
+        for kind, given in (("image", media.images), ("video", media.videos)):
+            marks = text.count(self._mark(kind)) if given else 0
+            if marks != len(given):
+                raise BadRow(f"it has {len(given)} {kind}s, and {marks} times {self._mark(kind)!r} in its text")
         return tuple(self.processor.tokenizer(text, add_special_tokens=not self.templated)["input_ids"])
 
     def _processed(self, text: str, media: Media) -> Any:
@@ -88,6 +100,13 @@ class Vision:
         rows = {name: value[0] for name, value in beside.items() if _is_row(value, length)}
         features = {name: value for name, value in beside.items() if name not in rows}
         return MediaInputs(features, rows, self.positions(made))
+
+
+def _sliced(content: Any, counts: Iterator[int]) -> Any:
+    """With a part for each slice of an image."""
+    if isinstance(content, str):
+        return content
+    return [part for part in content for _ in range(next(counts, 1) if part["type"] == "image" else 1)]
 
 
 def _is_row(value: Any, length: int) -> bool:

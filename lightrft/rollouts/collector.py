@@ -25,7 +25,8 @@ class RolloutMaker:
     """Prompts to rewarded rollouts. Training and evaluation have one each, over one engine.
 
     at_once: most prompts that the engine decodes together. renew: puts a fresh engine with
-    the same weights in the place of one that failed. ranks: of all processes, each with an engine of its own.
+    the same weights in the place of one that failed. ranks: of all processes, each with an engine of its own. skips:
+    whether a prompt whose images cannot be read is left out; else it ends the run. left_out: how many were.
     """
 
     def __init__(
@@ -37,9 +38,38 @@ class RolloutMaker:
         at_once: int,
         renew: Callable[[], None],
         ranks: Ranks = ONE_RANK,
+        *,
+        skips: bool = False,
     ) -> None:
         self.encoder, self.engine, self.rewards, self.seed, self.at_once = encoder, engine, rewards, seed, at_once
-        self.renew, self.ranks = renew, ranks
+        self.renew, self.ranks, self.skips, self.left_out = renew, ranks, skips, 0
+
+    def taken(self, stream: PromptSampler, count: int) -> list[Prompt]:
+        """The next `count` prompts of the stream, without those whose images cannot be read, where these are skipped.
+
+        Every rank reads those that it answers; all ranks leave out the same.
+        """
+        if not self.skips:
+            return stream.take(count)
+        good: list[Prompt] = []
+        left_out = 0
+        while missing := count - len(good):
+            batch = stream.take(missing)
+            own = {each.position: self.encoder.fault_of(each) for each in self.share(batch)}
+            faults = dict(self.ranks.gather([(place, fault) for place, fault in own.items() if fault is not None]))
+            for prompt in batch:
+                if prompt.position in faults:
+                    warn(f"{prompt.where}: {faults[prompt.position]}; it is left out")
+            good += [prompt for prompt in batch if prompt.position not in faults]
+            left_out += len(faults)
+            if left_out > len(stream):
+                raise RunFailed(f"none of the last {left_out} prompts can be used; the last: {list(faults.values())[-1]}")
+        self.left_out += left_out
+        return good
+
+    def readable(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Those whose images can be read, where others are skipped."""
+        return [prompt for prompt in prompts if not self.skips or self.encoder.fault_of(prompt) is None]
 
     def share(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Those that this rank's engine answers."""
@@ -164,6 +194,8 @@ class Collector:
         self.seen = {"rollout/temperature": sampling.temperature}
         most = self.settings.most_batches
         chosen = self._all(prompts, step, sampling) if most is None else self._varied(prompts, step, sampling, most)
+        if self.maker.skips:
+            self.seen["rollout/unreadable"] = float(self.maker.left_out)
         self.seen |= self.maker.stats("perf/")
         return chosen
 
@@ -215,9 +247,9 @@ class Collector:
         longest go back to the stream."""
         s, ranks = self.settings, self.maker.ranks
         if s.oversample == 1.0:
-            batch = prompts.take(wanted)
+            batch = self.maker.taken(prompts, wanted)
             return batch, self.maker.make(self.maker.share(batch), step, s.n_samples, sampling)
-        started = prompts.take(math.ceil(wanted * s.oversample / ranks.size) * ranks.size)
+        started = self.maker.taken(prompts, math.ceil(wanted * s.oversample / ranks.size) * ranks.size)
         own = wanted // ranks.size + (ranks.rank < wanted % ranks.size)
         made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=own)
         done = set(sorted(ranks.gather(list({rollout.group for rollout in made})))[:wanted])

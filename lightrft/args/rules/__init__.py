@@ -22,30 +22,28 @@ from lightrft.args.rules import (
 from lightrft.args.rules.finding import Finding
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
-from lightrft.args.unbuilt import unbuilt_abilities
 from lightrft.errors import Refused
 
 SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, ignored_flags, typed)
 RULES = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
 
-def check(args: Args, world_size: int = 1, *, strict: bool = False, program: str = "text") -> list[Notice]:
+def check(args: Args, world_size: int = 1, *, strict: bool = False) -> list[Notice]:
     """The notices, or Refused with all problems, one a line; `strict` makes problems of the notices."""
-    told = findings(args, world_size, strict=strict, program=program)
+    told = findings(args, world_size, strict=strict)
     problems = [entry for entry in told if isinstance(entry, Problem)]
     if problems:
         raise Refused("\n".join(map(str, problems)))
     return [entry for entry in told if isinstance(entry, Notice)]
 
 
-def findings(args: Args, world_size: int, *, strict: bool = False, program: str = "text") -> list[Finding]:
+def findings(args: Args, world_size: int, *, strict: bool = False) -> list[Finding]:
     """What all rules say of these processes, or of those that --assume_gpus names."""
     assumed = assumed_gpus(args)
     world = assumed.count if assumed else world_size
     told = [entry for rule in RULES for entry in rule(args, world)]
     told = [replace(entry, text=with_presets(args, entry.text)) for entry in told]
-    told = [_hardened(entry) for entry in told] if strict else told
-    return [*(Problem((), line) for line in unbuilt_abilities(program)), *told]
+    return [_hardened(entry) for entry in told] if strict else told
 
 
 def _hardened(entry: Finding) -> Problem:

@@ -80,12 +80,6 @@ def test_reward_sources():
         ]
 
 
-def test_the_programs_know_what_they_can_do():
-    assert refusal(check, parsed(), program="vision") == [
-        "training of vision-language models is not built yet (vision); train.py trains text models"
-    ]
-
-
 def test_all_broken_rules_together():
     assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --lora_rank 1")) == 4
 
