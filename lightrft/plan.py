@@ -14,8 +14,9 @@ from lightrft.errors import Refused
 from lightrft.hardware import Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighted_rewards
+from lightrft.models import freezing
 from lightrft.models.critic import critic_args, saved_head
-from lightrft.models.load import count_parameters
+from lightrft.models.load import count_parameters, described_model
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
@@ -79,6 +80,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     return [
         f"model {model.pretrain}; {chosen}",
         f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {rewards}",
+        *_frozen(args),
         *([inputs.first_prompt()] if args.run.dry_run else []),
         f"{turns}, {_counted(k, 'optimizer step')} each; estimator {args.algorithm.advantage_estimator}",
         *method(args, steps),
@@ -132,6 +134,12 @@ def _bound(args: Args) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'s' if count > 1 else ''}"
+
+
+def _frozen(args: Args) -> Iterator[str]:
+    """What trains of a model of which parts are frozen; refused where that cannot be."""
+    if args.model.freeze_prefix or args.model.freeze_backbone or not args.model.tune_projector:
+        yield freezing.told(described_model(args.model), args.model)
 
 
 def _critic(args: Args, steps: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, warn
 from lightrft.models.empty import empty_model
+from lightrft.models.freezing import freeze
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
 from lightrft.models.vision import model_kind, never_write_placeholders
@@ -45,9 +46,10 @@ def described_model(args: ModelArgs) -> PreTrainedModel:
 def load_model(
     args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool, empty: bool = False
 ) -> PreTrainedModel:
-    """The language model of `--pretrain`, or the one that sees too, in `dtype` on `device`, from safetensors, with dropout off.
+    """The language model of `--pretrain`, which may see too, in `dtype` on `device`, from safetensors, dropout off.
 
-    trains: whether its parameters require gradients: a strategy trains those that do. empty: its weights are left in
+    trains: whether its parameters require gradients, but for those that flags freeze: a strategy trains those that do.
+    empty: its weights are left in
     the files, and its parameters take no memory; `strategy.prepare` fills what a rank holds of them.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
@@ -57,7 +59,10 @@ def load_model(
         _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
     never_write_placeholders(model)
     model = model if empty else model.to(device)
-    return model.eval().requires_grad_(trains)
+    model.eval().requires_grad_(trains)
+    if trains:
+        freeze(model, args)
+    return model
 
 
 def load_backbone(args: ModelArgs, dtype: torch.dtype, *, empty: bool = False) -> PreTrainedModel:

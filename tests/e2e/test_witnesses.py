@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
+from vision_models import save_tiny
 from wandb_files import wandb_run
 
 from lightrft.args.field import Witness
@@ -113,7 +115,7 @@ def base_flags(witness: Witness) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workshop(tiny_folder: Path, tmp_path_factory):
-    """What the witnesses name: data, rewards, and five models, one of them with a value head."""
+    """What the witnesses name: data, rewards, and six models, one of them with a value head, one that sees."""
     folder = tmp_path_factory.mktemp("witnesses")
     for source, name, count in (("train", "add", PROMPTS), ("eval", "eval", None)):
         lines = (tiny_folder / f"{source}.jsonl").read_text().splitlines()[:count]
@@ -132,6 +134,8 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     whole = folder / "tiny_critic/model.safetensors"
     save_file({**load_file(whole), "score.weight": torch.linspace(-1, 1, 128)[None]}, whole, {"format": "pt"})
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
+    save_tiny("qwen2_vl", folder / "tiny_vision")
+    (folder / "seen.jsonl").write_text("".join(_with_image(line, folder) for line in good.splitlines()))
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
     auto_map = {auto: f"modeling_remote.{name}" for auto, name in classes.items()}
@@ -150,6 +154,14 @@ def _with_other_columns(line: str) -> str:
     """Another question, another answer and a place in columns of their own."""
     row = json.loads(line)
     return json.dumps({**row, "question": f"1+{row['prompt']}", "other": "1", "where": "here"}) + "\n"
+
+
+def _with_image(line: str, folder: Path) -> str:
+    """Each row has a picture of its own, in another shade of grey."""
+    row = json.loads(line)
+    name = f"{row['prompt']}.png"
+    Image.new("L", (40, 60), 20 * int(row["label"]) % 256).save(folder / name)
+    return json.dumps({**row, "images": [name]}) + "\n"
 
 
 def _edit(path: Path, **changes: Any) -> None:

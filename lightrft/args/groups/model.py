@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lightrft.args.field import Witness, arg, unbuilt
 
 WITH_CRITIC = "--advantage_estimator gae"
+WITH_IMAGES = "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +126,20 @@ class ModelArgs:
         "distributed", True, "Quantise the quantisation's own constants too.", "--no-double_quant"
     )
     quant_type: str = unbuilt("distributed", "nf4", "Type of 4 bits.", "--quant_type fp4", choices=("nf4", "fp4"))
-    freeze_prefix: tuple[str, ...] = unbuilt(
-        "vision",
+    freeze_prefix: tuple[str, ...] = arg(
         (),
-        "Modules that are not trained, by the start of their names.",
-        "--freeze_prefix visual",
+        "Parts that are not trained, by the start of their parameters' names; visual, vision_tower and their like mean "
+        "the vision tower, whatever the model calls it.",
         unset="none",
+        witness=Witness("--freeze_prefix model.layers.0", "model"),
     )
-    freeze_backbone: bool = unbuilt("vision", False, "Do not train the language model.", "--freeze_backbone")
-    tune_projector: bool = unbuilt(
-        "vision", True, "Train the projector between vision tower and language model.", "--no-tune_projector"
+    freeze_backbone: bool = arg(
+        False,
+        "Do not train the language model and its head.",
+        witness=Witness("--freeze_backbone", "model", given=WITH_IMAGES),
+    )
+    tune_projector: bool = arg(
+        True,
+        "Train the projector between vision tower and language model.",
+        witness=Witness("--no-tune_projector", "model", given=WITH_IMAGES),
     )
