@@ -67,6 +67,8 @@ _install() {
     fi
     echo "env: installing lightrft and its requirements"
     "${pip[@]}" --editable "$LIGHTRFT_ROOT[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
+    # Programs that import transformers first need it too: see lightrft/torchvision_operators.py.
+    echo "import lightrft" >"$("$LIGHTRFT_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_lightrft.pth"
 }
 
 # What .venv was installed from; it holds the folder too, since a moved venv is a broken one.

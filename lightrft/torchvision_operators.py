@@ -50,4 +50,6 @@ def _declared_where_missing() -> Any:
 
 
 def declare_where_missing() -> None:
-    sys.meta_path.insert(0, _BeforeTorchvision())
+    """When torchvision is imported, now or later."""
+    if not any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())

@@ -78,9 +78,15 @@ def make_token_model(
     """
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
-    prepared = TokenModel(handle, sharing, ranks, blank if strategy.world.size > 1 else None)
+    prepared = TokenModel(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
     check_parts(prepared, f"--pretrain {args.model.pretrain}")
     return prepared
+
+
+def needs_images(args: Args, world: World) -> bool:
+    """Whether every pass of a model that sees has to have an image: other processes may have one, or the language model
+    is frozen, and then texts alone lead to no parameter that trains."""
+    return world.size > 1 or args.model.freeze_backbone
 
 
 def given_weights(args: Args, model_args: ModelArgs, model: nn.Module) -> GivenWeights | None:
@@ -108,7 +114,7 @@ def make_critic(
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
-    prepared = TokenCritic(handle, sharing, ranks, blank if strategy.world.size > 1 else None)
+    prepared = TokenCritic(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
     check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")
     return Critic(strategy, prepared, clip=args.algorithm.value_clip)
 

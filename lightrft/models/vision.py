@@ -38,8 +38,8 @@ def never_write_placeholders(model: Any) -> None:
     ids = placeholders(model.config)
     columns = torch.tensor(ids, dtype=torch.long)
 
-    def without(_: Any, __: Any, output: Any) -> None:
-        output.logits.index_fill_(-1, columns.to(output.logits.device), float("-inf"))
+    def without(_: Any, __: Any, logits: Any) -> None:
+        logits.index_fill_(-1, columns.to(logits.device), float("-inf"))
 
     if ids:
-        model.register_forward_hook(without)
+        model.get_output_embeddings().register_forward_hook(without)

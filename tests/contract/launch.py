@@ -17,7 +17,7 @@ def launch(script: str, processes: int, *words: object, seconds: int) -> None:
     done = subprocess.run(
         ["timeout", "-k", "10", str(seconds), *torchrun, str(HERE / script), *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

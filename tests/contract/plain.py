@@ -6,22 +6,32 @@ Nothing here is shared with lightrft: advantages, clipping, KL and the five aggr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One response: what was asked, what was sampled with which log-probabilities, and what it was worth."""
+    """One response: what was asked, what was sampled with which log-probabilities, and what it was worth.
+
+    beside: what a processor made of the prompt's images, as the model takes it.
+    """
 
     group: int
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     logprobs: tuple[float, ...]
     reward: float
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What stands beside each token of the prompt is 0 beside those of the response."""
+        shape, longer = (1, len(self.prompt)), (0, len(self.response))
+        return {name: pad(value, longer) if value.shape == shape else value for name, value in self.beside.items()}
 
 
 def advantages(samples: Sequence[Sample]) -> list[float | None]:
@@ -43,7 +53,7 @@ def advantages(samples: Sequence[Sample]) -> list[float | None]:
 def logprobs(model, sample: Sample, temperature: float) -> Tensor:
     """[response length], of one unpadded row."""
     ids = torch.tensor([[*sample.prompt, *sample.response]])
-    logits = model(input_ids=ids, use_cache=False).logits[0].float() / temperature
+    logits = model(input_ids=ids, use_cache=False, **sample.inputs()).logits[0].float() / temperature
     start = len(sample.prompt)
     picked = logits[start - 1 : -1].log_softmax(-1)
     return picked.gather(-1, ids[0, start:, None])[:, 0]

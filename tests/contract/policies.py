@@ -36,7 +36,7 @@ from lightrft.recipe import kl_term, optim_args
 from lightrft.step_index import facts_of, index_of
 from lightrft.strategy.base import Handle, Precision, Strategy
 from lightrft.strategy.state import StateReader, write_model_state
-from lightrft.types import Prompt, Reward, Rollout, SamplingMask
+from lightrft.types import MediaInputs, Prompt, Request, Reward, Rollout, SamplingMask
 from lightrft.update.step import Updater
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
@@ -105,20 +105,21 @@ def prepare(
     strategy: Strategy | None = None,
     precision: str | None = None,
     make: Callable[[int], PreTrainedModel] | None = None,
+    blank: Request | None = None,
 ) -> Trained:
     """A policy, a critic for gae, and a frozen reference where one is asked for, as the flags say.
 
     model: one in the place of the random one; make: of a seed, in the place of `small_model`. strategy: one in the
-    place of the flags', then in float64. precision: one in the place of the flags'.
+    place of the flags', then in float64. precision: one in the place of the flags'. blank: a prompt with an image.
     """
     args = arguments(flags)
     dtype = torch.float32 if strategy is None else torch.float64
     strategy, make = strategy or own_strategy(args, world, precision), make or small_model
-    policy = make_token_model(args, strategy, (model or make(seed)).to(world.device, dtype), optim_args(args, 100))
+    policy = make_token_model(args, strategy, (model or make(seed)).to(world.device, dtype), optim_args(args, 100), blank)
     reference = None
     if reference_seed is not None:
         reference = make(reference_seed).to(world.device, dtype).requires_grad_(False)
-        reference = make_token_model(args, strategy, reference, None)
+        reference = make_token_model(args, strategy, reference, None, blank)
     estimator = load_estimator(args.algorithm.advantage_estimator)
     critic = make_critic(args, strategy, estimator, dtype, 100)
     average = make_average(args, strategy, policy.handle, Collectives(world, everyone=True))
@@ -187,8 +188,8 @@ def make_samples(seed: int = 0) -> list[Sample]:
     return samples
 
 
-def as_rollout(sample: Sample, number: int = 0) -> Rollout:
-    """number: which of its group's samples it is."""
+def as_rollout(sample: Sample, number: int = 0, media: MediaInputs | None = None) -> Rollout:
+    """number: which of its group's samples it is; media: what stands beside its prompt's ids."""
     invalid = sample.reward != sample.reward
     return Rollout(
         prompt=Prompt(id=str(sample.group), messages=()),
@@ -201,6 +202,7 @@ def as_rollout(sample: Sample, number: int = 0) -> Rollout:
         rollout_logprobs=sample.logprobs,
         finish_reason="stop",
         policy_version=0,
+        mm_inputs=media,
         reward=Reward(sample.reward, error="no answer" if invalid else None),
     )
 
