@@ -45,9 +45,9 @@ class Batch:
     input_ids, response_mask [B, T] long; *_logprobs, values, advantages, returns [B, T] float32; lengths [B] long, of
     prompt and response; prompt_lengths [B] long; rewards [B] float64 (NaN = invalid sample); group [B] long;
     truncated [B] bool; group_tokens [B] float64, the trained tokens of the row's whole group. Rows of a group have one
-    prompt. mm_inputs: of the prompt of each row, in host memory; empty where no row has any. index: what is known of all
-    ranks' rows. sampling_masks: with them all *_logprobs are of what they leave of the vocabulary, and an entropy is of
-    all of it.
+    prompt. mm_inputs: of the prompt of each row, in host memory; empty where no row has any. index: what is known of
+    all ranks' rows. sampling_masks: with them all *_logprobs are of what they leave of the vocabulary, and an entropy
+    is of all of it.
     Reading a field that no stage has filled raises, so none of them is ever None for a reader.
     """
 

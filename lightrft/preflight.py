@@ -17,8 +17,8 @@ from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
 from lightrft.models.critic import check_critic
-from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.processor import load_vision
+from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
@@ -26,6 +26,7 @@ from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts, uses_template
 from lightrft.prompts.media.admission import Admission, admitted
+from lightrft.prompts.media.decoding import MediaLimits, media_of
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.track.wandb import check as check_wandb
@@ -79,10 +80,13 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     if (sp_size := args.distributed.sp_size) > 1:
         check_sequences(args.model, sp_size, processes_of(args), critic=has_critic(args))
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
-    prompts = admitted(_training_prompts(args, rows), Admission(), rows)
+    admission = Admission(
+        encoder.vision is not None, args.multimodal.mixed_mm_data, args.engine.limit_mm_image_per_prompt
+    )
+    prompts = admitted(_training_prompts(args, rows), admission, rows)
     rewards = build_rewards(args.rewards.reward_fn, args.rewards.reward_weights, prompts)
     prompts = _judgeable(rewards, prompts, rows)
-    held_out = admitted(_held_out_prompts(args, held_out_rows), Admission(), held_out_rows)
+    held_out = admitted(_held_out_prompts(args, held_out_rows), admission, held_out_rows)
     if held_out:
         _check_judged(args, rewards, held_out)
         held_out = _judgeable(rewards, held_out, held_out_rows)
@@ -151,9 +155,6 @@ def _held_out_prompts(args: Args, bad: BadRows) -> list[Prompt]:
 
 def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
     """Texts; prompts with images are encoded when they are taken."""
-    seen = next((prompt for prompt in prompts if prompt.has_media), None)
-    if seen is not None and encoder.vision is None:
-        raise Refused(f"{bad.flag} {seen.where} has images, and --pretrain {args.model.pretrain} does not see")
     texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
     encoded = {prompt.id: prompt for prompt in texts}
     return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]

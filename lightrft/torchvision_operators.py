@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ def _declared_where_missing() -> Any:
         torch.ops.load_library(libraries[0])
     except OSError:
         declared = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in OPERATORS:
-            declared.define(operator)
+        with suppress(RuntimeError):  # another has declared them
+            for operator in OPERATORS:
+                declared.define(operator)
         return declared
     return False
 

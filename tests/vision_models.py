@@ -1,4 +1,4 @@
-"""Tiny vision-language models of the families that are tested, made offline: random weights, byte tokens, real processors."""
+"""Tiny models that see, of each family, made offline: random weights, byte tokens, the families' own processors."""
 
 from __future__ import annotations
 
@@ -147,10 +147,11 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 def save_tiny(family: str, folder: Path) -> Path:
     """A model folder as `--pretrain` takes it."""
     config, processor = FAMILIES[family]()
+    config.get_text_config().bos_token_id, config.get_text_config().eos_token_id = None, processor.tokenizer.eos_token_id
     torch.manual_seed(0)
     model = hf.AutoModelForImageTextToText.from_config(config)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.2) if parameter.dim() > 1 else None
+        torch.nn.init.normal_(parameter, std=0.15) if parameter.dim() > 1 else None
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

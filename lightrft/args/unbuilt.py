@@ -8,4 +8,3 @@ from __future__ import annotations
 from lightrft.args.surface import FLAGS
 
 UNBUILT: dict[str, str] = {flag.name: flag.record.unbuilt for flag in FLAGS.values() if flag.record.unbuilt}
-

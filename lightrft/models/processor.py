@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
-from lightrft.models.source import REMEDIES, code_options, place, refusal
 from lightrft.models.load import described_model
 from lightrft.models.media import counted_from, own_positions
+from lightrft.models.source import REMEDIES, code_options, place, refusal
 from lightrft.models.suitable import read_config
 from lightrft.models.vision import placeholders, sees
 from lightrft.prompts.vision import Vision

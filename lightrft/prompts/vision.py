@@ -33,8 +33,15 @@ class Vision:
     longest: int
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
-        """Raises `BadRow` for media that cannot be read, and for a prompt that is too long: images are never cut."""
+        """Raises `BadRow`, with its place, for media that cannot be read, and for a prompt that is too long: images
+        are never cut."""
         media = self.read(prompt)
+        try:
+            return self._request(prompt, media, seeds)
+        except BadRow as fault:
+            raise BadRow(f"{prompt.where or prompt.id}: {fault}") from fault
+
+    def _request(self, prompt: Prompt, media: Media, seeds: Sequence[int]) -> Request:
         text = self._text(prompt, media.slices)
         bare = self._bare(text, media)
         made = self._processed(text, media)

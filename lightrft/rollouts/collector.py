@@ -59,11 +59,13 @@ class RolloutMaker:
             faults = dict(self.ranks.gather([(place, fault) for place, fault in own.items() if fault is not None]))
             for prompt in batch:
                 if prompt.position in faults:
-                    warn(f"{prompt.where}: {faults[prompt.position]}; it is left out")
+                    warn(f"{faults[prompt.position]}; it is left out")
             good += [prompt for prompt in batch if prompt.position not in faults]
             left_out += len(faults)
             if left_out > len(stream):
-                raise RunFailed(f"none of the last {left_out} prompts can be used; the last: {list(faults.values())[-1]}")
+                raise RunFailed(
+                    f"none of the last {left_out} prompts can be used; the last: {list(faults.values())[-1]}"
+                )
         self.left_out += left_out
         return good
 
@@ -128,7 +130,7 @@ class RolloutMaker:
         try:
             return self.encoder.request(prompt, seeds)
         except BadRow as fault:
-            raise RunFailed(f"{prompt.where}: {fault}; --on_bad_row skip takes another prompt") from fault
+            raise RunFailed(f"{fault}; --on_bad_row skip takes another prompt") from fault
 
     def _rollout(
         self, prompt: Prompt, request: Request, sample: int, generation: Generation, stop: Sequence[str]

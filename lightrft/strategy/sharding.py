@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -24,6 +26,8 @@ def shard(
     compute: parameters are cast to it for a pass; gradients are averaged in float32. on_host: shards are kept in host
     memory. learns: the root stays whole from its forward to its backward pass, which comes at once.
     """
+    # Some outputs of models that see are views; nobody writes into them, against which torch warns.
+    warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(\w+\) returned a view tensor", UserWarning)
     pinned = mesh.device_type == "cuda"
     offload = CPUOffloadPolicy(pin_memory=pinned) if on_host else OffloadPolicy()
     inner = MixedPrecisionPolicy(compute, torch.float32)

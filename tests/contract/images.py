@@ -1,6 +1,6 @@
 """A turn of the loop on rows with and without images, on one process or several; the plain loop beside it.
 
-As a script under torchrun, `images.py OUT FOLDER...`, it runs CASES for the models in these folders.
+As a script under torchrun, `images.py OUT FOLDER`, it runs CASES with the models of FAMILIES in that folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from launch import run_rank
 from PIL import Image
-from plain import Sample
 from policies import Trained, as_rollout, make_samples, prepare
 from torch import Tensor
 from vision_models import model_args
@@ -27,10 +26,14 @@ from lightrft.ranks.launch import join_world, leave_world
 from lightrft.types import Media, MediaInputs, Prompt, Rollout
 
 # Groups 0 and 1 have images, group 2 has none; of two ranks one has texts alone, of three one has nothing to train.
-DEALT = {1: [range(12)], 2: [(0, 1, 2, 3, 4, 5, 6, 7), (8, 9, 10, 11)], 3: [(0, 4, 5, 8), (1, 2, 3, 6, 7, 10, 11), (9,)]}
+DEALT = {
+    1: [range(12)],
+    2: [(0, 1, 2, 3, 4, 5, 6, 7), (8, 9, 10, 11)],
+    3: [(0, 4, 5, 8), (1, 2, 3, 6, 7, 10, 11), (9,)],
+}
 STRATEGIES = ("--fsdp", "--fsdp --fsdp_cpu_offload", "--zero_stage 1", "--zero_stage 2", "--zero_stage 3")
 FAMILIES = ("qwen2_5_vl", "llava", "idefics3")
-LEARNS = "--actor_learning_rate 1 --max_norm 0 --init_kl_coef 0.05"
+LEARNS = "--actor_learning_rate 100 --max_norm 0 --init_kl_coef 0.05"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Case:
 
 PADDED = [Case(strategy, more="--no-share_prompts") for strategy in STRATEGIES]
 SHARED = [Case("--fsdp", 4), Case("--zero_stage 2", 12), Case("--zero_stage 3", 1)]
-CASES = [*PADDED, *SHARED, Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2, "--freeze_backbone")]
+FROZEN = [Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2, "--freeze_backbone")]
+EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN)]
+CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2]))]
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -73,7 +78,9 @@ class Rows:
             made = vision._processed(vision._text(prompt), Media(images=images))
             self.media.append(request.mm_inputs if images else None)
             prompts.append(request.prompt_ids)
-            beside.append({name: made[name] for name in made if name not in ("input_ids", "attention_mask")} if images else {})
+            beside.append(
+                {name: made[name] for name in made if name not in ("input_ids", "attention_mask")} if images else {}
+            )
         for sample in make_samples():
             group = sample.group
             self.samples.append(replace(sample, prompt=prompts[group], beside=beside[group]))
@@ -106,13 +113,11 @@ def turn(world: World, case: Case, folder: Path, rows: Rows) -> dict[str, Tensor
     return {name: value - before[name] for name, value in run.parameters().items()}
 
 
-def main(out: str, *folders: str) -> None:
+def main(out: str, folder: str) -> None:
     torch.set_num_threads(1)
     world = join_world()
-    found = []
-    for folder in map(Path, folders):
-        rows = Rows(folder)
-        found.append([turn(world, case, folder, rows) for case in CASES])
+    rows = {family: Rows(Path(folder) / family) for family in FAMILIES}
+    found = [turn(world, case, Path(folder) / family, rows[family]) for family, case in CASES]
     if world.rank == 0:
         torch.save(found, out)
     leave_world()

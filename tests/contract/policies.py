@@ -115,7 +115,9 @@ def prepare(
     args = arguments(flags)
     dtype = torch.float32 if strategy is None else torch.float64
     strategy, make = strategy or own_strategy(args, world, precision), make or small_model
-    policy = make_token_model(args, strategy, (model or make(seed)).to(world.device, dtype), optim_args(args, 100), blank)
+    policy = make_token_model(
+        args, strategy, (model or make(seed)).to(world.device, dtype), optim_args(args, 100), blank
+    )
     reference = None
     if reference_seed is not None:
         reference = make(reference_seed).to(world.device, dtype).requires_grad_(False)

@@ -59,7 +59,9 @@ class Case:
 
     def told(self, prompt: Prompt) -> Prompt:
         chat: Any = [dict(message) for message in prompt.messages]
-        return replace(prompt, token_ids=tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]))
+        return replace(
+            prompt, token_ids=tuple(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"])
+        )
 
     def batch(self, made: list[list[Generation]]) -> Any:
         rows = [(r, p, g) for r, p, each in zip(self.requests, self.prompts, made, strict=True) for g in each]
