@@ -147,7 +147,10 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 def save_tiny(family: str, folder: Path) -> Path:
     """A model folder as `--pretrain` takes it."""
     config, processor = FAMILIES[family]()
-    config.get_text_config().bos_token_id, config.get_text_config().eos_token_id = None, processor.tokenizer.eos_token_id
+    config.get_text_config().bos_token_id, config.get_text_config().eos_token_id = (
+        None,
+        processor.tokenizer.eos_token_id,
+    )
     torch.manual_seed(0)
     model = hf.AutoModelForImageTextToText.from_config(config)
     for parameter in model.parameters():

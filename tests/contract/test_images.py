@@ -48,7 +48,8 @@ def dealt(request, folder, tmp_path_factory):
 
 
 def is_off(found, wanted) -> float:
-    """|found - wanted| / |wanted| over all parameters together: of the gradients, for parameters are lost in moves of a hundred times their gradients."""
+    """|found - wanted| / |wanted| over all parameters together: of gradients, since moves are a hundred times as large
+    and roundings of the parameters are lost in them."""
     assert found.keys() == wanted.keys()
     off, size = (
         torch.stack([v.double().norm() for v in values]).norm()

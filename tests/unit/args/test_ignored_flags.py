@@ -57,6 +57,7 @@ ref_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps the reference t
 prompt_split test | every source of --prompt_data {FILES}
 input_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 label_key x --prompt_data reasoning_gym:a | {NO_ROWS}
+images_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 reference_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 source_key x --prompt_data reasoning_gym:a | {NO_ROWS}
 on_bad_row skip --prompt_data reasoning_gym:a | {NO_ROWS}
