@@ -27,7 +27,9 @@ def refusal(call, *arguments):
 
 def test_an_unknown_architecture_is_refused_in_one_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_model"}))
-    assert "the model cannot be loaded" in refusal(trained, ModelArgs(pretrain=str(tmp_path)), torch.float32, CPU)
+    assert "the configuration cannot be loaded" in refusal(
+        trained, ModelArgs(pretrain=str(tmp_path)), torch.float32, CPU
+    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
