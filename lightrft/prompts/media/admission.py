@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRows, origins
+from lightrft.prompts.media.references import name_of
+from lightrft.prompts.media.video_files import FILES
+from lightrft.prompts.media.volumes import NIFTI
 from lightrft.types import Prompt
 
 
@@ -43,7 +47,26 @@ def admitted(prompts: Sequence[Prompt], admission: Admission, bad: BadRows) -> l
     bad.settle(origins(prompts) - origins(kept))
     if not admission.mixed:
         _check_unmixed(kept, bad.flag)
+    check_packages(kept, bad.flag)
     return kept
+
+
+def check_packages(prompts: Sequence[Prompt], flag: str) -> None:
+    """As far as names tell: what media need is asked for now, not when the first of them is taken."""
+    if any(prompt.has_media for prompt in prompts) and find_spec("PIL") is None:
+        raise Refused(f"{flag} holds images, which need a package: pip install pillow")
+    if find_spec("nibabel") is None:
+        _refuse_any(prompts, NIFTI, flag, "pip install nibabel")
+    if find_spec("av") is None and find_spec("torchcodec") is None:
+        _refuse_any(prompts, FILES, flag, "pip install av (or torchcodec, which needs FFmpeg)")
+
+
+def _refuse_any(prompts: Sequence[Prompt], suffixes: tuple[str, ...], flag: str, remedy: str) -> None:
+    for prompt in (prompt for prompt in prompts if prompt.has_media):
+        names = [name_of(reference) for reference in (*prompt.images, *prompt.videos)]
+        needing = [name for name in names if isinstance(name, str) and name.lower().endswith(suffixes)]
+        if needing:
+            raise Refused(f"{flag} {prompt.where}: {needing[0]} needs a package: {remedy}")
 
 
 def _check_unmixed(prompts: Sequence[Prompt], flag: str) -> None:

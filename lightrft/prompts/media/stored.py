@@ -12,7 +12,7 @@ from typing import Any
 ROWS = 1000  # of a table that are looked at together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """Bytes at `path` (names and indices) in one row of a dataset in Arrow's format; `size` of them."""
 

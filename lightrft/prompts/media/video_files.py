@@ -17,6 +17,7 @@ from lightrft.prompts.media.sources import Source
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FILES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts")
 MOST_FRAMES = 768
 NEEDED = "needs a package: pip install av (or torchcodec, which needs FFmpeg)"
 NEAR = 1e-6  # seconds

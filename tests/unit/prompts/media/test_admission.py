@@ -2,6 +2,7 @@ import pytest
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRows
+from lightrft.prompts.media import admission
 from lightrft.prompts.media.admission import Admission, admitted
 from lightrft.types import Prompt
 
@@ -10,9 +11,9 @@ def prompts(*images):
     return [Prompt(str(n), (), images=("a.png",) * count, where=f"a:{n}") for n, count in enumerate(images, 1)]
 
 
-def refusal(rows, **admission):
+def refusal(rows, **flags):
     with pytest.raises(Refused) as caught:
-        admitted(rows, Admission(**admission), BadRows())
+        admitted(rows, Admission(**flags), BadRows())
     return str(caught.value)
 
 
@@ -42,3 +43,22 @@ def test_more_images_than_the_limit_are_a_bad_row():
     bad = BadRows(skip=True)
     kept = admitted(prompts(2, 3), Admission(True, max_images=2), bad)
     assert ([prompt.where for prompt in kept], len(bad.faults)) == (["a:1"], 1)
+
+
+@pytest.mark.parametrize(
+    ("missing", "media", "expected"),
+    [
+        ({"PIL"}, {"images": ("a",)}, "--prompt_data holds images, which need a package: pip install pillow"),
+        ({"nibabel"}, {"images": ("a.NII.gz",)}, "--prompt_data a:1: a.NII.gz needs a package: pip install nibabel"),
+        ({"av", "torchcodec"}, {"videos": ("f", "a.mp4")}, "--prompt_data a:1: a.mp4 needs a package: pip install av"),
+        ({"av"}, {"videos": ("a.mp4",)}, None),
+        ({"av", "torchcodec", "nibabel"}, {"videos": ("frames", "a.npy", ("a.png",))}, None),
+    ],
+)
+def test_packages_are_asked_for_at_the_start(monkeypatch, missing, media, expected):
+    monkeypatch.setattr(admission, "find_spec", lambda name: None if name in missing else object())
+    rows = [Prompt("1", (), where="a:1", **media)]
+    if expected:
+        assert refusal(rows, takes_media=True).startswith(expected)
+    else:
+        assert admitted(rows, Admission(True), BadRows()) == rows
