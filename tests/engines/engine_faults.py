@@ -21,7 +21,7 @@ from engine_models import give, load_version, make_engine, read_args
 
 from lightrft.errors import RunFailed
 from lightrft.ranks.launch import join_world
-from lightrft.rollouts.engines import sglang
+from lightrft.rollouts.engines import sglang, traces
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.sglang_engine import _pickled
@@ -62,9 +62,12 @@ class Faults:
         os.kill(next(pid for pid, name in workers.items() if "scheduler" in name), signal.SIGKILL)
         found["died"] = self.told(lambda: self.sample(engine))
         self.restarted(engine)
-        found["fresh"], last = self.sample(engine), engine._host.process.pid
+        found["fresh"], last, mark = self.sample(engine), engine._host.process.pid, engine._host.mark
+        found["not marked"] = [name for pid in processes_of(last) for name in shared_files(pid) if mark not in name]
+        found["marked"] = len([path for path in Path("/dev/shm").iterdir() if mark in path.name])
         engine.close()
         found["orphans"] = list(processes_of(last).values())
+        found["left"] = [str(path) for path in traces._files() if mark in path.name]
         found["workers"] = len(workers)
         found["value"] = self.told(lambda: self.started(more="--engine_kwargs kv_cache_dtype=int3"))
         answers, told = [], sglang._told
@@ -117,6 +120,12 @@ def processes_of(session: int) -> dict[int, str]:
             if rest.split()[3] == str(session) and rest.split()[0] not in "ZX":
                 found[int(status.parent.name)] = command or name
     return found
+
+
+def shared_files(process: int) -> set[str]:
+    """The files of /dev/shm that it has in its memory, without those that nobody finds by a name any more."""
+    lines = Path(f"/proc/{process}/maps").read_text().splitlines()
+    return {line[line.index("/dev/shm/") :] for line in lines if "/dev/shm/" in line and "(deleted)" not in line}
 
 
 def main(kind: str, folder: str, out: str) -> None:

@@ -288,6 +288,7 @@ def test_sglang_ends_its_own_process_alone_and_a_fresh_one_goes_on(models, launc
         row["response_ids"] for row in rows(launched("sglang")["tied"][SAMPLED[0]])
     ]
     assert found["workers"] == 3 and found["orphans"] == []
+    assert found["marked"] and found["not marked"] == [] and found["left"] == []
     assert found["barred, but unknown to it"] == []
     assert found["value"].startswith("RunFailed: --engine_type sglang cannot be started: ")
     assert "int3" in found["value"].partition("; it was given --engine_kwargs")[0] and "\n" not in found["value"]

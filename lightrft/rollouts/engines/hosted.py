@@ -26,6 +26,7 @@ from lightrft.errors import RunFailed
 from lightrft.ranks.parent import die_with_parent
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed
+from lightrft.rollouts.engines.traces import MARK_VARIABLE, new_mark, remove_marked, remove_orphans
 
 PACKAGES = Path(__file__).parents[3]  # the folder that `import lightrft` finds
 TORCHRUN = ("TORCHELASTIC_", "GROUP_", "ROLE_")
@@ -46,11 +47,13 @@ class Host:
         self, name: str, module: str, settings: Mapping[str, Any], variables: Mapping[str, str], given: str = ""
     ) -> None:
         self.name, self.log = name, tempfile.TemporaryFile()  # noqa: SIM115
+        self.mark = new_mark()
+        remove_orphans()
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
-                env={**environment(), **variables},
+                env={**environment(), **variables, MARK_VARIABLE: self.mark},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self.log,
@@ -72,7 +75,7 @@ class Host:
 
     def ask(self, what: str, *parts: Any) -> Any:
         """The value that the method `what` returns there. `EngineFailed` where it raises, or its process is gone."""
-        self.mark = os.fstat(self.log.fileno()).st_size
+        self.said = os.fstat(self.log.fileno()).st_size
         try:
             self.connection.send((what, parts))
             while True:
@@ -108,7 +111,7 @@ class Host:
 
     def _lines(self) -> list[str]:
         """What it has said since it was asked."""
-        self.log.seek(self.mark)
+        self.log.seek(self.said)
         return [line.strip() for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
 
     def close(self) -> None:
@@ -122,6 +125,7 @@ class Host:
             os.killpg(self.process.pid, signal.SIGKILL)  # the session's other processes, and itself where it is stuck
         self.process.wait()
         self.log.close()
+        remove_marked(self.mark)
 
 
 def environment() -> dict[str, str]:
@@ -137,6 +141,7 @@ def serve(make: Any) -> None:
     """
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(parent)
+    tempfile.template = os.environ[MARK_VARIABLE]
     connection = Connection(descriptor)
     served: Any = None
     while asked := _received(connection):

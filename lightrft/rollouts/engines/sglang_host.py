@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,22 @@ from typing import Any
 
 from lightrft.rollouts.engines.hosted import serve
 from lightrft.rollouts.engines.sglang_scheduler import run_scheduler
+from lightrft.rollouts.engines.traces import MARK_VARIABLE
 
 Asked = tuple[Sequence[int], dict[str, Any]]  # a prompt's token ids, and SGLang's sampling parameters
 Answer = dict[str, Any]
 IDLE_S = 60.0  # an engine whose requests are answered is idle at once
+
+
+def with_mark(original: Callable[..., Any]) -> Callable[..., Any]:
+    """In SGLang's name of its instance, after which it names a file of shared memory (engines/traces.py)."""
+
+    def init_new(*args: Any, **kwargs: Any) -> Any:
+        made = original(*args, **kwargs)
+        made.instance_id = f"{os.environ[MARK_VARIABLE]}{made.instance_id}"
+        return made
+
+    return init_new
 
 
 class Hosted:
@@ -24,6 +37,9 @@ class Hosted:
 
     def __init__(self, settings: dict[str, Any], beat: Callable[[], None]) -> None:
         from sglang.srt.entrypoints.engine import Engine
+        from sglang.srt.server_args import PortArgs
+
+        PortArgs.init_new = staticmethod(with_mark(PortArgs.init_new))
 
         class OurEngine(Engine):
             run_scheduler_process_func = staticmethod(run_scheduler)

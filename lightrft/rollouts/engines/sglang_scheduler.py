@@ -10,14 +10,17 @@ from the noise of `engines/noise.py`, and a response ends where the local engine
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import inverse_cdf, keep
+from lightrft.rollouts.engines.traces import MARK_VARIABLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,12 +38,23 @@ def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
     from sglang.srt.managers.scheduler import Scheduler, run_scheduler_process
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
 
+    mark_shared_memory()
     register_sampler_backend("pytorch", make_sampler)
     SamplingBatchInfo.from_schedule_batch = classmethod(with_noise(SamplingBatchInfo.from_schedule_batch))
     Scheduler.write_fingerprints = write_fingerprints
     ModelConfig._get_hf_eos_token_id = lambda self: set()  # a request names the ids that end it
     Req._check_token_based_finish = with_texts(Req._check_token_based_finish, Texts(server_args))
     run_scheduler_process(server_args, *args, **kwargs)
+
+
+def mark_shared_memory() -> None:
+    """So that it is known whose it is (engines/traces.py)."""
+    from sglang.srt.distributed import parallel_state
+    from sglang.srt.distributed.device_communicators import shm_broadcast
+    from sglang.srt.managers import mm_utils
+
+    for module in (parallel_state, shm_broadcast, mm_utils):
+        module.make_shm_name = lambda kind: f"sgl_shm_{kind}_{os.environ[MARK_VARIABLE]}{uuid4().hex[:8]}"
 
 
 class Drawing:

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lightrft.rollouts.engines.hosted import serve
+from lightrft.rollouts.engines.traces import MARK_VARIABLE
 
 
 class Served:
@@ -33,6 +36,13 @@ class Served:
 
     def fail(self) -> None:
         raise RuntimeError("two\nlines")
+
+    def leave_files(self) -> None:
+        """As libraries do."""
+        handle, _ = tempfile.mkstemp()
+        os.close(handle)
+        Path(tempfile.mkdtemp(), "x").touch()
+        Path("/dev/shm", f"x_{os.environ[MARK_VARIABLE]}1").touch()
 
     def die(self) -> None:
         print("SomeError: no memory\nafter it", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -85,6 +86,40 @@ host.connection.send(("work_long", ()))
 os.kill(os.getpid(), signal.SIGKILL)"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -9 and ended(int(done.stdout))
+
+
+def left(mark: str) -> list[str]:
+    return [path.name for folder in ("/dev/shm", gettempdir()) for path in Path(folder).iterdir() if mark in path.name]
+
+
+def test_what_its_process_leaves_in_memory_and_among_temporary_files_goes_when_it_is_closed(host):
+    host.ask("leave_files")
+    with pytest.raises(EngineFailed):
+        host.ask("die")
+    assert len(left(host.mark)) == 3
+    host.close()
+    assert left(host.mark) == []
+
+
+def test_what_a_killed_one_has_left_goes_when_the_next_is_started(host):
+    """Not what a living process has there, and not what is another namespace's."""
+    code = f"""from lightrft.rollouts.engines.hosted import Host
+import os, signal
+host = Host("x", "{SERVED}", {{}}, {{}})
+host.ask("leave_files")
+print(host.mark, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    killed = done.stdout.strip()
+    assert len(left(killed)) == 3
+    elsewhere = Path("/dev/shm", killed.replace(killed.split("-")[1], "1"))
+    elsewhere.touch()
+    host.ask("leave_files")
+    Host("x", SERVED, {}, {}).close()
+    try:
+        assert left(killed) == [] and len(left(host.mark)) == 3 and elsewhere.exists()
+    finally:
+        elsewhere.unlink()
 
 
 def test_it_hears_nothing_of_torchrun(monkeypatch):
