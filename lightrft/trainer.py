@@ -93,8 +93,8 @@ class Trainer:
 
     def _loop(self) -> None:
         self._mark_boundary()
-        self._evaluate_before()
-        self._mark_boundary()
+        if not self.progress.done and self._signal() is None:
+            self._begin()
         signal = None
         while not self.progress.done and (signal := self._signal()) is None:
             with self.profiler(self.progress.step + 1):
@@ -157,11 +157,15 @@ class Trainer:
         for line in self.advantages.health.remarks(metrics, step):
             self.console.always(line)
 
-    def _evaluate_before(self) -> None:
+    def _begin(self) -> None:
+        """What comes before the first step, and is in no step's time: the engine's start, and an evaluation."""
+        with self.clock("engine"):
+            self.placement.generate(self.progress.step)
         metrics = self.evaluations.before()
         if metrics is not None:
             self.loggers.evaluated(metrics)
         self.clock.lap()
+        self._mark_boundary()
 
     def _end_at_this_step(self) -> None:
         self.progress.end()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,10 +42,11 @@ class Rollouts:
     evaluator: Evaluator | None
 
 
-def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
-    """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer."""
+@contextmanager
+def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Iterator[Rollouts]:
+    """From the model of `--pretrain` as it is: there is no strategy, no optimizer and no trainer. The engine is closed
+    at the end, whatever that is."""
     seed_everything(args.training.seed)
-    # as in a training, for the same bits: torch chooses among matrix products by whether a weight requires a gradient
     precision, _ = choose_precision(args)
     # As the policy: torch takes another way through weights that need no gradient, and the last bits would differ.
     model = load_model(args.model, DTYPES[precision.compute], device, trains=True)
@@ -58,8 +59,11 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Rollouts:
         engine.restart()
         hand_over()
 
-    hand_over()
-    return make_rollouts(args, inputs, engine, renew)
+    try:
+        hand_over()
+        yield make_rollouts(args, inputs, engine, renew)
+    finally:
+        engine.close()
 
 
 def make_rollouts(

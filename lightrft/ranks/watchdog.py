@@ -17,8 +17,8 @@ from lightrft.ranks.failure import after_another, failure_elsewhere, line, say_w
 from lightrft.ranks.pulse import PULSE
 
 EVERY_S = 1.0  # it looks this often, or ten times in the seconds allowed
-AT_LENGTH = ("start", "join", "load", "resume", "save", "export")  # phases, and what comes after each of them, that
-AT_LENGTH_S = 600.0  # have at least so long: imports, other ranks' arrival, and a flush of large files give no pulse
+AT_LENGTH = ("start", "join", "load", "resume", "engine", "save", "export")  # phases, and what comes after them, that
+AT_LENGTH_S = 600.0  # have at least so long: imports, other ranks' arrival, engines, large files give no pulse
 AT_THE_DISK = ("load", "resume", "save", "export")  # phases in which what is read and written counts as progress
 SLACK_S = 5.0  # beyond them the kernel's deadline, for a process in which this thread does not get to run
 

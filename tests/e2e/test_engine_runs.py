@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
-from runs import rows, train, weights
+from runs import BASE, all_rows, rows, train, weights
 from safetensors.torch import load_file
 
 from lightrft.models.fingerprint import fingerprint
@@ -56,6 +58,24 @@ def engine(monkeypatch, request):
     monkeypatch.setattr("lightrft.build.rollouts.LocalEngine", request.param)
     Recording.told.clear()
     return request.param
+
+
+class SlowToStart(LocalEngine):
+    seconds = 1.5
+
+    def wake(self, what):
+        time.sleep(self.seconds)
+        self.seconds = 0.0
+
+
+def test_the_start_of_the_engine_is_no_steps_time(here, monkeypatch):
+    """Neither in its metrics nor in the rate and the time left that the first line tells."""
+    monkeypatch.setattr("lightrft.build.rollouts.LocalEngine", SlowToStart)
+    ended = train("--fsdp --save_path run --max_steps 9 --save_interval 0", BASE.replace("--eval_data eval.jsonl", ""))
+    assert ended.code == 0, ended.err
+    assert all_rows(here / "run")[0]["perf/step_s"] < 1.0
+    [line] = [line for line in ended.out.splitlines() if line.startswith("step 1/9 ")]
+    assert float(line.split(" s/step")[0].split()[-1]) < 1.0 and line.endswith(("0:00 left", "0:01 left", "0:02 left"))
 
 
 def woken(version):

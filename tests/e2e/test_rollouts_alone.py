@@ -21,10 +21,20 @@ import torch
 from lightrft.args import parse
 from lightrft.build.rollouts import load_rollouts
 from lightrft.preflight import check_inputs
+from lightrft.rollouts.engines.local import LocalEngine
 
+closed = []
+LocalEngine.close = lambda self: closed.append(self)
 args = parse(sys.argv[1:])
-made = load_rollouts(args, check_inputs(args), torch.device("cpu"))
-found = made.collector.collect(made.prompts, 1), made.evaluator.evaluate()
+with load_rollouts(args, check_inputs(args), torch.device("cpu")) as made:
+    found = made.collector.collect(made.prompts, 1), made.evaluator.evaluate()
+    assert not closed
+assert closed == [made.collector.maker.engine], "once"
+try:
+    with load_rollouts(args, check_inputs(args), torch.device("cpu")) as made:
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    assert len(closed) == 2, "also where the command fails"
 names = ("deepspeed", "lightrft.trainer", "lightrft.update.step", "lightrft.strategy.")
 loaded = [name for name in sys.modules if name.startswith(names) and name != "lightrft.strategy.base"]
 torch_distributed = torch.distributed.is_initialized()

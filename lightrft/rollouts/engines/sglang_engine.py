@@ -153,7 +153,7 @@ class SGLangEngine:
 
     def _ask(self, what: str, *parts: Any) -> Any:
         if self._host is None:
-            with PULSE.during("sglang"):
+            with PULSE.during("engine"):
                 self._host = Host("sglang", self.program, self.chosen, self.variables, self.given)
         return self._host.ask(what, *parts)
 

@@ -161,7 +161,7 @@ class VLLMEngine:
 
     def _ready(self) -> Any:
         if self._llm is None:
-            with PULSE.during("vllm"):
+            with PULSE.during("engine"):
                 dtype = str(self.dtype).removeprefix("torch.")
                 self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given)
         return self._llm

@@ -71,6 +71,19 @@ def test_a_process_that_is_stuck_tells_where_and_ends_with_3():
             assert "no collective operation yet" in err and err.count("_stacks") == 0
 
 
+def test_an_engine_may_take_longer_to_start_than_a_step_may():
+    started = run("""
+import time
+import lightrft.ranks.watchdog as watchdog
+from lightrft.ranks.pulse import PULSE
+
+with watchdog.watched(0.2):
+    with PULSE.during("load"), PULSE.during("engine"):
+        time.sleep(1.0)
+""")
+    assert started.communicate(timeout=WAIT_S)[1] == "" and started.returncode == 0
+
+
 def test_a_watch_that_is_over():
     """Also the kernel's: nothing ends the process any more, and SIGQUIT is what it was."""
     code = """
