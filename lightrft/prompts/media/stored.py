@@ -5,25 +5,44 @@ So a dataset of a million images is opened without a look at any of them, and th
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 ROWS = 1000  # of a table that are looked at together
+OPENED: dict[str, Table] = {}  # those of this process that came with a message, by fingerprint
+
+
+class Table:
+    """A dataset in Arrow's format. Sent to another process it is opened there once, not once for each row of it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.letter = dataset, b""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.letter = self.letter or pickle.dumps(self.dataset)  # where its file is
+        return _opened, (self.dataset._fingerprint, self.letter)
+
+
+def _opened(fingerprint: str, letter: bytes) -> Table:
+    if fingerprint not in OPENED:
+        OPENED[fingerprint] = Table(pickle.loads(letter))
+    return OPENED[fingerprint]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Bytes at `path` (names and indices) in one row of a dataset in Arrow's format; `size` of them."""
+    """Bytes at `path` (names and indices) in one row of a table; `size` of them."""
 
-    dataset: Any = field(repr=False, compare=False)
+    table: Table = field(repr=False, compare=False)
     row: int
     path: tuple[str | int, ...]
     size: int
 
     def read(self) -> bytes:
         name, *rest = self.path
-        cell = self.dataset[self.row].column(name)[0]
+        cell = self.table.dataset[self.row].column(name)[0]
         for step in rest:
             cell = cell[step]
         return cell.as_py()
@@ -44,17 +63,17 @@ def plain_rows(dataset: Any) -> Iterator[dict[str, Any]]:
     """The rows of a `datasets.Dataset` as plain objects: no image is decoded, and all bytes are `Stored`."""
     if not any(holds_bytes(column.type) for column in dataset.features.arrow_schema):
         return iter(dataset.with_format(None))  # a saved format would give arrays where lists were
-    return _stored_rows(dataset.with_format("arrow"))
+    return _stored_rows(Table(dataset.with_format("arrow")))
 
 
-def _stored_rows(tables: Any) -> Iterator[dict[str, Any]]:
+def _stored_rows(table: Table) -> Iterator[dict[str, Any]]:
     first = 0
-    for table in tables.iter(ROWS):
-        columns = [_values(column.combine_chunks()) for column in table.columns]
+    for part in table.dataset.iter(ROWS):
+        columns = [_values(column.combine_chunks()) for column in part.columns]
         for index, cells in enumerate(zip(*columns, strict=True)):
-            named = zip(table.column_names, cells, strict=True)
-            yield {name: _placed(cell, tables, first + index, (name,)) for name, cell in named}
-        first += len(table)
+            named = zip(part.column_names, cells, strict=True)
+            yield {name: _placed(cell, table, first + index, (name,)) for name, cell in named}
+        first += len(part)
 
 
 class _Size(int):
@@ -86,13 +105,13 @@ def _values(array: Any) -> list[Any]:
     return [None if length is None else [next(items) for _ in range(length)] for length in lengths]
 
 
-def _placed(value: Any, dataset: Any, row: int, path: tuple[str | int, ...]) -> Any:
+def _placed(value: Any, table: Table, row: int, path: tuple[str | int, ...]) -> Any:
     if isinstance(value, _Size):
-        return Stored(dataset, row, path, int(value))
+        return Stored(table, row, path, int(value))
     if isinstance(value, dict):
-        return {name: _placed(item, dataset, row, (*path, name)) for name, item in value.items()}
+        return {name: _placed(item, table, row, (*path, name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [_placed(item, dataset, row, (*path, index)) for index, item in enumerate(value)]
+        return [_placed(item, table, row, (*path, index)) for index, item in enumerate(value)]
     return value
 
 

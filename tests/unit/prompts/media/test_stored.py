@@ -1,5 +1,7 @@
 """Datasets with images in them are opened without a look at one, and rows hold where the bytes are."""
 
+import pickle
+
 import datasets
 import pyarrow as pa
 import pytest
@@ -7,6 +9,7 @@ from pyarrow import parquet
 
 from lightrft.args.groups.data import DataArgs
 from lightrft.prompts.dataset import load_prompts
+from lightrft.prompts.media import stored
 from lightrft.prompts.media.stored import Stored
 
 BROKEN = [b"not an image", b"nor this one!", b"x" * 5]
@@ -69,6 +72,16 @@ def test_rows_of_several_batches_know_their_place():
     rows.save_to_disk("set")
     prompts = load("set")
     assert [prompts[n].images[0].read() for n in (0, 999, 1000, 2499)] == [b"0", b"999", b"1000", b"2499"]
+
+
+def test_a_dataset_that_is_sent_is_opened_once_by_who_gets_it(monkeypatch):
+    dataset_of(prompt=list("abc"), image=[{"bytes": data} for data in BROKEN]).save_to_disk("set")
+    letters = [pickle.dumps(prompt) for prompt in load("set")]
+    assert max(map(len, letters)) < 4000
+    monkeypatch.setattr(stored, "OPENED", {})
+    came = [pickle.loads(letter).images[0] for letter in letters]
+    assert [one.read() for one in came] == BROKEN
+    assert len({id(one.table) for one in came}) == 1
 
 
 def test_ids_tell_images_apart_by_size_and_path_without_reading_them():
