@@ -74,7 +74,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
-    encoder = Encoder(tokenizer, _vision(args, tokenizer))
+    encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)
     if has_critic(args):
         check_critic(args.model, tokenizer)
     if (sp_size := args.distributed.sp_size) > 1:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor
 from vision_models import save_tiny
 from wandb_files import wandb_run
 
@@ -135,6 +136,9 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     save_file({**load_file(whole), "score.weight": torch.linspace(-1, 1, 128)[None]}, whole, {"format": "pt"})
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     save_tiny("qwen2_vl", folder / "tiny_vision")
+    processor = AutoProcessor.from_pretrained(folder / "tiny_vision")
+    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28}
+    processor.save_pretrained(folder / "other_processor")
     (folder / "seen.jsonl").write_text("".join(_with_image(line, folder) for line in good.splitlines()))
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}

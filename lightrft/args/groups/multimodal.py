@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import unbuilt
+from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.groups.model import WITH_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,12 +11,11 @@ class MultimodalArgs:
     """Multimodal"""
 
     mixed_mm_data: bool = unbuilt("vision", False, "Rows with and without images in one step.", "--mixed_mm_data")
-    processor: str | None = unbuilt(
-        "vision",
+    processor: str | None = arg(
         None,
-        "Processor of images, a path or hub name.",
-        "--processor folder",
+        "Processor of images and videos, a path or hub name; a trained model is saved with it.",
         unset="that of --pretrain",
+        witness=Witness("--processor other_processor", "metrics", given=WITH_IMAGES),
         path=True,
     )
     max_pixels: int | None = unbuilt(
