@@ -68,7 +68,10 @@ def make_checkpointer(
     average: MovingAverage | None,
 ) -> Checkpointer:
     c = args.checkpoint
-    given = {"policy": read_given(args.model, args.multimodal.processor), **({"critic": given_critic(args.model)} if critic else {})}
+    given = {
+        "policy": read_given(args.model, args.multimodal.processor),
+        **({"critic": given_critic(args.model)} if critic else {}),
+    }
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
     structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
