@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
-from vision_models import save_tiny
+from vision_models import save_questions, save_tiny
 from wandb_files import wandb_run
 
 from lightrft.args.field import Witness
@@ -139,7 +138,7 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     processor = AutoProcessor.from_pretrained(folder / "tiny_vision")
     processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28}
     processor.save_pretrained(folder / "other_processor")
-    (folder / "seen.jsonl").write_text("".join(_with_image(line, folder) for line in good.splitlines()))
+    save_questions(folder / "add.jsonl", folder, PROMPTS)
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
     auto_map = {auto: f"modeling_remote.{name}" for auto, name in classes.items()}
@@ -158,14 +157,6 @@ def _with_other_columns(line: str) -> str:
     """Another question, another answer and a place in columns of their own."""
     row = json.loads(line)
     return json.dumps({**row, "question": f"1+{row['prompt']}", "other": "1", "where": "here"}) + "\n"
-
-
-def _with_image(line: str, folder: Path) -> str:
-    """Each row has a picture of its own, in another shade of grey."""
-    row = json.loads(line)
-    name = f"{row['prompt']}.png"
-    Image.new("L", (40, 60), 20 * int(row["label"]) % 256).save(folder / name)
-    return json.dumps({**row, "images": [name]}) + "\n"
 
 
 def _edit(path: Path, **changes: Any) -> None:
