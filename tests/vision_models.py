@@ -169,7 +169,7 @@ def model_args(folder: Path, **changes: Any) -> ModelArgs:
 
 
 def save_questions(source: Path, folder: Path, count: int) -> None:
-    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; both.jsonl: every second one with."""
+    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; both.jsonl: every second with."""
     rows = [json.loads(line) for line in source.read_text().splitlines()[:count]]
     for number in range(len(rows)):
         Image.new("L", (40, 30 + 10 * (number % 4)), 20 * number % 256).save(folder / f"{number}.png")
