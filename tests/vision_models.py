@@ -169,11 +169,11 @@ def model_args(folder: Path, **changes: Any) -> ModelArgs:
 
 
 def save_questions(source: Path, folder: Path, count: int) -> None:
-    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; both.jsonl: every second with."""
+    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; half_seen.jsonl: each second."""
     rows = [json.loads(line) for line in source.read_text().splitlines()[:count]]
     for number in range(len(rows)):
         Image.new("L", (40, 30 + 10 * (number % 4)), 20 * number % 256).save(folder / f"{number}.png")
     seen = [{**row, "images": [f"{number}.png"]} for number, row in enumerate(rows)]
-    both = [seen[number] if number % 2 else row for number, row in enumerate(rows)]
-    for name, written in {"seen": seen, "both": both}.items():
+    half_seen = [seen[number] if number % 2 else row for number, row in enumerate(rows)]
+    for name, written in {"seen": seen, "half_seen": half_seen}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))

@@ -29,7 +29,7 @@ CASES = {
 IMAGES = "--pretrain tiny_vision --reward_fn shaped.py:length --prompt_max_len 64 --max_len 72"
 CASES |= {
     "images": f"--fsdp {IMAGES} --prompt_data seen.jsonl {SGD}",
-    "mixed": f"--zero_stage 3 {IMAGES} --prompt_data both.jsonl --mixed_mm_data {SGD}",
+    "mixed": f"--zero_stage 3 {IMAGES} --prompt_data half_seen.jsonl --mixed_mm_data {SGD}",
 }
 RANKS = (1, 2, 3)
 # On two ranks alone: flags that split the work otherwise, and the case whose numbers they must not change.

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
@@ -139,6 +140,7 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28}
     processor.save_pretrained(folder / "other_processor")
     save_questions(folder / "add.jsonl", folder, PROMPTS)
+    _write_other_media(folder)
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
     auto_map = {auto: f"modeling_remote.{name}" for auto, name in classes.items()}
@@ -157,6 +159,19 @@ def _with_other_columns(line: str) -> str:
     """Another question, another answer and a place in columns of their own."""
     row = json.loads(line)
     return json.dumps({**row, "question": f"1+{row['prompt']}", "other": "1", "where": "here"}) + "\n"
+
+
+def _write_other_media(folder: Path) -> None:
+    """Rows with two images; with a video of two seconds."""
+    seen = [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+    frames = [Image.new("L", (56, 56), 30 * index) for index in range(8)]
+    frames[0].save(folder / "clip.gif", save_all=True, append_images=frames[1:], duration=250)
+    others = {
+        "pairs": [{**row, "images": row["images"] * 2} for row in seen],
+        "clips": [{**row, "images": [], "videos": ["clip.gif"]} for row in seen],
+    }
+    for name, listed in others.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
 
 
 def _edit(path: Path, **changes: Any) -> None:
