@@ -173,6 +173,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         record=record,
         parity=parity.gate,
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
+        read=inputs.encoder.vision.read if inputs.encoder.vision else None,
     )
     if args.checkpoint.load_checkpoint:
         with PULSE.during("resume"):
