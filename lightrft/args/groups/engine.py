@@ -64,7 +64,7 @@ class EngineArgs:
     )
     replay_sampling_mask: bool = arg(
         False,
-        "Take every token's log-probability among those alone that the filters of sampling had kept; local engine.",
+        "Take every token's log-probability among those alone that the filters of sampling had kept; not with vLLM.",
         witness=Witness("--replay_sampling_mask", "metrics"),
     )
     oversample_ratio: float = arg(
