@@ -32,6 +32,7 @@ from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
+from lightrft.models.sight_check import check_sight
 from lightrft.models.token_model import TokenModel
 from lightrft.preflight import Inputs
 from lightrft.ranks.base import ONE_RANK, Ranks
@@ -114,6 +115,8 @@ def load_models(
     learning = max(steps - frozen_steps(args, estimator), 0)
     model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty)
     policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
+    if blank is not None:
+        check_sight(policy, blank, f"--pretrain {args.model.pretrain}")
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps, blank)
     reference = None
     if kl.needs_reference:

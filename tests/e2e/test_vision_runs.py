@@ -54,6 +54,14 @@ def test_the_trained_folder_opens_with_its_processor():
     assert type(AutoProcessor.from_pretrained("out")).__name__ == "Qwen2VLProcessor"
 
 
+def test_a_processor_of_another_model_is_refused():
+    save_tiny("qwen3_vl", Path("other"))  # of patches of 16 pixels
+    ended = train("--save_path out --max_steps 1 --processor other", BASE)
+    assert ended.code == 2 and "does not take what its processor makes of an image" in ended.problems[0]
+    ended = train("--save_path out --max_steps 1 --pretrain tiny --prompt_data add.jsonl --processor other", BASE)
+    assert ended.problems == ["error: --processor other: --pretrain tiny does not see; leave it out"]
+
+
 def test_a_broken_image_ends_the_run_or_is_left_out():
     Path("3.png").write_bytes(Path("3.png").read_bytes()[:40])
     ended = train("--save_path out --max_steps 3", BASE)
