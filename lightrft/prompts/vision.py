@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.media.marks import with_slices
 from lightrft.prompts.template import options_of
 from lightrft.types import Media, MediaInputs, Prompt, Request
 
@@ -84,8 +85,7 @@ class Vision:
 
     def _text(self, prompt: Prompt, slices: Sequence[int] = ()) -> str:
         """slices: for each image of the prompt, how many of them it gave: a volume has several."""
-        counts = iter(slices)
-        messages = [{**message, "content": _sliced(message["content"], counts)} for message in prompt.messages]
+        messages = list(with_slices(prompt.messages, slices))
         if self.templated:
             return self._in_template(messages, {"add_generation_prompt": True, **options_of(prompt)})
         return "\n".join(self._plain(message["content"]) for message in messages)
@@ -119,7 +119,7 @@ class Vision:
 
     def _processed(self, text: str, media: Media) -> Any:
         given = {"images": list(media.images), "videos": list(media.videos)}
-        options: Any = {name: value for name, value in given.items() if value}
+        options: Any = {name: value for name, value in given.items() if value} | _as_they_are(media)
         try:
             return self.processor(text=[text], **options, add_special_tokens=not self.templated, return_tensors="pt")
         except Exception as error:  # processors raise what their authors chose, such as for a very narrow image
@@ -138,11 +138,15 @@ class Vision:
         return MediaInputs(features, rows, self.positions(made))
 
 
-def _sliced(content: Any, counts: Iterator[int]) -> Any:
-    """With a part for each slice of an image."""
-    if isinstance(content, str):
-        return content
-    return [part for part in content for _ in range(next(counts, 1) if part["type"] == "image" else 1)]
+def _as_they_are(media: Media) -> dict[str, Any]:
+    """Options of a processor of videos: their frames were sampled already, at a rate that it would take for another."""
+    sizes = [(video.shape[:3], fps) for video, fps in zip(media.videos, media.video_fps, strict=True)]
+    facts = [
+        {"total_num_frames": frames, "frames_indices": list(range(frames)), "height": height, "width": width}
+        | {"fps": fps, "duration": frames / fps if fps else None}
+        for (frames, height, width), fps in sizes
+    ]
+    return {"videos_kwargs": {"do_sample_frames": False, "video_metadata": facts}} if facts else {}
 
 
 def _pieces(inputs: MediaInputs) -> int:
