@@ -9,10 +9,13 @@ from lightrft.args import Args
 from lightrft.args.field import as_text
 from lightrft.errors import Refused
 from lightrft.hardware import choose_precision, hardware
+from lightrft.models.suitable import read_config
+from lightrft.models.vision import sees
 from lightrft.recipe import eval_sampling, sampling, temperature_schedule
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.rollouts.engines.offers import OFFERS, Fault
+from lightrft.rollouts.engines.offers import OFFERS, Fault, Offer
 
+SEE = {"vllm": "use --engine_type local", "sglang": "use --engine_type vllm or local"}  # where it cannot take images
 FOR_OTHERS = ("engine_mem_util", "enable_engine_sleep", "engine_kwargs")  # what the local engine does not ask for
 
 
@@ -79,6 +82,17 @@ def _faults(args: Args, kind: str) -> Iterator[Fault]:
             yield Fault(reason, "use --engine_type local")
     if package and (reason := offer.module.import_fault()):
         yield Fault(reason, f"{package.install}, or --engine_type local")
+    if reason := _images_fault(args, offer, here=package is not None):
+        yield Fault(reason, SEE[kind])
     settings = (args.model, args.engine, hardware(args).device)
     if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(*settings)):
         yield Fault(reason, "mend it or leave it out")
+
+
+def _images_fault(args: Args, offer: Offer, *, here: bool) -> str | None:
+    """Why it cannot take the images of a model that sees. Where there is no model preflight says so."""
+    try:
+        config = read_config(args.model)
+    except Refused:
+        return None
+    return offer.module.images_fault(config, args.multimodal.processor, here=here) if sees(config) else None

@@ -51,7 +51,7 @@ class Media:
     """What a prompt's references name, decoded: one entry for each part of its messages, in their order.
 
     images: PIL images of mode RGB. videos: uint8 arrays [frames, height, width, 3]. video_fps: the frames a second of
-    each video as it stands here; --fps of what has no times, such as a folder of frames and a volume.
+    each video as it stands here; None where nothing tells, as in a folder of frames and a volume.
     slices: for each image reference, how many of `images` it gave: 1, and of a volume all its slices.
     """
 
@@ -81,7 +81,7 @@ class Request:
 
     prompt_ids: as the model reads them, with one placeholder for each feature of an image. mm_inputs: what stands
     there. media: the images and videos themselves, for an engine with a processor of its own, which writes the
-    placeholders into `bare_ids`.
+    placeholders into `bare_ids`. where: file:line of its prompt, for messages to the user.
     """
 
     prompt_ids: tuple[int, ...]
@@ -89,6 +89,7 @@ class Request:
     mm_inputs: MediaInputs | None = None
     media: Media | None = None
     bare_ids: tuple[int, ...] = ()
+    where: str = ""
 
     @property
     def n(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -11,15 +10,10 @@ from typing import Any
 
 import torch
 import transformers as hf
-from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lightrft.args.groups.model import ModelArgs
 
-TEXT = {
-    **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "max_position_embeddings": 512},
-}
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
 TEMPLATE = (
     "{%% for message in messages %%}<|im_start|>{{ message.role }}\n"
@@ -30,6 +24,12 @@ TEMPLATE = (
 )
 QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 MARK = "<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+def words(scale: int, **more: Any) -> dict[str, Any]:
+    """Of the text part. Its heads have 8 dimensions times `scale`."""
+    sizes = {"hidden_size": 32 * scale, "intermediate_size": 64 * scale, "max_position_embeddings": 512}
+    return {**sizes, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, **more}
 
 
 def tokenizer(*special: str, mark: tuple[str, str] = ("<image>", "<video>"), **named: str) -> Any:
@@ -51,13 +51,13 @@ def images(family: str, name: str, **options: Any) -> Any:
     return getattr(module, f"{name}ImageProcessorPil")(**options)
 
 
-def qwen(kind: str, patch: int = 14, video: Any = None, **parts: Any) -> tuple[Any, Any]:
+def qwen(kind: str, scale: int, patch: int = 14, video: Any = None, **parts: Any) -> tuple[Any, Any]:
     text = tokenizer(*QWEN, mark=MARK)
     ids = dict(zip(IDS, text.convert_tokens_to_ids(list(QWEN)), strict=True))
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": parts.pop("sections")}
-    words = {**TEXT, "vocab_size": len(text), "rope_parameters": {**rope, **parts.pop("rope", {})}}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [scale * n for n in parts.pop("sections")]}
+    wording = words(scale, vocab_size=len(text), rope_parameters={**rope, **parts.pop("rope", {})})
     config = getattr(hf, f"{kind}Config")(
-        text_config=words | parts.pop("text", {}), vision_config={"patch_size": patch, **parts}, **ids
+        text_config=wording | parts.pop("text", {}), vision_config={"patch_size": patch, **parts}, **ids
     )
     least = (2 * patch) ** 2
     pictures = images("qwen2_vl", "Qwen2VL", min_pixels=least, max_pixels=16 * least, patch_size=patch)
@@ -70,26 +70,27 @@ def qwen(kind: str, patch: int = 14, video: Any = None, **parts: Any) -> tuple[A
 IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
 
 
-def qwen2_vl() -> tuple[Any, Any]:
-    return qwen("Qwen2VL", sections=[1, 1, 2], depth=2, embed_dim=32, num_heads=2, hidden_size=32, mlp_ratio=2)
+def qwen2_vl(scale: int) -> tuple[Any, Any]:
+    sizes = {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 32 * scale, "mlp_ratio": 2}
+    return qwen("Qwen2VL", scale, sections=[1, 1, 2], **sizes)
 
 
-def qwen2_5_vl() -> tuple[Any, Any]:
-    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32, "intermediate_size": 64}
-    return qwen("Qwen2_5_VL", sections=[1, 1, 2], window_size=56, fullatt_block_indexes=[1], **sizes)
+def qwen2_5_vl(scale: int) -> tuple[Any, Any]:
+    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32 * scale, "intermediate_size": 64}
+    return qwen("Qwen2_5_VL", scale, sections=[1, 1, 2], window_size=56, fullatt_block_indexes=[1], **sizes)
 
 
-def qwen3_vl() -> tuple[Any, Any]:
-    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32, "intermediate_size": 64}
-    more = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0], "text": {"head_dim": 8}}
+def qwen3_vl(scale: int) -> tuple[Any, Any]:
+    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32 * scale, "intermediate_size": 64}
+    more = {"num_position_embeddings": 64, "deepstack_visual_indexes": [0], "text": {"head_dim": 8 * scale}}
     rope = {"mrope_interleaved": True}
-    return qwen("Qwen3VL", 16, hf.Qwen3VLVideoProcessor(), sections=[2, 1, 1], rope=rope, **sizes, **more)
+    return qwen("Qwen3VL", scale, 16, hf.Qwen3VLVideoProcessor(), sections=[2, 1, 1], rope=rope, **sizes, **more)
 
 
-def llava() -> tuple[Any, Any]:
+def llava(scale: int) -> tuple[Any, Any]:
     text = tokenizer("<image>")
     config = hf.LlavaConfig(
-        text_config={"model_type": "llama", **TEXT, "vocab_size": len(text)},
+        text_config=words(scale, model_type="llama", vocab_size=len(text)),
         vision_config={"model_type": "clip_vision_model", **TOWER, "num_hidden_layers": 2, "image_size": 28}
         | {"patch_size": 14, "projection_dim": 32},
         image_token_index=text.convert_tokens_to_ids("<image>"),
@@ -106,11 +107,11 @@ def llava() -> tuple[Any, Any]:
     return config, made
 
 
-def idefics3() -> tuple[Any, Any]:
+def idefics3(scale: int) -> tuple[Any, Any]:
     grid = [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     text = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *grid)
     config = hf.Idefics3Config(
-        text_config={"model_type": "llama", **TEXT, "vocab_size": len(text), "pad_token_id": 0},
+        text_config=words(scale, model_type="llama", vocab_size=len(text), pad_token_id=0),
         vision_config={**TOWER, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
         image_token_id=text.convert_tokens_to_ids("<image>"),
         scale_factor=2,
@@ -120,11 +121,11 @@ def idefics3() -> tuple[Any, Any]:
     return config, hf.Idefics3Processor(image_processor=pictures, tokenizer=text, image_seq_len=4)
 
 
-def gemma3() -> tuple[Any, Any]:
+def gemma3(scale: int) -> tuple[Any, Any]:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     text = tokenizer(mark=("<start_of_image>", ""), **named)
     config = hf.Gemma3Config(
-        text_config={**TEXT, "head_dim": 8, "vocab_size": len(text), "sliding_window": 16, "pad_token_id": 0}
+        text_config=words(scale, head_dim=8 * scale, vocab_size=len(text), sliding_window=16, pad_token_id=0)
         | {"layer_types": ["sliding_attention", "full_attention"]},
         vision_config={**TOWER, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
         mm_tokens_per_image=4,
@@ -136,7 +137,7 @@ def gemma3() -> tuple[Any, Any]:
     return config, hf.Gemma3Processor(image_processor=pictures, tokenizer=text, image_seq_length=4)
 
 
-FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
+FAMILIES: dict[str, Callable[[int], tuple[Any, Any]]] = {
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
@@ -146,9 +147,9 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-def save_tiny(family: str, folder: Path) -> Path:
-    """A model folder as `--pretrain` takes it."""
-    config, processor = FAMILIES[family]()
+def save_tiny(family: str, folder: Path, scale: int = 1) -> Path:
+    """A model folder as `--pretrain` takes it. scale 4: with heads as large as vLLM has them at least."""
+    config, processor = FAMILIES[family](scale)
     config.get_text_config().bos_token_id, config.get_text_config().eos_token_id = (
         None,
         processor.tokenizer.eos_token_id,
@@ -166,14 +167,3 @@ def model_args(folder: Path, **changes: Any) -> ModelArgs:
     """Of the defaults."""
     defaults = {entry.name: entry.default for entry in fields(ModelArgs) if entry.default is not MISSING}
     return ModelArgs(**{**defaults, "pretrain": str(folder), "max_new_tokens": 8, "prompt_max_len": 400, **changes})
-
-
-def save_questions(source: Path, folder: Path, count: int) -> None:
-    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; half_seen.jsonl: each second."""
-    rows = [json.loads(line) for line in source.read_text().splitlines()[:count]]
-    for number in range(len(rows)):
-        Image.new("L", (40, 30 + 10 * (number % 4)), 20 * number % 256).save(folder / f"{number}.png")
-    seen = [{**row, "images": [f"{number}.png"]} for number, row in enumerate(rows)]
-    half_seen = [seen[number] if number % 2 else row for number, row in enumerate(rows)]
-    for name, written in {"seen": seen, "half_seen": half_seen}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))

@@ -41,11 +41,7 @@ def load_vision(
         return None if count is None else own_positions(count, inputs)
 
     ids = frozenset(placeholders(read_config(args)))
-    vision = Vision(processor, read, positions, ids, templated, args.prompt_max_len)
-    try:
-        return vision.measured()
-    except Exception as error:
-        raise refusal(args, "processor", error) from error
+    return Vision(processor, read, positions, ids, templated, args.prompt_max_len)
 
 
 def load_processor(args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -29,8 +29,9 @@ rm -rf "$venv"
 install "$LIGHTRFT_TORCH" ${LIGHTRFT_TORCH_INDEX:+--index-url "$LIGHTRFT_TORCH_INDEX"}
 install -r "$requirements" --editable "$LIGHTRFT_ROOT"
 case "$engine" in
-    vllm) # it asks for those of CUDA, which end every import of transformers' models
-        "$venv/bin/python" -m pip uninstall -qq -y torchvision torchaudio torchcodec
+    vllm) # it asks for those of CUDA, which cannot be imported here; of torchvision processors need the Python part
+        "$venv/bin/python" -m pip uninstall -qq -y torchaudio torchcodec
+        echo "import lightrft" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_lightrft.pth"
         ;;
     sglang) # what it declares is for GPUs
         install --no-deps torchvision==0.28.0 sglang==0.5.23

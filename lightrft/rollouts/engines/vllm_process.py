@@ -42,9 +42,10 @@ def start(chosen: Mapping[str, Any], number: int, given: str = "") -> Any:
         _keep_the_trainers_groups()
         _keep_the_trainers_memory()
         _name_shared_memory(number)
+        _keep_what_is_no_weight()
         try:
             ours = {"load_format": "dummy", "skip_tokenizer_init": True, "worker_extension_cls": EXTENSION}
-            llm = LLM(**chosen, **ours, **transfer_settings())
+            llm = LLM(**{**ours, **chosen, **transfer_settings()})
             llm.collective_rpc("lightrft_prepare")
         except Exception as error:
             raise RunFailed(f"{_refusal(error)}{given}") from error
@@ -112,6 +113,24 @@ def _keep_the_trainers_groups() -> None:
 def _keep_the_trainers_memory() -> None:
     """Without a GPU vLLM binds what its process allocates to one NUMA node: here the trainer's memory too."""
     setattr(torch.ops._C, "init_cpu_memory_env", lambda nodes: None)  # noqa: B010
+
+
+def _keep_what_is_no_weight() -> None:
+    """Where it reads no weights vLLM fills buffers at random too, such as the mean and the deviation of pixels: no push
+    would bring them back."""
+    from vllm.model_executor.model_loader.dummy_loader import DummyModelLoader  # pyright: ignore
+
+    load = DummyModelLoader.load_weights
+    if load.__module__ == __name__:
+        return
+
+    def load_weights(self: Any, model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        load(self, model, *args, **kwargs)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(kept[name])
+
+    DummyModelLoader.load_weights = load_weights
 
 
 def _name_shared_memory(number: int) -> None:

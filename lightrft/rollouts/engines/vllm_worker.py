@@ -6,7 +6,7 @@ what is passed and returned is not copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightrft.models.fingerprint import fingerprint
+from lightrft.models.vision import placeholders
 
 Names = tuple[str, ...]
 
@@ -23,7 +24,7 @@ class WorkerExtension:
 
     def lightrft_prepare(self) -> None:
         """Once, before the first weights come."""
-        _report_tempered(self.model_runner.sampler)
+        _report_tempered(self.model_runner.sampler, placeholders(self.model_runner.model_config.hf_config))
         model = self.model_runner.get_model()
         if next(model.parameters()).device.type == "cpu":
             _note_what_is_packed(model)
@@ -46,9 +47,12 @@ class WorkerExtension:
 
 class Tempered:
     """Before its class of vLLM: log-probabilities are of the temperature-scaled distribution before the filters, at
-    temperature 0 of the unscaled one."""
+    temperature 0 of the unscaled one. unwritten: ids that have no probability, as in the trainer's model."""
+
+    unwritten: Tensor
 
     def sample(self: Any, logits: Tensor, metadata: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        logits.index_fill_(-1, self.unwritten.to(logits.device), float("-inf"))
         logprobs = None
         if metadata.max_num_logprobs is not None:
             scaled = logits.to(torch.float32, copy=True)
@@ -69,11 +73,12 @@ class Tempered:
         )
 
 
-def _report_tempered(sampler: Any) -> None:
+def _report_tempered(sampler: Any, unwritten: Sequence[int]) -> None:
     """Changes the class of the sampler that is there: others hold it too."""
     if not isinstance(sampler, nn.Module):
         raise RuntimeError("its second model runner reports other log-probabilities; unset VLLM_USE_V2_MODEL_RUNNER")
     setattr(sampler, "__class__", type("TemperedSampler", (Tempered, type(sampler)), {}))  # noqa: B010
+    setattr(sampler, "unwritten", torch.tensor(unwritten, dtype=torch.long))  # noqa: B010
     setattr(sampler, "logprobs_mode", "processed_logprobs")  # noqa: B010  those that `sample` returns, and no others
 
 

@@ -45,7 +45,9 @@ def test_what_it_takes_is_no_fault():
         ("spec_method=ngram", "it would report other log-probabilities"),
         ("hf_overrides={}", "the model would not be the one that is trained"),
         ("nnodes=2", "an engine is spread by --engine_tp_size alone"),
-        ("limit_mm_per_prompt={image: 4}", "prompts are text alone as yet"),
+        ("limit_mm_per_prompt={image: 4}", "--limit_mm_image_per_prompt sets it"),
+        ("mm_processor_kwargs={}", "it would see other images than the trainer"),
+        ("language_model_only=true", "the trainer hands images over as they are"),
     ],
 )
 def test_vllm_takes_no_setting_that_changes_what_comes_out(pair, why):
