@@ -53,13 +53,21 @@ class Inputs:
 
     def text_ids(self) -> tuple[int, ...]:
         """Tokens of the first prompt that need no image: what a model is tried on."""
-        request = self.encoder.request(self.prompts[0], ())
+        request = self.encoder.request(self._first_readable(), ())
         unseen = self.encoder.vision.placeholders if self.encoder.vision else ()
         return tuple(id for id in request.prompt_ids if id not in unseen)
 
+    def _first_readable(self) -> Prompt:
+        """Images are read when a prompt is taken, and those of the first may be the ones that cannot be."""
+        fault = None
+        for prompt in self.prompts:
+            if (fault := self.encoder.fault_of(prompt)) is None:
+                return prompt
+        raise Refused(f"none of the {len(self.prompts)} prompts can be read; the last: {fault}")
+
     def first_prompt(self) -> str:
         """The text that the model reads, in one line that shows white space."""
-        first = self.prompts[0]
+        first = self._first_readable()
         length, text = len(self.encoder.request(first, ()).prompt_ids), self.encoder.as_the_model_sees(first)
         return f"first prompt {first.where}, {length} tokens, reference {first.reference!r}: {text!r}"
 
