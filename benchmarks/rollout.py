@@ -11,7 +11,9 @@ The prompts are chat questions; temperature 1, no filters unless `--top_p` says 
 
 How to read it: medians over the turns; "x generate" is the ratio to `generate` in fp32 of tokens per CPU second (user
 and system, all threads: steadier on a busy machine) and of tokens per second of wall time. `--growth` asks the local
-engine for 1, 2, 4 and 8 times the samples of each prompt, in turns: 1 is as fast per token as at first.
+engine for 1, 2, 4 and 8 times the samples, in turns, and its ratios are to 1 time. "x prompts": so many times the
+prompts, of which `--prompts` are decoded at once, as in a larger rollout: 1 is as fast per token. "x samples": so many
+times the samples of each prompt, all of them at once: products of more rows, which are better ones.
 vLLM's rows are there where `--vllm_python` (or this Python) has it; `--against` adds the local engine of another
 checkout of this repository. `--model random` is a Llama of SmolLM2's size that needs no files.
 """
@@ -39,12 +41,17 @@ HERE = Path(__file__).resolve().parent
 QUESTION = "State the final answer to the following arithmetic problem: {}{} ="
 TERMS = (" + 7", " - 3 + 12", " * 4", " - 8 - 5 + 2", " + 1 + 1 + 1 + 1")
 DTYPES = ("fp32", "bf16")
-Generate = Callable[[int, int], int]  # (turn, samples per prompt) -> tokens made
+GROWTH = (1, 2, 4, 8)
+Generate = Callable[[int, int, int], int]  # (turn, prompts, samples of each) -> tokens made
+
+
+def count_prompts(options: argparse.Namespace) -> int:
+    return options.prompts * (4 if options.lengths == "tail" else 1)
 
 
 def prompts(options: argparse.Namespace) -> list[list[int]]:
-    count = options.prompts * (4 if options.lengths == "tail" else 1)
-    texts = [QUESTION.format(number + 2, TERMS[number % len(TERMS)]) for number in range(count)]
+    most = count_prompts(options) * (max(GROWTH) if options.growth else 1)
+    texts = [QUESTION.format(number + 2, TERMS[number % len(TERMS)]) for number in range(most)]
     if options.model.endswith("random"):
         return [[100 + ord(letter) for letter in text[20:]] for text in texts]
     from transformers import AutoTokenizer
@@ -83,9 +90,9 @@ def local(options: argparse.Namespace) -> Generate:
     engine = LocalEngine(lambda: nullcontext(model), tokenizer, ends(options, model.config.vocab_size))
     sampling = Sampling(most_tokens(options), top_p=options.top_p)
 
-    def generate(turn: int, samples: int) -> int:
-        seeds = [[turn << 32 | i << 16 | j for j in range(samples)] for i in range(len(asked))]
-        requests = [Request(tuple(ids), tuple(own)) for ids, own in zip(asked, seeds, strict=True)]
+    def generate(turn: int, count: int, samples: int) -> int:
+        seeds = [[turn << 32 | i << 16 | j for j in range(samples)] for i in range(count)]
+        requests = [Request(tuple(ids), tuple(own)) for ids, own in zip(asked[:count], seeds, strict=True)]
         made = engine.generate(requests, sampling, at_once=options.prompts)
         return sum(len(each.response_ids) for group in made for each in group)
 
@@ -110,9 +117,9 @@ def generate(options: argparse.Namespace) -> Generate:
         ended = torch.isin(found, torch.tensor(stop, dtype=torch.long)).long()
         return int((ended.cumsum(-1) - ended == 0).sum())  # tokens up to the first that ends, itself included
 
-    def run(turn: int, samples: int) -> int:
+    def run(turn: int, count: int, samples: int) -> int:
         torch.manual_seed(turn)
-        starts = range(0, len(asked), options.prompts)
+        starts = range(0, count, options.prompts)
         return sum(batch(asked[start : start + options.prompts], samples) for start in starts)
 
     return run
@@ -130,10 +137,10 @@ def vllm(options: argparse.Namespace) -> Generate:
     )  # fmt: skip
     stop = ends(options, llm.model_config.get_vocab_size())
 
-    def run(turn: int, samples: int) -> int:
+    def run(turn: int, count: int, samples: int) -> int:
         words = {"temperature": 1.0, "top_p": options.top_p, "logprobs": 0, "detokenize": False, "ignore_eos": True}
         params = SamplingParams(n=samples, max_tokens=length, seed=turn, stop_token_ids=stop, **words)
-        made = llm.generate([{"prompt_token_ids": ids} for ids in asked], params, use_tqdm=False)
+        made = llm.generate([{"prompt_token_ids": ids} for ids in asked[:count]], params, use_tqdm=False)
         return sum(len(each.token_ids) for request in made for each in request.outputs)
 
     return run
@@ -143,15 +150,15 @@ CONTESTANTS = {"local": local, "generate": generate, "vllm": vllm, "against": lo
 
 
 def serve(options: argparse.Namespace) -> None:
-    """A child: each line `turn samples` is answered by one line of JSON."""
+    """A child: each line `turn prompts samples` is answered by one line of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print goes to the log
     run = CONTESTANTS[options.side](options)
     versions = {name: version(name) for name in ("torch", "transformers")}
     for line in sys.stdin:
-        turn, samples = map(int, line.split())
+        turn, count, samples = map(int, line.split())
         wall, cpu = time.perf_counter(), cpu_seconds()
-        tokens = run(turn, samples)
+        tokens = run(turn, count, samples)
         found = {"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cpu, "tokens": tokens}
         print(json.dumps({**found, "versions": versions}), file=answers, flush=True)
 
@@ -175,25 +182,34 @@ def contestants(options: argparse.Namespace) -> list[Side]:
     return [start(name, dtype, python, options) for name, python in wanted.items() for dtype in options.dtypes]
 
 
-def take_turns(sides: list[Side], options: argparse.Namespace, times: tuple[int, ...]) -> dict[str, list[Any]]:
-    """The answers of the counted turns, by contestant and how many times `--samples` each prompt was asked for."""
+def loads(options: argparse.Namespace) -> dict[str, tuple[int, int]]:
+    """Prompts, and samples of each, by what it is called."""
+    count, samples = count_prompts(options), options.samples
+    if not options.growth:
+        return {"": (count, samples)}
+    more_prompts = {f" {each} x prompts": (each * count, samples) for each in GROWTH}
+    return more_prompts | {f" {each} x samples": (count, each * samples) for each in GROWTH[1:]}
+
+
+def take_turns(sides: list[Side], options: argparse.Namespace) -> dict[str, list[Any]]:
+    """The answers of the counted turns, by contestant and load."""
     found: dict[str, list[Any]] = {}
     for number in range(options.rounds + 1):
         for side in sides:
-            for each in times:
-                answer = side.ask(number, each * options.samples)
+            for name, load in loads(options).items():
+                answer = side.ask(number, *load)
                 if number:
-                    found.setdefault(f"{side.name}{f' x {each}' if len(times) > 1 else ''}", []).append(answer)
+                    found.setdefault(f"{side.name}{name}", []).append(answer)
     return found
 
 
 def show(found: dict[str, list[Any]], first: str) -> None:
-    print(f"{'':18}{'tokens':>8}{'wall s':>8}{'CPU s':>8}{'tok/CPU s':>11}{'tok/s':>8}   x {first}: CPU, wall")
+    print(f"{'':24}{'tokens':>8}{'wall s':>8}{'CPU s':>8}{'tok/CPU s':>11}{'tok/s':>8}   x {first}: CPU, wall")
     speed = {name: [median(one["tokens"] / one[of] for one in found[name]) for of in ("cpu", "wall")] for name in found}
     for name, answers in found.items():
         tokens, wall, cpu = (median(answer[of] for answer in answers) for of in ("tokens", "wall", "cpu"))
         ratios = "".join(f"{own / base:8.2f}" for own, base in zip(speed[name], speed[first], strict=True))
-        print(f"{name:18}{tokens:8.0f}{wall:8.2f}{cpu:8.2f}{speed[name][0]:11.1f}{speed[name][1]:8.1f}{ratios:>20}")
+        print(f"{name:24}{tokens:8.0f}{wall:8.2f}{cpu:8.2f}{speed[name][0]:11.1f}{speed[name][1]:8.1f}{ratios:>20}")
     versions = {side: answers[0]["versions"] for side, answers in found.items()}
     for each in sorted({json.dumps(one) for one in versions.values()}):
         print(", ".join(f"{name} {number}" for name, number in json.loads(each).items()), flush=True)
@@ -244,7 +260,7 @@ def main() -> None:
         options.model = made_model(options)
         sides = contestants(options)
         try:
-            found = take_turns(sides, options, (1, 2, 4, 8) if options.growth else (1,))
+            found = take_turns(sides, options)
         finally:
             for side in sides:
                 side.stop()

@@ -179,8 +179,8 @@ def _write_rows(path: Path, rows: Iterator[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the tiny model that sees, and its questions about shapes.")
     parser.add_argument("--out", type=Path, required=True, help="folder for model/, images/ and the rows")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=1000, help="rows to train on")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--train", type=int, default=2000, help="rows to train on")
     parser.add_argument("--held_out", type=int, default=200, help="rows to evaluate on")
     parser.add_argument("--warm_until", type=float, default=0.45, help="the probability of right answers to start with")
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts, uses_template
-from lightrft.prompts.media.admission import Admission, admitted
+from lightrft.prompts.media.admission import Admission, admitted, idle_flags
 from lightrft.prompts.media.decoding import MediaLimits, media_of
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
@@ -82,7 +82,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
-    encoder = Encoder(tokenizer, _vision(args, tokenizer))
+    encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)
     if has_critic(args):
         check_critic(args.model, tokenizer)
     if (sp_size := args.distributed.sp_size) > 1:
@@ -102,7 +102,8 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, encoder, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
-    notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices])
+    idle = idle_flags(args, [*prompts, *held_out])
+    notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices, *idle])
     return Inputs(encoder, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
 
 

@@ -21,7 +21,7 @@ OPERATORS = (
 
 
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
-    """Finds nothing; it is asked first, when torchvision is imported, and torch then is too."""
+    """Finds nothing; it is asked before, when torchvision is imported, and torch then is too."""
 
     def __init__(self) -> None:
         self.declared: Any = None  # operators live as long as their library
@@ -54,4 +54,5 @@ def _declared_where_missing() -> Any:
 def declare_where_missing() -> None:
     """When torchvision is imported, now or later."""
     if not any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _BeforeTorchvision())
+        finds = sys.meta_path.index(importlib.machinery.PathFinder)  # after others of its kind: they may not look
+        sys.meta_path.insert(finds, _BeforeTorchvision())

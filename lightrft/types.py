@@ -51,7 +51,7 @@ class Media:
     """What a prompt's references name, decoded: one entry for each part of its messages, in their order.
 
     images: PIL images of mode RGB. videos: uint8 arrays [frames, height, width, 3]. video_fps: the frames a second of
-    each video as it stands here; None where nothing tells, as in a folder of frames and a volume.
+    each video as it stands here; --fps of what has no times, such as a folder of frames and a volume.
     slices: for each image reference, how many of `images` it gave: 1, and of a volume all its slices.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from lightrft.args.groups.model import ModelArgs
@@ -167,3 +169,14 @@ def model_args(folder: Path, **changes: Any) -> ModelArgs:
     """Of the defaults."""
     defaults = {entry.name: entry.default for entry in fields(ModelArgs) if entry.default is not MISSING}
     return ModelArgs(**{**defaults, "pretrain": str(folder), "max_new_tokens": 8, "prompt_max_len": 400, **changes})
+
+
+def save_questions(source: Path, folder: Path, count: int) -> None:
+    """seen.jsonl: the first rows of `source`, each with a picture in its own grey; half_seen.jsonl: each second."""
+    rows = [json.loads(line) for line in source.read_text().splitlines()[:count]]
+    for number in range(len(rows)):
+        Image.new("L", (40, 30 + 10 * (number % 4)), 20 * number % 256).save(folder / f"{number}.png")
+    seen = [{**row, "images": [f"{number}.png"]} for number, row in enumerate(rows)]
+    half_seen = [seen[number] if number % 2 else row for number, row in enumerate(rows)]
+    for name, written in {"seen": seen, "half_seen": half_seen}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))

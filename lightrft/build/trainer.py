@@ -32,6 +32,7 @@ from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
+from lightrft.models.sight_check import check_sight
 from lightrft.models.token_model import TokenModel
 from lightrft.preflight import Inputs
 from lightrft.ranks.base import ONE_RANK, Ranks
@@ -68,7 +69,10 @@ def make_checkpointer(
     average: MovingAverage | None,
 ) -> Checkpointer:
     c = args.checkpoint
-    given = {"policy": read_given(args.model), **({"critic": given_critic(args.model)} if critic else {})}
+    given = {
+        "policy": read_given(args.model, args.multimodal.processor),
+        **({"critic": given_critic(args.model)} if critic else {}),
+    }
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
     structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
@@ -111,6 +115,8 @@ def load_models(
     learning = max(steps - frozen_steps(args, estimator), 0)
     model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty)
     policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
+    if blank is not None:
+        check_sight(policy, blank, f"--pretrain {args.model.pretrain}")
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps, blank)
     reference = None
     if kl.needs_reference:
@@ -170,6 +176,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         record=record,
         parity=parity.gate,
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
+        read=inputs.encoder.vision.read if inputs.encoder.vision else None,
     )
     if args.checkpoint.load_checkpoint:
         with PULSE.during("resume"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ TOKENIZER = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
 )
+PROCESSOR = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 CONFIGURATION = ("generation_config.json", "*preprocessor_config.json", "processor_config.json")
 TERMS = ("LICENSE*", "NOTICE*", "USE_POLICY*")  # a README describes another model: it stays behind
 CODE = ("*.py", "*.tiktoken")  # of models that bring their own
@@ -58,21 +59,26 @@ class Given:
         return floats.get(short)
 
 
-def read_given(args: ModelArgs) -> Given:
-    """A run reads it at its start, so that later changes of the folder do not matter."""
+def read_given(args: ModelArgs, processor: str | None = None) -> Given:
+    """A run reads it at its start, so that later changes of the folder do not matter. processor: `--processor`, whose
+    files take the place of the model's own."""
     config = find_file(args, "config.json")
     assert config is not None, "the model was loaded"
     patterns = ["config.json", *TOKENIZER, *CONFIGURATION, *TERMS]
     if any(read_settings(args, name).get("auto_map") for name in ("config.json", "tokenizer_config.json")):
         patterns += CODE
-    root = config.parent
-    files = {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for pattern in patterns
-        for path in sorted(root.glob(pattern))
-        if path.is_file()
-    }
+    files = dict(_files(config.parent, patterns))
+    if processor is not None:
+        other = (find_file(replace(args, pretrain=processor), name) for name in PROCESSOR)
+        files = {name: content for name, content in files.items() if name not in PROCESSOR}
+        files |= {path.name: path.read_bytes() for path in other if path is not None}
     return Given(files, dict(_dtypes(args)))
+
+
+def _files(root: Path, patterns: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+        if path.is_file():
+            yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
 def weight_files(args: ModelArgs) -> list[Path]:

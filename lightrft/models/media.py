@@ -71,7 +71,7 @@ class Rows:
         return array
 
     def _positions(self) -> np.ndarray | None:
-        """A response goes on from the largest position of its prompt."""
+        """A response goes on from the last position of its prompt."""
         axes = next((len(m.positions) for m, _, _ in self.places if m is not None and m.positions is not None), None)
         if axes is None:
             return None
@@ -89,7 +89,7 @@ def ahead(media: MediaInputs | None, prompt: int) -> int:
     """By how much the positions of a response are ahead of its places in the row; prompt: its tokens."""
     if media is None or media.positions is None:
         return 0
-    return int(media.positions.max()) + 1 - prompt
+    return int(media.positions[:, -1].max()) + 1 - prompt
 
 
 def rows_of(batch: Batch) -> Rows:

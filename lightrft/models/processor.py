@@ -41,7 +41,11 @@ def load_vision(
         return None if count is None else own_positions(count, inputs)
 
     ids = frozenset(placeholders(read_config(args)))
-    return Vision(processor, read, positions, ids, templated, args.prompt_max_len)
+    vision = Vision(processor, read, positions, ids, templated, args.prompt_max_len)
+    try:
+        return vision.measured()
+    except Exception as error:
+        raise refusal(args, "processor", error) from error
 
 
 def load_processor(args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase) -> Any:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,12 @@ class PromptSampler:
     def take(self, n: int) -> list[Prompt]:
         """The next `n` prompts with their `position`, those given back first."""
         return [replace(self._at(position), position=position) for position in (self._advance() for _ in range(n))]
+
+    def upcoming(self, n: int) -> list[Prompt]:
+        """What `take` would return."""
+        queued = list(islice(self._queue, n))
+        positions = [*queued, *range(self._next, self._next + n - len(queued))]
+        return [replace(self._at(position), position=position) for position in positions]
 
     def give_back(self, prompts: Sequence[Prompt]) -> None:
         """Puts prompts that were taken and not used at the front, in the order given."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.media.marks import with_slices
 from lightrft.prompts.template import options_of
 from lightrft.types import Media, MediaInputs, Prompt, Request
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = ("input_ids", "attention_mask")  # what a processor makes of a text, and not of media
 BLANK = 64  # pixels of a side
+TILED = 5  # dimensions of [prompts, tiles, channels, height, width]
 ALONE = Prompt(
     "alone",
     ({"role": "user", "content": ({"type": "image"}, {"type": "text", "text": "."})},),
@@ -36,6 +39,7 @@ class Vision:
     placeholders: frozenset[int]
     templated: bool
     longest: int
+    rate: Fraction | None = None  # placeholders for each piece of an image; None where it differs, or is not measured
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """Raises `BadRow`, with its place, for media that cannot be read, and for a prompt that is too long: images
@@ -52,27 +56,52 @@ class Vision:
         made = self._processed(text, media)
         ids = tuple(made["input_ids"][0].tolist())
         self._check(ids, media)
-        return Request(ids, tuple(seeds), self._inputs(made, len(ids)), media, bare, prompt.where)
+        inputs = self._inputs(made, len(ids))
+        if self.rate is not None and not media.videos:
+            self._check_places(ids, inputs, self.rate)
+        return Request(ids, tuple(seeds), inputs, media, bare, prompt.where)
 
-    def blank(self) -> Request:
+    def blank(self, width: int = BLANK) -> Request:
         """A small grey image: for whoever has to run the whole model, and has no image."""
         from PIL import Image
 
-        grey = Media(images=(Image.new("RGB", (BLANK, BLANK), (128, 128, 128)),))
+        grey = Media(images=(Image.new("RGB", (width, BLANK), (128, 128, 128)),))
         return replace(self, read=lambda _: grey, longest=sys.maxsize).request(ALONE, ())
 
     def read_by(self, processor: Any, image: Any) -> Mapping[str, Any]:
         """What another processor makes of an image: an engine may have its own."""
         return replace(self, processor=processor)._processed(self._text(ALONE), Media(images=(image,)))
 
+    def measured(self) -> Vision:
+        """With the rate at which pieces of images become tokens, where all images have the same."""
+        rates = {self._rate(self.blank(width)) for width in (BLANK, 3 * BLANK)}
+        return replace(self, rate=rates.pop() if len(rates) == 1 else None)
+
+    def _rate(self, request: Request) -> Fraction:
+        assert request.mm_inputs is not None, "it has an image"
+        return Fraction(self._places(request.prompt_ids), _pieces(request.mm_inputs))
+
+    def _places(self, ids: Sequence[int]) -> int:
+        return sum(id in self.placeholders for id in ids)
+
+    def _check_places(self, ids: Sequence[int], inputs: MediaInputs, rate: Fraction) -> None:
+        """The model would fail, or read one image in another's place."""
+        places, features = self._places(ids), rate * _pieces(inputs)
+        if places != features:
+            raise BadRow(f"it has {places} placeholders for {features} features of its images")
+
     def _text(self, prompt: Prompt, slices: Sequence[int] = ()) -> str:
         """slices: for each image of the prompt, how many of them it gave: a volume has several."""
-        counts = iter(slices)
-        messages = [{**message, "content": _sliced(message["content"], counts)} for message in prompt.messages]
+        messages = list(with_slices(prompt.messages, slices))
         if self.templated:
-            options = {"add_generation_prompt": True, **options_of(prompt)}
-            return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+            return self._in_template(messages, {"add_generation_prompt": True, **options_of(prompt)})
         return "\n".join(self._plain(message["content"]) for message in messages)
+
+    def _in_template(self, messages: Any, options: Mapping[str, Any]) -> str:
+        try:
+            return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        except Exception as error:  # templates raise what their authors chose
+            raise BadRow(f"the chat template refuses these messages: {' '.join(str(error).split())[:200]}") from error
 
     def _plain(self, content: Any) -> str:
         if isinstance(content, str):
@@ -97,7 +126,7 @@ class Vision:
 
     def _processed(self, text: str, media: Media) -> Any:
         given = {"images": list(media.images), "videos": list(media.videos)}
-        options: Any = {name: value for name, value in given.items() if value}
+        options: Any = {name: value for name, value in given.items() if value} | _as_they_are(media)
         try:
             return self.processor(text=[text], **options, add_special_tokens=not self.templated, return_tensors="pt")
         except Exception as error:  # processors raise what their authors chose, such as for a very narrow image
@@ -109,18 +138,28 @@ class Vision:
             images = f"with its {len(media.images)} images" if media.images else "with its videos"
             raise BadRow(f"{len(ids)} tokens {images}, over --prompt_max_len {self.longest}; --max_pixels makes fewer")
 
-    def _inputs(self, made: Any, length: int) -> MediaInputs | None:
+    def _inputs(self, made: Any, length: int) -> MediaInputs:
         beside = {name: value for name, value in made.items() if name not in ROWS}
         rows = {name: value[0] for name, value in beside.items() if _is_row(value, length)}
         features = {name: value for name, value in beside.items() if name not in rows}
         return MediaInputs(features, rows, self.positions(made))
 
 
-def _sliced(content: Any, counts: Iterator[int]) -> Any:
-    """With a part for each slice of an image."""
-    if isinstance(content, str):
-        return content
-    return [part for part in content for _ in range(next(counts, 1) if part["type"] == "image" else 1)]
+def _as_they_are(media: Media) -> dict[str, Any]:
+    """Options of a processor of videos: their frames were sampled already, at a rate that it would take for another."""
+    sizes = [(video.shape[:3], fps) for video, fps in zip(media.videos, media.video_fps, strict=True)]
+    facts = [
+        {"total_num_frames": frames, "frames_indices": list(range(frames)), "height": height, "width": width}
+        | {"fps": fps, "duration": frames / fps if fps else None}
+        for (frames, height, width), fps in sizes
+    ]
+    return {"videos_kwargs": {"do_sample_frames": False, "video_metadata": facts}} if facts else {}
+
+
+def _pieces(inputs: MediaInputs) -> int:
+    """Patches, tiles or images, whatever the first tensor that the processor made is a list of."""
+    first = next(iter(inputs.features.values()))
+    return first.shape[0] if first.dim() < TILED else first.shape[:2].numel()
 
 
 def _is_row(value: Any, length: int) -> bool:

@@ -69,6 +69,10 @@ class RolloutMaker:
         self.left_out += left_out
         return good
 
+    def read_ahead(self, stream: PromptSampler, count: int) -> int:
+        """Begins to read the images of this rank's share of the next prompts; of how many."""
+        return self.encoder.read_ahead(self.share(stream.upcoming(count)))
+
     def readable(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Those whose images can be read, where others are skipped."""
         return [prompt for prompt in prompts if not self.skips or self.encoder.fault_of(prompt) is None]
@@ -197,7 +201,7 @@ class Collector:
         most = self.settings.most_batches
         chosen = self._all(prompts, step, sampling) if most is None else self._varied(prompts, step, sampling, most)
         if self.maker.skips:
-            self.seen["rollout/unreadable"] = float(self.maker.left_out)
+            self.seen["rollout/unreadable"], self.maker.left_out = float(self.maker.left_out), 0
         self.seen |= self.maker.stats("perf/")
         return chosen
 
@@ -250,8 +254,11 @@ class Collector:
         s, ranks = self.settings, self.maker.ranks
         if s.oversample == 1.0:
             batch = self.maker.taken(prompts, wanted)
+            self._read_ahead(prompts, wanted)
             return batch, self.maker.make(self.maker.share(batch), step, s.n_samples, sampling)
-        started = self.maker.taken(prompts, math.ceil(wanted * s.oversample / ranks.size) * ranks.size)
+        count = math.ceil(wanted * s.oversample / ranks.size) * ranks.size
+        started = self.maker.taken(prompts, count)
+        self._read_ahead(prompts, count)
         own = wanted // ranks.size + (ranks.rank < wanted % ranks.size)
         made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=own)
         done = set(sorted(ranks.gather(list({rollout.group for rollout in made})))[:wanted])
@@ -259,6 +266,11 @@ class Collector:
         self.seen["rollout/given_up"] = self.seen.get("rollout/given_up", 0.0) + len(started) - len(done)
         kept = [rollout for rollout in made if rollout.group in done]
         return [prompt for prompt in started if prompt.position in done], kept
+
+    def _read_ahead(self, prompts: PromptSampler, count: int) -> None:
+        if self.maker.encoder.vision is not None:
+            begun = self.maker.read_ahead(prompts, count)
+            self.seen["perf/prompts_read_ahead"] = self.seen.get("perf/prompts_read_ahead", 0.0) + begun
 
 
 def _mean(rewards: Sequence[float]) -> float:

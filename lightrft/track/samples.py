@@ -52,7 +52,7 @@ def _sample(rollout: Rollout, batch: Batch, row: int, pictures: tuple[bytes, ...
 
 def _without_media(rollout: Rollout) -> Rollout:
     """They are large, and go to another rank."""
-    return replace(rollout, prompt=replace(rollout.prompt, images=(), videos=()))
+    return replace(rollout, prompt=replace(rollout.prompt, images=(), videos=()), mm_inputs=None)
 
 
 @dataclass(frozen=True)

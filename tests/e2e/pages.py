@@ -8,8 +8,8 @@ A page is walked from top to bottom in one folder, by its fenced blocks:
     ```text                   right after a bash block: lines of its output, in this order; `...` stands for anything
     ```yaml, ```python, ...   without a file's name: only shown
 
-`python train.py` with plain words runs in this process, which saves seconds; everything else, also what sets an
-environment variable, is given to bash, where `python` is this interpreter.
+`python train.py` and `python train_vl.py` with plain words run in this process, which saves seconds; everything else,
+also what sets an environment variable, is given to bash, where `python` is this interpreter.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ SHOWN_ONLY = (
     "bash examples/quickstart.sh",
     "bash examples/quickstart_control.sh",
     "bash examples/tiny_addition.sh",
+    "bash examples/tiny_shapes.sh",
+    "bash examples/tiny_shapes_control.sh",
     "bash tests/run.sh",
     "python benchmarks/vs_trl.py",
     "tensorboard --logdir",
@@ -37,6 +39,7 @@ SHOWN_ONLY = (
     "pre-commit install",
     "git",
 )
+PROGRAMS = {"train.py": "text", "train_vl.py": "vision"}
 LINKED = ("train.py", "train_vl.py", "lightrft", "examples")
 NEEDS_A_SHELL = re.compile(r"[|&;<>$`*?(){}\[\]~!\\]")
 QUOTED = re.compile(r"'[^']*'|\"[^\"$`\\]*\"")
@@ -171,8 +174,8 @@ def _run(page: str, command: Command, folder: Path, *, refused: bool) -> str:
     where = f"{page}:{command.line}: {command.text}"
     words = plain_words(command.text)
     try:
-        in_process = words is not None and words[:2] == ["python", "train.py"]
-        ended = call(words[2:]) if words is not None and in_process else _bash(command.text, folder)
+        program = PROGRAMS.get(words[1]) if words is not None and words[0] == "python" and len(words) > 1 else None
+        ended = call(words[2:], program) if words is not None and program else _bash(command.text, folder)
     except Exception as error:
         raise PageFailed(f"{where}\n{type(error).__name__}: {error}") from error
     if ended.code != (2 if refused else 0):

@@ -101,11 +101,11 @@ def train(flags: str, base: str = BASE) -> Ended:
     return call(words(flags, base))
 
 
-def call(argv: list[str]) -> Ended:
+def call(argv: list[str], program: str = "text") -> Ended:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = main(argv=argv)
+            code = main(program, argv)
         except SystemExit as stopped:  # --help
             code = int(stopped.code or 0)
     return Ended(code, out.getvalue(), err.getvalue())
@@ -145,7 +145,7 @@ def all_rows(save_path: Path) -> list[dict[str, Any]]:
 
 def samples(save_path: Path) -> list[dict[str, Any]]:
     """The trajectories that were saved, in their order."""
-    found = sorted((save_path / "logs" / "trajectories").iterdir())
+    found = sorted((save_path / "logs" / "trajectories").glob("*.jsonl"))
     return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
 

@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 from on_ranks import run_on
 from runs import files, prepare, rows, samples, words
+from vision_models import save_questions, save_tiny
 
 from lightrft.args.estimators import estimator_names
 
@@ -25,6 +26,11 @@ CASES = {
     "dynamic": "--zero_stage 1 --dynamic_sampling --temperature 1.5 --max_gen_batches 4",
     "entropy": f"--fsdp --high_entropy_token_ratio 0.3 --overlong_buffer --overlong_buffer_len 2 {SGD}",
 }
+IMAGES = "--pretrain tiny_vision --reward_fn shaped.py:length --prompt_max_len 64 --max_len 72"
+CASES |= {
+    "images": f"--fsdp {IMAGES} --prompt_data seen.jsonl {SGD}",
+    "mixed": f"--zero_stage 3 {IMAGES} --prompt_data half_seen.jsonl --mixed_mm_data {SGD}",
+}
 RANKS = (1, 2, 3)
 # On two ranks alone: flags that split the work otherwise, and the case whose numbers they must not change.
 OTHERWISE = {
@@ -41,6 +47,8 @@ def ended(tiny_folder: Path, tmp_path_factory) -> dict[int, Path]:
     folders = {}
     for processes in RANKS:
         folder = folders[processes] = prepare(tmp_path_factory.mktemp(f"on_{processes}"), tiny_folder)
+        save_tiny("qwen2_5_vl", folder / "tiny_vision")
+        save_questions(folder / "add.jsonl", folder, 12)
         otherwise = {name: f"{CASES[case]} {flags}" for name, (case, flags) in OTHERWISE.items()}
         cases = CASES | (otherwise if processes == 2 else {})
         lines = [words(f"{ALL} {BATCHES} {flags} --save_path {name}") for name, flags in cases.items()]

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
-from vision_models import save_tiny
+from transformers import AutoProcessor
+from vision_models import save_questions, save_tiny
 from wandb_files import wandb_run
 
 from lightrft.args.field import Witness
@@ -135,7 +136,11 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     save_file({**load_file(whole), "score.weight": torch.linspace(-1, 1, 128)[None]}, whole, {"format": "pt"})
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     save_tiny("qwen2_vl", folder / "tiny_vision")
-    (folder / "seen.jsonl").write_text("".join(_with_image(line, folder) for line in good.splitlines()))
+    processor = AutoProcessor.from_pretrained(folder / "tiny_vision")
+    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28}
+    processor.save_pretrained(folder / "other_processor")
+    save_questions(folder / "add.jsonl", folder, PROMPTS)
+    _write_other_media(folder)
     (folder / "tiny_remote/modeling_remote.py").write_text(REMOTE)
     classes = {"AutoConfig": "RemoteConfig", "AutoModelForCausalLM": "RemoteForCausalLM"}
     auto_map = {auto: f"modeling_remote.{name}" for auto, name in classes.items()}
@@ -156,12 +161,17 @@ def _with_other_columns(line: str) -> str:
     return json.dumps({**row, "question": f"1+{row['prompt']}", "other": "1", "where": "here"}) + "\n"
 
 
-def _with_image(line: str, folder: Path) -> str:
-    """Each row has a picture of its own, in another shade of grey."""
-    row = json.loads(line)
-    name = f"{row['prompt']}.png"
-    Image.new("L", (40, 60), 20 * int(row["label"]) % 256).save(folder / name)
-    return json.dumps({**row, "images": [name]}) + "\n"
+def _write_other_media(folder: Path) -> None:
+    """Rows with two images; with a video of two seconds."""
+    seen = [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+    frames = [Image.new("L", (56, 56), 30 * index) for index in range(8)]
+    frames[0].save(folder / "clip.gif", save_all=True, append_images=frames[1:], duration=250)
+    others = {
+        "pairs": [{**row, "images": row["images"] * 2} for row in seen],
+        "clips": [{**row, "images": [], "videos": ["clip.gif"]} for row in seen],
+    }
+    for name, listed in others.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
 
 
 def _edit(path: Path, **changes: Any) -> None:
@@ -206,4 +216,5 @@ def test_equal_runs_look_equal(workshop):
         assert not differ(seen, first.see(seen), second.see(seen)), seen
 
 
-PERF = sorted({f.record.witness.seen for f in FLAGS.values() if f.record.witness.seen.startswith("perf:")})
+WITNESSES = [flag.record.witness for flag in FLAGS.values() if flag.record.witness]
+PERF = sorted({each.seen for each in WITNESSES if each.seen.startswith("perf:") and "--pretrain" not in each.given})

@@ -43,17 +43,23 @@ OTHERS = {
     "stop": Sampling(24, stop=("5", "77")),
 }
 
+MASKED = {
+    "masked top_p 0.9": Sampling(NEW, 0.6, 0.9, returns_mask=True),
+    "masked hot top_p 0.7": Sampling(NEW, 0.8, 0.7, first_temperature=5.0, returns_mask=True),
+}
+
 
 class Cases:
     def __init__(self, kind: str, folder: Path, layout: str, world: Any) -> None:
         self.a, self.b = (load_version(folder, layout, version) for version in "ab")
         self.engine, self.own = make_engine(kind, folder, layout, world)
+        self.asked = {**SAMPLED, **OTHERS, **({} if kind == "vllm" else MASKED)}
 
     def run(self) -> dict[str, Any]:
         self.engine.wake("weights")
         give(self.engine, self.own, self.a, 1)
         self.engine.wake("kv_cache")
-        found: dict[str, Any] = {name: self.ask(sampling) for name, sampling in {**SAMPLED, **OTHERS}.items()}
+        found: dict[str, Any] = {name: self.ask(sampling) for name, sampling in self.asked.items()}
         found["again"] = self.ask(Sampling(NEW))
         found["one by one"] = [group for request in reversed(REQUESTS) for group in self.ask(Sampling(NEW), request)]
         found["too long"] = self.failure(lambda: self.ask(Sampling(24), Request((4,) * 190, (1,))))
@@ -161,7 +167,7 @@ def main(kind: str, folder: str, out: str) -> None:
         found[layout]["afterwards"] = process_state()
         if kind == "vllm":
             found[f"{layout} reloaded"] = Cases(kind, Path(folder), layout, world).reloaded()
-    Path(out).write_text(json.dumps(found))
+    Path(out).write_text(json.dumps(found, default=list))
 
 
 if __name__ == "__main__":

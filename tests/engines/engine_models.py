@@ -71,7 +71,9 @@ def expected_fingerprints(model: Any) -> dict[str, int]:
 
 def read_args(kind: str, folder: Path, layout: str, more: str = "") -> Args:
     flags = f"--pretrain {folder / layout} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
-    return parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 160 --engine_type {kind} {more}".split())
+    return parse(
+        f"{flags} --max_len {MAX_LEN} --prompt_max_len 160 --replay_sampling_mask --engine_type {kind} {more}".split()
+    )
 
 
 def make_engine(kind: str, folder: Path, layout: str, world: Any, more: str = "") -> tuple[InferenceEngine, Any]:

@@ -130,6 +130,23 @@ def test_filters_keep_what_they_say(found, forward):
         assert bool((p.gather(1, picked)[:, 0] >= 0.2 * p.amax(-1) - 1e-6).all())
 
 
+@pytest.mark.parametrize(("case", "temperature"), [("masked top_p 0.9", 0.6), ("masked hot top_p 0.7", 0.8)])
+def test_masks_are_what_the_filters_left_and_log_probabilities_are_of_these(case, temperature, kind, found, forward):
+    """A hot first token has none. vLLM is not asked for masks."""
+    assert (case in found) == (kind != "vllm")
+    for made in rows(found.get(case, [])):
+        logp, sizes = forward(made, "a", temperature), made["sampling_mask"]["sizes"]
+        sets = torch.tensor(made["sampling_mask"]["ids"], dtype=torch.long).split(sizes)
+        assert len(sets) == len(made["response_ids"])
+        for place, kept in enumerate(sets):
+            hot = place == 0 and "hot" in case
+            order = logp[place].exp().sort(descending=True)
+            reaching = int((order.values.cumsum(0) < float(case.split()[-1])).sum()) + 1
+            assert kept.tolist() == ([] if hot else sorted(order.indices[:reaching].tolist()))
+            inside = logp[place] if hot else logp[place] - logp[place, kept].logsumexp(0)
+            assert made["logprobs"][place] == pytest.approx(float(inside[made["response_ids"][place]]), abs=BOUND)
+
+
 def test_every_sample_has_its_own_seed_and_nothing_else_matters(found):
     first = found[SAMPLED[0]]
     assert [len(group) for group in first] == [3, 3, 2]

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
+from lightrft.args.groups.model import WITH_IMAGES
 
 GENERATED = "reasoning_gym:"
 LABEL = "label"
@@ -112,10 +113,10 @@ class DataArgs:
         "Column of the images; where it is not given, image is read too. none makes plain columns of all media.",
         witness=Witness("--images_key images", "refused", given="--images_key none --prompt_data pictures.jsonl"),
     )
-    dataloader_num_workers: int = unbuilt(
-        "vision",
+    dataloader_num_workers: int = arg(
         0,
-        "Processes that load images ahead; text is read once at the start.",
-        "--dataloader_num_workers 2",
+        "Threads that read images ahead, those of the next prompts while responses are sampled; 0 reads them when they "
+        "are taken.",
         ge=0,
+        witness=Witness("--dataloader_num_workers 2", "perf:prompts_read_ahead", given=WITH_IMAGES),
     )

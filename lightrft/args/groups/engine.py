@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.groups.model import WITH_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class EngineArgs:
     )
     replay_sampling_mask: bool = arg(
         False,
-        "Take every token's log-probability among those alone that the filters of sampling had kept; local engine.",
+        "Take every token's log-probability among those alone that the filters of sampling had kept; not with vLLM.",
         witness=Witness("--replay_sampling_mask", "metrics"),
     )
     oversample_ratio: float = arg(
@@ -74,6 +75,14 @@ class EngineArgs:
         witness=Witness("--oversample_ratio 1.5", "metrics"),
     )
     rm_use_engine: bool = unbuilt("engines", False, "Compute reward models in the engine.", "--rm_use_engine")
-    limit_mm_image_per_prompt: int | None = unbuilt(
-        "engines", None, "Most images of one prompt.", "--limit_mm_image_per_prompt 4", ge=1, unset="the engine's own"
+    limit_mm_image_per_prompt: int | None = arg(
+        None,
+        "Most images of one prompt; one with more is a bad row. The slices of a volume among the images count.",
+        ge=1,
+        unset="no limit",
+        witness=Witness(
+            "--limit_mm_image_per_prompt 1",
+            "refused",
+            given=f"{WITH_IMAGES} --limit_mm_image_per_prompt 2 --prompt_data pairs.jsonl",
+        ),
     )

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from lightrft.args.field import Witness, arg, unbuilt
 
 WITH_CRITIC = "--advantage_estimator gae"
-WITH_IMAGES = "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72"
+WITH_IMAGES = (
+    "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72 --reward_fn shaped.py:length"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRows, origins
@@ -12,6 +14,9 @@ from lightrft.prompts.media.references import name_of
 from lightrft.prompts.media.video_files import FILES
 from lightrft.prompts.media.volumes import NIFTI
 from lightrft.types import Prompt
+
+if TYPE_CHECKING:
+    from lightrft.args import Args
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ def admitted(prompts: Sequence[Prompt], admission: Admission, bad: BadRows) -> l
         _check_unmixed(kept, bad.flag)
     check_packages(kept, bad.flag)
     return kept
+
+
+def idle_flags(args: Args, prompts: Sequence[Prompt]) -> list[str]:
+    """A line for each flag that someone typed and that these prompts leave nothing to do for."""
+    images, videos = (any(map(attrgetter(kind), prompts)) for kind in ("images", "videos"))
+    mixed = any(prompt.has_media for prompt in prompts) and not all(prompt.has_media for prompt in prompts)
+    reasons = {
+        "max_pixels": None if images or videos else "no prompt has an image or a video",
+        "fps": None if videos else "no prompt has a video",
+        "limit_mm_image_per_prompt": None if images else "no prompt has an image",
+        "mixed_mm_data": None if mixed else "all rows have images or videos, or none has",
+    }
+    idle = {flag: reason for flag, reason in reasons.items() if reason and args.typed(flag) and args.value(flag)}
+    return [f"--{flag} cannot matter: {reason}" for flag, reason in idle.items()]
 
 
 def check_packages(prompts: Sequence[Prompt], flag: str) -> None:

@@ -20,8 +20,6 @@ from lightrft.types import Media, Prompt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lightrft.prompts.chats import Messages
-
 
 @dataclass(frozen=True)
 class MediaLimits:
@@ -50,20 +48,8 @@ def media_of(prompt: Prompt, limits: MediaLimits) -> Media:
         with _placed(prompt, "video", number, prompt.videos):
             frames, rate = _video(reference, prompt.folder, limits)
         videos.append(frames)
-        rates.append(rate)
+        rates.append(rate or limits.fps)
     return Media(tuple(images), tuple(videos), tuple(rates), tuple(slices))
-
-
-def messages_with(media: Media, messages: Messages) -> Messages:
-    """The messages with a part for each slice where a volume stands among the images."""
-    if all(count == 1 for count in media.slices):
-        return messages
-    counts = iter(media.slices)
-    return tuple({**message, "content": _repeated(message["content"], counts)} for message in messages)
-
-
-def _repeated(content: Sequence[Any], counts: Iterator[int]) -> tuple[Any, ...]:
-    return tuple(part for part in content for _ in range(next(counts) if part["type"] == "image" else 1))
 
 
 @contextmanager

@@ -76,6 +76,18 @@ def around(content: tuple[Part, ...], pieces: list[str]) -> tuple[Part, ...]:
     return joined((*lead, text_part(pieces[0]), *rest, text_part(pieces[1]), *after))
 
 
+def with_slices(messages: Messages, slices: Sequence[int]) -> Messages:
+    """With a part for each slice where a volume stands among the images; slices: of each image, see `types.Media`."""
+    counts = iter(slices)
+
+    def repeated(content: Content) -> Content:
+        if isinstance(content, str):
+            return content
+        return tuple(part for part in content for _ in range(next(counts, 1) if part["type"] == "image" else 1))
+
+    return tuple({**message, "content": repeated(message["content"])} for message in messages)
+
+
 def _filled(messages: Messages, columns: Media) -> tuple[Messages, Media]:
     """Of messages with parts: each part takes the media that it carries, or the next one of the row's column."""
     left = {kind: iter(columns.get(kind, ())) for kind in KINDS}

@@ -54,6 +54,11 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0
 
     @property
+    def masks(self) -> bool:
+        """Whether there is something to return as a mask."""
+        return self.returns_mask and self.filtered and self.temperature > 0
+
+    @property
     def stop_window(self) -> int:
         """The newest tokens among which a text of `stop` stands that the last of them has completed: a token is at
         least one byte."""

@@ -42,7 +42,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Drawn:
         return Drawn(tokens, _picked(p, tokens).log())
     weights = keep(p, p.sum(-1), sampling)
     tokens = inverse_cdf(weights, uniform)
-    if not (sampling.returns_mask and sampling.filtered):
+    if not sampling.masks:
         return Drawn(tokens, _picked(p, tokens).log())
     return Drawn(tokens, _picked(p, tokens).log() - weights.sum(-1).log(), weights > 0)
 

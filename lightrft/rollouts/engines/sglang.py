@@ -42,6 +42,7 @@ SET = {  # fields of SGLang's ServerArgs that cannot be given, and why
     "speculative_algorithm": "it would report other log-probabilities",
     "stream_interval": "it is how often the trainer hears that work goes on",
     "incremental_streaming_output": "an answer is read as a whole, and would be its last tokens alone",
+    "sampling_mask_max_tokens": "no token is left out of what --replay_sampling_mask replays",
     "allow_auto_truncate": "a prompt is answered as it was given, or told to be too long",
 }
 SET |= {
@@ -75,8 +76,6 @@ def unsupported(sampling: Sampling) -> str | None:
     """What it cannot do of that: with the adapter's sampler nearly nothing."""
     if sampling.first_temperature is not None and sampling.temperature == 0:
         return "SGLang draws no token where the temperature is 0, so the first one neither (--use_fire)"
-    if sampling.returns_mask:
-        return "what filters keep is not asked of SGLang (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
     return None
 
 
@@ -151,8 +150,16 @@ def _chosen(model: ModelArgs, engine: EngineArgs, dtype: torch.dtype, device: to
         "stream_interval": 50,
         "log_level": "error",
     }
+    if engine.replay_sampling_mask:
+        shared["sampling_mask_max_tokens"] = _vocabulary(model)
     on_device = _on_cpu(model, dtype) if device.type == "cpu" else _on_gpu(engine, device)
     return {**shared, **on_device, **settings.read_settings(engine.engine_kwargs)}
+
+
+def _vocabulary(model: ModelArgs) -> int:
+    from lightrft.models.suitable import read_config
+
+    return read_config(model).get_text_config().vocab_size
 
 
 def _on_cpu(model: ModelArgs, dtype: torch.dtype) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from the trainer: the model's folder tells the architecture alone. It is started
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.hosted import Host
 from lightrft.rollouts.engines.presence import Presence, What
-from lightrft.types import Generation, Request
+from lightrft.types import Generation, Request, SamplingMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,17 +80,22 @@ class SGLangEngine:
     def _asked(self, sampling: Sampling, seed: int) -> dict[str, Any]:
         """Of one request, in SGLang's words; its seeds are signed. `custom_params` are for sglang_scheduler.py."""
         ours = {"new_tokens": sampling.max_new_tokens, "first_temperature": sampling.first_temperature}
+        ours["masks"] = sampling.masks
         stop = {"stop": list(sampling.stop), "stop_window": sampling.stop_window} if sampling.stop else {}
         return {
             "max_new_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": sampling.top_k if sampling.top_k > 0 else -1,
+            "top_k": sampling.top_k if sampling.top_k > 0 else self._no_top_k(sampling),
             "min_p": sampling.min_p,
             "stop_token_ids": [] if sampling.ignore_eos else self.end_ids,
             "sampling_seed": (seed + MODULUS // 2) % MODULUS - MODULUS // 2,
             "custom_params": {**ours, **stop},
         }
+
+    def _no_top_k(self, sampling: Sampling) -> int:
+        """SGLang gives no masks without a top_k: then it is the whole vocabulary."""
+        return self.chosen["sampling_mask_max_tokens"] if sampling.masks else -1
 
     def _generation(self, request: Request, answer: Mapping[str, Any], sampling: Sampling) -> Generation:
         ids, how = tuple(answer["ids"]), answer["end"]
@@ -99,7 +105,10 @@ class SGLangEngine:
             room = f"{len(request.prompt_ids)} tokens and {sampling.max_new_tokens} new ones"
             raise RunFailed(f"SGLang has no room for {room}; raise --engine_kwargs max_total_tokens=")
         logprobs = tuple(math.nan if each is None else float(each) for each in answer["logprobs"])
-        return Generation(request.prompt_ids, ids, logprobs, how["type"])
+        if not sampling.returns_mask:
+            return Generation(request.prompt_ids, ids, logprobs, how["type"])
+        logprobs, mask = _masked(answer, logprobs, sampling)
+        return Generation(request.prompt_ids, ids, logprobs, how["type"], mask)
 
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         self._ask("begin_weights")
@@ -156,6 +165,18 @@ class SGLangEngine:
             with PULSE.during("engine"):
                 self._host = Host("sglang", self.program, self.chosen, self.variables, self.given)
         return self._host.ask(what, *parts)
+
+
+def _masked(
+    answer: Mapping[str, Any], logprobs: tuple[float, ...], sampling: Sampling
+) -> tuple[tuple[float, ...], SamplingMask]:
+    """Log-probabilities, of what each token was drawn from, and this; a hot first token has the one that it had."""
+    if not sampling.masks:
+        return logprobs, SamplingMask(array("i", [0] * len(logprobs)), array("i"))
+    inside, sizes, ids = tuple(answer["kept_logprobs"]), answer["sizes"], answer["kept"]
+    if sampling.first_temperature is not None and inside:
+        inside, ids, sizes = (*logprobs[:1], *inside[1:]), ids[sizes[0] :], array("i", [0, *sizes[1:]])
+    return inside, SamplingMask(sizes, ids)
 
 
 def _buckets(params: Iterable[tuple[str, Tensor]]) -> Iterator[list[tuple[str, Tensor]]]:

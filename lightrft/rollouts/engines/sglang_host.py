@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,15 +80,24 @@ class Hosted:
     async def _one(self, prompt: Sequence[int], sampling: dict[str, Any]) -> Answer:
         """One sample: its token ids, their log-probabilities, and how it ended, in SGLang's words. It is told of now
         and then, each time all that there is of it so far."""
-        parts = await self.engine.async_generate(
-            input_ids=list(prompt), sampling_params=sampling, return_logprob=True, stream=True
+        from sglang.srt.managers.io_struct import GenerateReqInput
+
+        masks = sampling["custom_params"]["masks"]
+        asked = GenerateReqInput(  # Engine.async_generate cannot be asked for masks
+            input_ids=list(prompt),
+            sampling_params=sampling,
+            return_logprob=True,
+            stream=True,
+            return_sampling_mask=masks,
         )
+        parts = self.engine.tokenizer_manager.generate_request(asked, None)
         made: dict[str, Any] = {}
         async for made in parts:  # noqa: B007
             self.beat()
         about = made["meta_info"]
         logprobs = [logprob for logprob, *_ in about.get("output_token_logprobs") or ()]
-        return {"ids": made["output_ids"], "logprobs": logprobs, "end": about["finish_reason"]}
+        answer = {"ids": made["output_ids"], "logprobs": logprobs, "end": about["finish_reason"]}
+        return {**answer, **_masks(about)} if masks else answer
 
     def begin_weights(self) -> None:
         if hasattr(self.engine, "begin_weight_update"):
@@ -126,6 +136,14 @@ class Hosted:
 
     def close(self) -> None:
         self.engine.shutdown()
+
+
+def _masks(about: dict[str, Any]) -> dict[str, Any]:
+    """What each token was drawn from, and its log-probability among these."""
+    sets = about.get("output_token_sampling_mask") or []
+    ids = [token for each in sets for token in sorted(each)]
+    found = {"sizes": array("i", map(len, sets)), "kept": array("i", ids)}
+    return {**found, "kept_logprobs": about.get("output_token_sampling_logprobs") or []}
 
 
 def _checked(answer: tuple[bool, str]) -> None:

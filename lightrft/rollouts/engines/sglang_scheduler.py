@@ -133,13 +133,25 @@ def make_sampler() -> Any:
 
         def _sample_from_probs(self, probs: Tensor, sampling_info: Any, positions: Tensor, _: bool) -> Any:
             """probs [B, V] at the temperature -> token ids [B]. SGLang reports the logarithms of `probs`."""
-            return drawn(probs, self.hot, sampling_info.sampling_seed, positions), None
+            tokens, kept = drawn(probs, self.hot, sampling_info.sampling_seed, positions)
+            return tokens, captured(kept, sampling_info.sampling_mask_batch_indices)
 
     return SeededSampler()
 
 
-def drawn(probs: Tensor, hot: Tensor | None, noise: Tensor, positions: Tensor) -> Tensor:
-    """probs [B, V]; hot [B, V]: those of first tokens; noise [B, 1 + tokens]: the position of the prompt's last token,
+def captured(kept: Tensor, rows: Tensor | None) -> Any:
+    """kept [B, V]: weights, 0 where a filter was, of which SGLang makes the sampling masks of those rows that asked."""
+    from sglang.srt.layers.sampler import _SamplingMaskCapture
+
+    if rows is None:
+        return None
+    return _SamplingMaskCapture(kept.index_select(0, rows), token_ids=None, selected_weight=None, batch_rows=rows)
+
+
+def drawn(probs: Tensor, hot: Tensor | None, noise: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids [B], and the weights [B, V] that they were drawn by.
+
+    probs [B, V]; hot [B, V]: those of first tokens; noise [B, 1 + tokens]: the position of the prompt's last token,
     then a uniform number for each token to come; positions [B]: of the token that the next one follows.
 
     SGLang draws also after a part of a prompt that it reads in parts, and may do so after the last token, while it does
@@ -148,7 +160,8 @@ def drawn(probs: Tensor, hot: Tensor | None, noise: Tensor, positions: Tensor) -
     uniform = noise.gather(1, 1 + token[:, None])[:, 0]
     if hot is not None:
         probs = probs.where(token[:, None] > 0, hot)
-    return inverse_cdf(keep(probs, probs.sum(-1), Drawing.sampling), uniform).int()
+    kept = keep(probs, probs.sum(-1), Drawing.sampling)
+    return inverse_cdf(kept, uniform).int(), kept
 
 
 def write_fingerprints(self: Any, folder: str) -> None:

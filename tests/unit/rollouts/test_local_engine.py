@@ -207,6 +207,17 @@ def test_a_stop_string_ends_a_response_after_the_token_that_completes_it(tiny_mo
     assert hits > 5  # enough responses were stopped, in whichever batch
 
 
+def test_rows_that_end_by_themselves_leave_no_text_to_look_through(tiny_model, tiny_tokenizer, prompts, monkeypatch):
+    """transformers 5.19, say, makes one empty text of no rows."""
+    original = tiny_tokenizer.batch_decode
+    monkeypatch.setattr(tiny_tokenizer, "batch_decode", lambda rows: original(rows) or [""])
+    engine, requests = engine_of(tiny_model, tiny_tokenizer), requests_of(prompts[:1])
+    [[free]] = engine.generate(requests, GREEDY, at_once=1)
+    assert free.finish_reason == "stop" and engine.generate(requests, replace(GREEDY, stop=("x",)), at_once=1) == [
+        [free]
+    ]
+
+
 def test_prompts_of_like_lengths_are_decoded_together_and_come_back_in_the_order_asked(causal_model):
     model, prompts = causal_model("llama"), prompts_of_lengths([2, 9, 2, 7, 9, 2])
     seen = []

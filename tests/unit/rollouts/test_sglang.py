@@ -6,6 +6,8 @@ import argparse
 import math
 import subprocess
 import sys
+from array import array
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +21,7 @@ from lightrft.rollouts.engines.base import EngineFailed, Sampling
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import draw, draw_hot
 from lightrft.rollouts.engines.sglang_engine import SGLangEngine
-from lightrft.types import Request
+from lightrft.types import Request, SamplingMask
 
 
 def test_what_it_can_do_is_told_without_torch_and_without_sglang():
@@ -179,6 +181,24 @@ def test_what_it_answers_is_a_response_or_told(engine):
         made._generation(request, answer(end="abort", message="too slow"), Sampling(4))
 
 
+def test_a_mask_and_log_probabilities_on_it_come_together(engine):
+    sets = {"sizes": array("i", [2, 1]), "kept": array("i", [2, 7, 2]), "kept_logprobs": [-0.5, 0.0]}
+    asked = Sampling(4, 0.8, 0.9, returns_mask=True)
+    request, told = Request((4, 5), (1,)), {**answer(7, 2), "logprobs": [-1.0, -0.1], **sets}
+    found = engine.made._generation(request, told, asked)
+    assert found.sampling_mask == SamplingMask(sets["sizes"], sets["kept"]) and found.logprobs == (-0.5, 0.0)
+    hot = engine.made._generation(request, told, replace(asked, first_temperature=9.0))
+    assert hot.sampling_mask == SamplingMask(array("i", [0, 1]), array("i", [2])) and hot.logprobs == (-1.0, 0.0)
+    for nothing_left_out in (replace(asked, top_p=1.0), replace(asked, temperature=0.0)):
+        found = engine.made._generation(request, {**answer(7, 2), "logprobs": [-1.0, -0.1]}, nothing_left_out)
+        assert found.sampling_mask == SamplingMask(array("i", [0, 0]), array("i")) and found.logprobs == (-1.0, -0.1)
+    engine.made.chosen["sampling_mask_max_tokens"] = 99
+    tops = [
+        engine.made._asked(each, 1)["top_k"] for each in (asked, replace(asked, top_k=5), replace(asked, top_p=1.0))
+    ]
+    assert tops == [99, 5, -1], "it gives no mask without one"
+
+
 def test_fingerprints_of_shards_add_up_and_those_held_twice_count_once(engine):
     engine = engine.made
     engine.sizes = {"w": 8, "norm": 4, "k": 8, "embed": 6}
@@ -215,7 +235,8 @@ def test_its_sampler_draws_what_the_local_engine_draws(monkeypatch, sampling):
         wanted, *_ = (draw_hot if sampling is HOT and token == 0 else draw)(logits, noise[:, token], sampling)
         positions = torch.tensor([length - 1 + token for length in prompts])
         probs = (logits / sampling.temperature).softmax(-1)
-        assert sglang_scheduler.drawn(probs, hot, torch.cat([first, noise], 1), positions).tolist() == wanted.tolist()
+        found, _ = sglang_scheduler.drawn(probs, hot, torch.cat([first, noise], 1), positions)
+        assert found.tolist() == wanted.tolist()
 
 
 def test_noise_is_as_long_as_was_asked_though_one_request_has_room_for_less(engine):
@@ -230,7 +251,7 @@ def test_noise_is_as_long_as_was_asked_though_one_request_has_room_for_less(engi
 def test_what_it_draws_and_throws_away_does_not_end_it(position):
     """After a part of a prompt of ten tokens, and after the last of five."""
     noise = torch.tensor([[9.0, *[0.5] * 5]], dtype=torch.float64)
-    found = sglang_scheduler.drawn(torch.tensor([[0.0, 1.0]]), None, noise, torch.tensor([position]))
+    found, _ = sglang_scheduler.drawn(torch.tensor([[0.0, 1.0]]), None, noise, torch.tensor([position]))
     assert found.tolist() == [1]
 
 

@@ -15,8 +15,9 @@ from lightrft.prompts.bad_rows import BadRow
 from lightrft.ranks.base import ONE_RANK
 from lightrft.track.pictures import pictures_of, size_of
 from lightrft.track.samples import first_samples
-from lightrft.types import Media, Prompt
+from lightrft.types import Media, MediaInputs, Prompt
 
+TAKEN = MediaInputs({"pixel_values": torch.zeros(4, 3)})
 SEEN = Prompt(id="p", messages=(), images=("a.png",))
 
 
@@ -64,7 +65,10 @@ def test_a_text_has_none_and_neither_has_what_cannot_be_read_any_more():
 
 def test_a_prompt_is_read_once_for_all_its_samples_which_hold_no_media(make_rollout, batch_of):
     prompts = [replace(SEEN, id="p", position=0), replace(SEEN, id="q", position=1)]
-    rollouts = [replace(make_rollout([1], [3], total=1.0), prompt=prompts[n // 2], group=n // 2) for n in range(4)]
+    rollouts = [
+        replace(make_rollout([1], [3], total=1.0), prompt=prompts[n // 2], group=n // 2, mm_inputs=TAKEN)
+        for n in range(4)
+    ]
     rows = batch_of([([1, 3], [0, 1])] * 4).filled(group=torch.tensor([0, 0, 1, 1]))
     read = []
     samples = first_samples(
@@ -72,4 +76,4 @@ def test_a_prompt_is_read_once_for_all_its_samples_which_hold_no_media(make_roll
     )
     assert read == ["p", "q"] and [size_of(*sample.pictures) for sample in samples] == [(5, 5)] * 3
     assert samples[0].pictures[0] is samples[1].pictures[0]
-    assert not any(sample.rollout.prompt.images for sample in samples)
+    assert not any(sample.rollout.prompt.images or sample.rollout.mm_inputs for sample in samples)

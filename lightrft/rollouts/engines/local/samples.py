@@ -130,6 +130,8 @@ class Samples:
         window = self.sampling.stop_window
         stopped, lengths = self.stopped.tolist(), self.length.tolist()
         going = [row for row in rows if not stopped[row]]
+        if not going:  # of no rows some versions of the tokenizer make one text
+            return
         tails = [self.tokens[row, max(0, lengths[row] - window) : lengths[row]].tolist() for row in going]
         for row, tail in zip(going, self.tokenizer.batch_decode(tails), strict=True):
             if any(text in tail for text in self.sampling.stop):

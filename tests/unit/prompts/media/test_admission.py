@@ -1,10 +1,16 @@
 import pytest
 
+from lightrft.args import parse
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRows
 from lightrft.prompts.media import admission
 from lightrft.prompts.media.admission import Admission, admitted
 from lightrft.types import Prompt
+
+NEEDED = (
+    "--pretrain m --prompt_data a --save_path out --reward_fn last_number --rollout_batch_size 4 --train_batch_size 16 "
+    "--n_samples_per_prompt 4"
+)
 
 
 def prompts(*images):
@@ -62,3 +68,20 @@ def test_packages_are_asked_for_at_the_start(monkeypatch, missing, media, expect
         assert refusal(rows, takes_media=True).startswith(expected)
     else:
         assert admitted(rows, Admission(True), BadRows()) == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "idle"),
+    [
+        (prompts(0), ["max_pixels", "fps", "limit_mm_image_per_prompt", "mixed_mm_data"]),
+        (prompts(1), ["fps", "mixed_mm_data"]),
+        (prompts(1, 0), ["fps"]),
+        ([Prompt("1", (), videos=("a.mp4",))], ["limit_mm_image_per_prompt", "mixed_mm_data"]),
+        ([Prompt("1", (), videos=("a.mp4",)), *prompts(1, 0)], []),
+    ],
+)
+def test_flags_that_no_prompt_gives_anything_to_do_are_told(rows, idle):
+    flags = "--max_pixels 9 --fps 1 --limit_mm_image_per_prompt 3 --mixed_mm_data"
+    told = [line.split()[0] for line in admission.idle_flags(parse(f"{NEEDED} {flags}".split()), rows)]
+    assert told == [f"--{flag}" for flag in idle]
+    assert admission.idle_flags(parse(NEEDED.split()), rows) == []

@@ -11,7 +11,8 @@ from PIL import Image
 
 from lightrft.args.groups.data import DataArgs
 from lightrft.prompts.bad_rows import BadRow
-from lightrft.prompts.media.decoding import MediaLimits, media_of, messages_with
+from lightrft.prompts.media.decoding import MediaLimits, media_of
+from lightrft.prompts.media.marks import with_slices
 from lightrft.prompts.rows import prompt_of
 
 ROWS = 1000
@@ -144,7 +145,7 @@ def told(row, limits):
         assert frames.dtype == np.uint8 and frames.shape[3] == 3 and 0 < frames[0, ..., 0].size <= limits.max_pixels
     places = Counter(
         part["type"]
-        for message in messages_with(media, prompt.messages)
+        for message in with_slices(prompt.messages, media.slices)
         for part in message["content"]
         if prompt.has_media
     )

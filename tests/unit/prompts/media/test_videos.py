@@ -113,7 +113,7 @@ def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(tmp_path):
     (tmp_path / "clip" / "notes.txt").write_text("x")
     (tmp_path / "clip" / ".frame0.png").write_text("x")
     media = decoded("clip", folder=tmp_path, fps=1)
-    assert ([levels(frames) for frames in media.videos], media.video_fps) == ([[1, 9, 10]], (None,))
+    assert ([levels(frames) for frames in media.videos], media.video_fps) == ([[1, 9, 10]], (1,))
     grey(0, (8, 8)).save(tmp_path / "clip" / "frame11.png")
     assert "video 1 of 1 (clip) has frames of several sizes: number 4 has 8 x 8 pixels, the first 32 x 16" in fault(
         "clip", folder=tmp_path

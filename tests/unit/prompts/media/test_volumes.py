@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lightrft.prompts.bad_rows import BadRow
-from lightrft.prompts.media.decoding import MediaLimits, media_of, messages_with
+from lightrft.prompts.media.decoding import MediaLimits, media_of
+from lightrft.prompts.media.marks import with_slices
 from lightrft.prompts.media.volumes import spread
 from lightrft.types import Prompt
 
@@ -38,7 +39,7 @@ def test_an_array_is_a_video_of_its_first_axis(tmp_path):
     for frames in made.videos:
         assert frames.shape == (2, 3, 4, 3) and frames.dtype == np.uint8
         assert all(np.array_equal(frames[..., channel], GREY) for channel in range(3))
-    assert made.video_fps == (None, None)
+    assert made.video_fps == (2, 2)  # it has no times: the rate that was asked for
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -56,7 +57,7 @@ def test_among_images_a_volume_is_as_many_as_it_has_slices(tmp_path):
     assert made.slices == (1, 2)
     text = {"type": "text", "text": "and"}
     turn = {"role": "user", "content": ({"type": "image"}, text, {"type": "image"})}
-    [spoken] = messages_with(made, (turn,))
+    [spoken] = with_slices((turn,), made.slices)
     assert spoken == {"role": "user", "content": ({"type": "image"}, text, {"type": "image"}, {"type": "image"})}
     assert "its images and slices of volumes are 2 or more, over --limit_mm_image_per_prompt 1" in fault(
         images=[stored(BLOCK)], max_images=1

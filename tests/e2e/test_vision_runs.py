@@ -1,0 +1,98 @@
+"""A model that sees, from images to a trained folder: resumed to the same bits, past images that are broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import rows, train
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from vision_models import save_questions, save_tiny
+
+from lightrft.cli import main
+
+BASE = """--pretrain tiny_vision --prompt_data seen.jsonl --reward_fn shaped.py:length --prompt_max_len 64 --max_len 72
+ --rollout_batch_size 4 --n_samples_per_prompt 4 --train_batch_size 16 --micro_train_batch_size 8 --plot_every 0
+ --actor_learning_rate 1e-3 --quiet --fsdp"""
+QUESTIONS = 10
+
+
+@pytest.fixture(autouse=True)
+def with_images(here: Path) -> None:
+    save_tiny("qwen2_vl", here / "tiny_vision")
+    save_questions(here / "add.jsonl", here, QUESTIONS)
+
+
+def same_weights(left: str, right: str) -> bool:
+    models = [load_file(Path(folder) / "model.safetensors") for folder in (left, right)]
+    return all(bool((models[0][name] == models[1][name]).all()) for name in models[0])
+
+
+def done(flags: str) -> str:
+    ended = train(flags, BASE)
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+@pytest.mark.parametrize("strategy", ["--fsdp", "--no-fsdp --zero_stage 2"])
+def test_a_stopped_run_goes_on_to_the_same_bits(strategy):
+    done(f"{strategy} --save_path whole --max_steps 4 --dataloader_num_workers 2")
+    done(f"{strategy} --save_path parts --max_steps 4 --save_steps 2")
+    assert rows(Path("parts")) == rows(Path("whole"))
+    step = Path("parts/checkpoints/step_000002")
+    assert step.is_dir()
+    done(f"{strategy} --save_path again --ckpt_path {step} --load_checkpoint --max_steps 4")
+    assert rows(Path("again"))[-2:] == rows(Path("whole"))[-2:]
+    assert same_weights("whole", "parts") and same_weights("whole", "again")
+
+
+def test_the_trained_folder_opens_with_its_processor():
+    done("--save_path out --max_steps 1")
+    AutoModelForImageTextToText.from_pretrained("out")
+    assert type(AutoProcessor.from_pretrained("out")).__name__ == "Qwen2VLProcessor"
+
+
+def test_a_processor_of_another_model_is_refused():
+    save_tiny("qwen3_vl", Path("other"))  # of patches of 16 pixels
+    ended = train("--save_path out --max_steps 1 --processor other", BASE)
+    assert ended.code == 2 and "does not take what its processor makes of an image" in ended.problems[0]
+    ended = train("--save_path out --max_steps 1 --pretrain tiny --prompt_data add.jsonl --processor other", BASE)
+    assert ended.problems == ["error: --processor other: --pretrain tiny does not see; leave it out"]
+
+
+def test_a_broken_image_ends_the_run_or_is_left_out():
+    Path("3.png").write_bytes(Path("3.png").read_bytes()[:40])
+    ended = train("--save_path out --max_steps 3", BASE)
+    assert ended.code == 1
+    (line,) = ended.problems
+    assert line.startswith("error: seen.jsonl:4: image 1 of 1") and "--on_bad_row skip" in line
+    done("--save_path skipped --max_steps 3 --on_bad_row skip")
+    left_out = [row["rollout/unreadable"] for row in rows(Path("skipped"))]
+    assert sum(left_out) >= 1 and len(left_out) == 3
+
+
+def test_texts_alone_learn_as_through_the_other_program():
+    """One pipeline: the programs differ in --max_pixels alone."""
+    flags = "--prompt_data add.jsonl --prompt_max_len 64 --max_len 72 --max_steps 2"
+    done(f"{flags} --save_path text")
+    assert main("vision", [*BASE.split(), *f"{flags} --save_path vision".split()]) == 0
+    assert rows(Path("text")) == rows(Path("vision")) and same_weights("text", "vision")
+
+
+def test_a_critic_sees_too():
+    done("--save_path out --max_steps 2 --advantage_estimator gae")
+    assert all(row["critic/grad_norm"] > 0 for row in rows(Path("out")) if "critic/grad_norm" in row)
+
+
+def test_every_prompt_is_seen_by_its_own_image():
+    """With the pictures exchanged the same texts are answered otherwise."""
+    done("--save_path own --max_steps 1 --save_trajectories")
+    lines = [json.loads(line) for line in Path("seen.jsonl").read_text().splitlines()]
+    pictures = [line["images"] for line in lines]
+    for line, images in zip(lines, [*pictures[1:], pictures[0]], strict=True):
+        line["images"] = images
+    Path("seen.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done("--save_path other --max_steps 1 --save_trajectories")
+    assert rows(Path("own")) != rows(Path("other"))
