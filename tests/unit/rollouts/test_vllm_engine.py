@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from lightrft.rollouts.engines.vllm_engine import VLLMEngine
+from lightrft.rollouts.engines.base import EngineFailed
+from lightrft.rollouts.engines.vllm_engine import VLLMEngine, _Row
+from lightrft.types import Request
 
 LEFT = Path("/dev/shm/tp:987654321_cpushm_of_a_test")
 
@@ -53,3 +55,19 @@ def test_an_engine_that_cannot_be_ended_warns_and_no_more(ended, way, capsys):
     assert told.count("\n") == 1
     engine.close()
     assert len(ended) == 2 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("told", "others"), [(None, False), (("3",), False), (("default",), False), (("2", "3"), True)]
+)
+def test_a_response_from_other_weights_than_those_pushed_last_is_a_failure(told, others):
+    """vLLM tells the versions of a whole response, where it has been told any."""
+    spans = None if told is None else [SimpleNamespace(version=each) for each in told]
+    row, request = _Row(), Request((4, 5), (1,))
+    logprobs = [{7: SimpleNamespace(logprob=-1.0)}]
+    row.grow(SimpleNamespace(token_ids=[7], logprobs=logprobs, finish_reason="stop", weight_versions=spans))
+    if not others:
+        assert row.generation(request, "3").response_ids == (7,)
+        return
+    with pytest.raises(EngineFailed, match="from weights of version 2, and 3 was pushed last"):
+        row.generation(request, "3")
