@@ -51,6 +51,7 @@ class Vision:
             raise BadRow(f"{prompt.where or prompt.id}: {fault}") from fault
 
     def _request(self, prompt: Prompt, media: Media, seeds: Sequence[int]) -> Request:
+        self._check_marks(prompt)
         text = self._text(prompt, media.slices)
         bare = self._bare(text, media)
         made = self._processed(text, media)
@@ -116,12 +117,22 @@ class Vision:
             raise BadRow(f"{type(self.processor).__name__} takes no {kind}s")
         return mark
 
+    def _check_marks(self, prompt: Prompt) -> None:
+        """Each image has a part of the messages, and no text names what stands for one."""
+        parts = [part for message in prompt.messages for part in _parts(message["content"])]
+        for kind, given in (("image", prompt.images), ("video", prompt.videos)):
+            places = sum(part["type"] == kind for part in parts)
+            if places != len(given):
+                raise BadRow(f"it has {len(given)} {kind}s, and {places} places for them in its messages")
+            if given and any(self._mark(kind) in part.get("text", "") for part in parts):
+                raise BadRow(f"one of its texts holds {self._mark(kind)!r}, which stands for an {kind}")
+
     def _bare(self, text: str, media: Media) -> tuple[int, ...]:
-        """The text's ids, with one mark for each image or video. A text that names a mark itself is refused."""
+        """The text's ids, with one mark for each image or video."""
         for kind, given in (("image", media.images), ("video", media.videos)):
             marks = text.count(self._mark(kind)) if given else 0
             if marks != len(given):
-                raise BadRow(f"it has {len(given)} {kind}s, and {marks} times {self._mark(kind)!r} in its text")
+                raise BadRow(f"the chat template writes {self._mark(kind)!r} {marks} times for {len(given)} {kind}s")
         return tuple(self.processor.tokenizer(text, add_special_tokens=not self.templated)["input_ids"])
 
     def _processed(self, text: str, media: Media) -> Any:
@@ -154,6 +165,10 @@ def _as_they_are(media: Media) -> dict[str, Any]:
         for (frames, height, width), fps in sizes
     ]
     return {"videos_kwargs": {"do_sample_frames": False, "video_metadata": facts}} if facts else {}
+
+
+def _parts(content: Any) -> Sequence[Mapping[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _pieces(inputs: MediaInputs) -> int:
