@@ -46,7 +46,7 @@ def test_volumes_and_rows_belong_together(tmp_path):
 def test_the_settings_are_those_that_the_document_calls_used_and_a_flag_changes_one_weight():
     given = "--pretrain p --prompt_data d --save_path s --rollout_batch_size 4 --train_batch_size 32 --max_len 900"
     config = ["--config", str(ROOT / "examples/volumes/volumes.yaml"), "--prompt_max_len", "700"]
-    args = parse([*given.split(), *config], program="vision")
+    args = parse([*given.split(), *config])
     assert not [notice for notice in check(args) if "reward" in str(notice)]
     algorithm, training = args.algorithm, args.training
     assert (algorithm.init_kl_coef, algorithm.use_kl_loss, algorithm.n_samples_per_prompt) == (5e-3, True, 8)
@@ -54,5 +54,5 @@ def test_the_settings_are_those_that_the_document_calls_used_and_a_flag_changes_
     assert args.sampling.temperature == 1.0
     own = {name: rule.weight for name, rule in GROUPS["volume_localisation"].items()}
     assert dict(args.rewards.reward_weights) == own, "what the rules weigh without this file"
-    other = parse([*given.split(), *config, "--reward_weights", "iou=2"], program="vision")
+    other = parse([*given.split(), *config, "--reward_weights", "iou=2"])
     assert dict(other.rewards.reward_weights) == {"iou": 2.0}
