@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from runs import BASE, all_rows, rows, train, weights
 from safetensors.torch import load_file
 
+from lightrft.loop.stop import StopRequest
 from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.base import EngineFailed
 from lightrft.rollouts.engines.local import LocalEngine
@@ -76,6 +78,15 @@ def test_the_start_of_the_engine_is_no_steps_time(here, monkeypatch):
     assert all_rows(here / "run")[0]["perf/step_s"] < 1.0
     [line] = [line for line in ended.out.splitlines() if line.startswith("step 1/9 ")]
     assert float(line.split(" s/step")[0].split()[-1]) < 1.0 and line.endswith(("0:00 left", "0:01 left", "0:02 left"))
+
+
+def test_a_signal_that_comes_before_it_starts_no_engine(here, monkeypatch):
+    listen = StopRequest.listen
+    monkeypatch.setattr(StopRequest, "listen", lambda stop: (listen(stop), signal.raise_signal(signal.SIGTERM)))
+    monkeypatch.setattr("lightrft.build.rollouts.LocalEngine", Recording)
+    Recording.told.clear()
+    ended = train(f"{FLAGS} --max_steps 3")
+    assert "stopped by SIGTERM after step 0; go on with --load_checkpoint" in ended.out and Recording.told == ["close"]
 
 
 def woken(version):

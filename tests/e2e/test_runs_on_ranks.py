@@ -21,7 +21,7 @@ CASES = {
     "zero2": "",
     "zero3": f"--zero_stage 3 --init_kl_coef 0 {SGD}",
     "fsdp": "--fsdp --eval_steps 4",
-    "off_policy": "--fsdp --train_batch_size 12 --max_epochs 2 --advantage_estimator gspo",
+    "off_policy": "--fsdp --train_batch_size 12 --max_epochs 2 --advantage_estimator gspo --replay_sampling_mask",
     "critic": f"--fsdp --advantage_estimator gae {SGD} --actor_learning_rate 0.005",
     "dynamic": "--zero_stage 1 --dynamic_sampling --temperature 1.5 --max_gen_batches 4",
     "entropy": f"--fsdp --high_entropy_token_ratio 0.3 --overlong_buffer --overlong_buffer_len 2 {SGD}",
