@@ -66,7 +66,9 @@ _install() {
             { _fail "torch could not be installed; another index: LIGHTRFT_TORCH_INDEX=URL"; return 1; }
     fi
     echo "env: installing lightrft and its requirements"
-    "${pip[@]}" --editable "$LIGHTRFT_ROOT[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
+    local torch # a newer torchvision would bring a newer torch
+    torch="torch==$("$LIGHTRFT_VENV/bin/python" -c 'import torch; print(torch.__version__.partition("+")[0])')"
+    "${pip[@]}" "$torch" --editable "$LIGHTRFT_ROOT[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
     # Programs that import transformers first need it too: see lightrft/torchvision_operators.py.
     echo "import lightrft" >"$("$LIGHTRFT_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_lightrft.pth"
 }
