@@ -53,21 +53,13 @@ class Inputs:
 
     def text_ids(self) -> tuple[int, ...]:
         """Tokens of the first prompt that need no image: what a model is tried on."""
-        request = self.encoder.request(self._first_readable(), ())
+        request = self.encoder.request(self.prompts[0], ())
         unseen = self.encoder.vision.placeholders if self.encoder.vision else ()
         return tuple(id for id in request.prompt_ids if id not in unseen)
 
-    def _first_readable(self) -> Prompt:
-        """Images are read when a prompt is taken, and those of the first may be the ones that cannot be."""
-        fault = None
-        for prompt in self.prompts:
-            if (fault := self.encoder.fault_of(prompt)) is None:
-                return prompt
-        raise Refused(f"none of the {len(self.prompts)} prompts can be read; the last: {fault}")
-
     def first_prompt(self) -> str:
         """The text that the model reads, in one line that shows white space."""
-        first = self._first_readable()
+        first = self.prompts[0]
         length, text = len(self.encoder.request(first, ()).prompt_ids), self.encoder.as_the_model_sees(first)
         return f"first prompt {first.where}, {length} tokens, reference {first.reference!r}: {text!r}"
 
@@ -98,7 +90,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     if held_out:
         _check_judged(args, rewards, held_out)
         held_out = _judgeable(rewards, held_out, held_out_rows)
-    prompts = _encode(args, prompts, encoder, rows)
+    prompts = _from_a_readable_one(_encode(args, prompts, encoder, rows), encoder, rows)
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, encoder, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
@@ -167,6 +159,19 @@ def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -
     texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
     encoded = {prompt.id: prompt for prompt in texts}
     return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]
+
+
+def _from_a_readable_one(prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
+    """The first prompt is shown, and the model tried on it: its images are read at the start. The others' are read when
+    they are taken.
+    """
+    for index, prompt in enumerate(prompts):
+        fault = encoder.fault_of(prompt)
+        if fault is None:
+            return prompts[index:]
+        bad.add(prompt.origin, prompt.where, fault.removeprefix(f"{prompt.where}: "))
+        bad.settle(() if prompts[index + 1 :] else origins(prompts))
+    return []
 
 
 def _encode_texts(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:

@@ -73,6 +73,25 @@ def test_a_broken_image_ends_the_run_or_is_left_out():
     assert sum(left_out) >= 1 and len(left_out) == 3
 
 
+def test_the_first_images_may_be_broken_too():
+    """The model is tried on the first prompt before it is trained."""
+    for number in (0, 1):
+        Path(f"{number}.png").unlink()
+    ended = train("--save_path out --max_steps 1", BASE)
+    assert ended.code == 2 and not Path("out").exists()
+    place = Path.cwd()
+    assert ended.problems == [
+        f"error: --prompt_data seen.jsonl:1: image 1 of 1 (0.png) does not exist (looked in {place}); "
+        "--on_bad_row skip leaves it out"
+    ]
+    told = done("--save_path out --max_steps 1 --on_bad_row skip --no-quiet")
+    assert f"skipped 2 of {QUESTIONS} rows of --prompt_data (first: seen.jsonl:1: image 1 of 1 (0.png)" in told
+    for number in range(QUESTIONS):
+        Path(f"{number}.png").unlink(missing_ok=True)
+    ended = train("--save_path none --max_steps 1 --on_bad_row skip", BASE)
+    assert ended.code == 2 and "no row of this source is good" in ended.problems[0]
+
+
 def test_texts_alone_learn_as_through_the_other_program():
     """One pipeline: the programs differ in --max_pixels alone."""
     flags = "--prompt_data add.jsonl --prompt_max_len 64 --max_len 72 --max_steps 2"

@@ -81,7 +81,9 @@ def _of_text(text: str, place: str) -> str:
     if scheme and scheme[1].lower() == "file":
         return unquote(text[scheme.end() :].removeprefix("localhost"))
     if scheme:
-        raise BadRow(f"{place} is a {scheme[1]} address, and nothing is fetched; download it and give its path")
+        raise BadRow(
+            f"{place} is at an address ({scheme[0]}...), and nothing is fetched; download it and give its path"
+        )
     return text
 
 

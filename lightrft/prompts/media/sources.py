@@ -64,7 +64,8 @@ def _of_text(text: str, folder: str) -> Path | bytes:
             return Path(path)
     if BASE64.fullmatch(text):
         return _decoded(text)
-    raise BadRow(f"does not exist (looked in {' and '.join(dict.fromkeys((folder or os.getcwd(), os.getcwd())))})")
+    places = dict.fromkeys(os.path.abspath(place) for place in (folder, ""))
+    raise BadRow(f"does not exist (looked in {' and '.join(places)})")
 
 
 def _decoded(text: str) -> bytes:
