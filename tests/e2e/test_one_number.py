@@ -31,7 +31,7 @@ def told() -> dict[str, list[float]]:
 
 def measured() -> dict[str, list[float]]:
     """One turn of the loop, stage by stage, as Trainer._turn takes them."""
-    args = parse([*BASE.split(), *FLAGS.split()], world_size=1, program="text")
+    args = parse([*BASE.split(), *FLAGS.split()], world_size=1)
     run = build_trainer(args, check_inputs(args))
     run.placement.generate(0)
     rollouts = run.collector.collect(run.prompts, 1)

@@ -73,7 +73,7 @@ def test_its_lines_for_a_large_model_fit_together_on_eight_processes(checkout: P
 def as_read(words: list[str]) -> Args:
     """The flags, after every rule has passed and none of them is idle."""
     assert words[:3] == ["--nproc_per_node", "8", "train.py"]
-    args = parse(words[3:], world_size=8, program="text")
+    args = parse(words[3:], world_size=8)
     said = [str(finding) for finding in findings(args, 8)]
     said = [line for line in said if not line.startswith("training on 8 processes is not built yet")]
     assert len(said) == 1 and "trained on in 4 optimizer steps" in said[0], said

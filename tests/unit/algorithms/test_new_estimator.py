@@ -72,7 +72,7 @@ def test_its_advantages_by_hand(cispo):
 
 
 def test_the_file_makes_it_a_choice_with_its_own_defaults(cispo):
-    args = parse(FLAGS, world_size=1, program="text")
+    args = parse(FLAGS, world_size=1)
     assert args.algorithm.advantage_estimator == "cispo"
     assert (args.algorithm.clip_range, str(args.sources["clip_range"])) == (0.99, "default:cispo")
 
