@@ -82,17 +82,18 @@ def _faults(args: Args, kind: str) -> Iterator[Fault]:
             yield Fault(reason, "use --engine_type local")
     if package and (reason := offer.module.import_fault()):
         yield Fault(reason, f"{package.install}, or --engine_type local")
-    if reason := _images_fault(args, offer, here=package is not None):
+    if reason := _images_fault(args, offer, hardware(args).device if here else None):
         yield Fault(reason, SEE[kind])
     settings = (args.model, args.engine, hardware(args).device)
     if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(*settings)):
         yield Fault(reason, "mend it or leave it out")
 
 
-def _images_fault(args: Args, offer: Offer, *, here: bool) -> str | None:
+def _images_fault(args: Args, offer: Offer, device: str | None) -> str | None:
     """Why it cannot take the images of a model that sees. Where there is no model preflight says so."""
     try:
         config = read_config(args.model)
     except Refused:
         return None
-    return offer.module.images_fault(config, args.multimodal.processor, here=here) if sees(config) else None
+    asked = (args.model, config, args.multimodal.processor, device)
+    return offer.module.images_fault(*asked) if sees(config) else None

@@ -126,10 +126,11 @@ def idefics3(scale: int) -> tuple[Any, Any]:
 def gemma3(scale: int) -> tuple[Any, Any]:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     text = tokenizer(mark=("<start_of_image>", ""), **named)
+    text.add_tokens(["\n" * count for count in range(1, 5)])  # as its own has them
     config = hf.Gemma3Config(
         text_config=words(scale, head_dim=8 * scale, vocab_size=len(text), sliding_window=16, pad_token_id=0)
         | {"layer_types": ["sliding_attention", "full_attention"]},
-        vision_config={**TOWER, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
+        vision_config={**TOWER, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8, "vision_use_head": False},
         mm_tokens_per_image=4,
         image_token_index=text.image_token_id,
         boi_token_index=text.boi_token_id,

@@ -15,9 +15,11 @@ import torch
 from engine_cases import SAMPLED
 from engine_models import BATCHES, streamed
 from vision_case import Case
+from vision_models import model_args
 
 from lightrft.args import parse
 from lightrft.errors import RunFailed
+from lightrft.models.suitable import read_config
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world
 from lightrft.rollouts.engines import vllm
@@ -76,7 +78,11 @@ def failure(case: Case, engine: Any) -> str:
 def main(kind: str, folder: str, out: str, *families: str) -> None:
     assert kind == "vllm", "no other engine has a processor of its own"
     world = join_world()
-    Path(out).write_text(json.dumps({family: run(Path(folder) / family, world) for family in families}))
+    found: dict[str, Any] = {family: run(Path(folder) / family, world) for family in families}
+    for family in ("qwen2_5_vl", "gemma3"):
+        model = model_args(Path(folder) / family)
+        found[f"fault {family}"] = vllm.images_fault(model, read_config(model), None, "cpu")
+    Path(out).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

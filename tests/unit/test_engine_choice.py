@@ -195,12 +195,13 @@ def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, s
         chosen(f"--pretrain {seeing} --engine_type sglang")
     assert chosen("--engine_type sglang").kind == "sglang"
     alone = "vLLM reads images with the processor of --pretrain alone (--processor eyes)"
-    assert vllm.images_fault(None, "eyes", here=True) == alone
+    assert str(chosen(f"--pretrain {seeing} --processor eyes --assume_gpus 8x80GB")) == f"local (auto: {alone})"
     registry = SimpleNamespace(get_supported_archs=lambda: {"LlamaForCausalLM"})
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(ModelRegistry=registry))
     unknown = "vLLM knows no Qwen2VLForConditionalGeneration"
     assert str(chosen(f"--pretrain {seeing}")) == f"local (auto: {unknown})"
     with pytest.raises(Refused, match=f"^--engine_type vllm: {unknown}; use --engine_type local$"):
         chosen(f"--pretrain {seeing} --engine_type vllm")
+    monkeypatch.setattr("lightrft.rollouts.engines.vllm_process.reads_images_both_ways", lambda *_: False)
     registry.get_supported_archs = lambda: {"Qwen2VLForConditionalGeneration"}
     assert str(chosen(f"--pretrain {seeing}")) == "vllm (auto)"

@@ -46,8 +46,8 @@ class Package:
 @dataclass(frozen=True)
 class Offer:
     """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `import_fault()`,
-    `images_fault(config, processor, here)`, `settings_fault(model, engine, device)` and `make(model, engine, tokenizer,
-    end_ids, dtype, world)`."""
+    `images_fault(model, config, processor, device)`, `settings_fault(model, engine, device)` and
+    `make(model, engine, tokenizer, end_ids, dtype, world)`."""
 
     adapter: str
     on_gpu: Package

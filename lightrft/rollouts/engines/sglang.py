@@ -83,7 +83,7 @@ def import_fault() -> None:
     """Its own process says so when it starts: asking it before would import it twice."""
 
 
-def images_fault(config: Any, processor: str | None, *, here: bool) -> str:
+def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str:
     """Why it cannot take images for that model."""
     return "images do not reach SGLang"
 

@@ -91,17 +91,22 @@ def import_fault() -> str | None:
     return vllm_process.import_fault()
 
 
-def images_fault(config: Any, processor: str | None, *, here: bool) -> str | None:
-    """Why it cannot take images for that model, where that is so. processor: of `--processor`. here: vLLM can be
-    asked what it knows."""
+def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str | None:
+    """Why it cannot take images for that model, where that is so. processor: of `--processor`. device: None where
+    vLLM is not there to be asked."""
     if processor is not None:
         return f"vLLM reads images with the processor of --pretrain alone (--processor {processor})"
     named = getattr(config, "architectures", None) or [type(config).__name__]
-    if here:
-        from vllm import ModelRegistry  # pyright: ignore
+    if device is None:
+        return None
+    from vllm import ModelRegistry  # pyright: ignore
 
-        known = ModelRegistry.get_supported_archs()
-        return None if set(named) & set(known) else f"vLLM knows no {' or '.join(named)}"
+    from lightrft.rollouts.engines.vllm_process import reads_images_both_ways
+
+    if not set(named) & set(ModelRegistry.get_supported_archs()):
+        return f"vLLM knows no {' or '.join(named)}"
+    if device == "cpu" and reads_images_both_ways(place(model), model.trust_remote_code):
+        return f"without a GPU vLLM's tokens of an image do not see later ones, as those of {config.model_type} do"
     return None
 
 

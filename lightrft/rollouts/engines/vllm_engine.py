@@ -16,6 +16,7 @@ from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling, Sight, check_room
 from lightrft.rollouts.engines.presence import Presence, What
 from lightrft.rollouts.engines.vllm_images import check_ids, check_processor, prompt_of
+from lightrft.rollouts.engines.vllm_names import as_loaded
 from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
 from lightrft.rollouts.engines.vllm_transfer import UNTOLD, push
 from lightrft.types import Generation, Request
@@ -115,7 +116,7 @@ class VLLMEngine:
     def update_weights(self, params: Iterable[tuple[str, Tensor]], version: int) -> None:
         llm = self._ready()
         with self._failing("took new weights"):
-            push(llm, self._noted(params), version)
+            push(llm, self._noted(params, llm.collective_rpc("lightrft_wrappers")[0]), version)
             if not llm.reset_prefix_cache():
                 raise RuntimeError("its prefix cache could not be emptied")
             llm.llm_engine.reset_mm_cache()
@@ -123,10 +124,10 @@ class VLLMEngine:
         self.presence.pushed()
         self.version = version
 
-    def _noted(self, params: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    def _noted(self, params: Iterable[tuple[str, Tensor]], wrappers: list[str]) -> Iterator[tuple[str, Tensor]]:
         for name, value in params:
             self.sizes[name] = value.numel()
-            yield name, value
+            yield as_loaded(name, wrappers), value
 
     def fingerprints(self) -> Mapping[tuple[str, ...], int]:
         with self._failing("told its fingerprints"):

@@ -76,6 +76,16 @@ def config_fault(chosen: Mapping[str, Any]) -> str | None:
     return None
 
 
+@cache
+def reads_images_both_ways(model: str, trust: bool) -> bool:
+    """Whether tokens of an image see later ones of it, as vLLM says of the model."""
+    from vllm.engine.arg_utils import EngineArgs  # pyright: ignore
+
+    with undisturbed(), _quiet():
+        asked = EngineArgs(model=model, trust_remote_code=trust)
+        return bool(getattr(asked.create_model_config(), "is_mm_prefix_lm", False))
+
+
 def _reasons(error: Exception) -> str:
     """Of one of pydantic's errors, without the lines around them."""
     each = error.errors() if hasattr(error, "errors") else ()  # pyright: ignore

@@ -6,7 +6,7 @@ what is passed and returned is not copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from lightrft.models.fingerprint import fingerprint
 from lightrft.models.vision import placeholders
-
-Names = tuple[str, ...]
+from lightrft.rollouts.engines.vllm_names import Names, made_of, wrappers
 
 
 class WorkerExtension:
@@ -29,13 +28,16 @@ class WorkerExtension:
         if next(model.parameters()).device.type == "cpu":
             _note_what_is_packed(model)
 
+    def lightrft_wrappers(self) -> list[str]:
+        return wrappers(self.model_runner.get_model())
+
     def lightrft_fingerprints(self, sizes: Mapping[str, int]) -> dict[Names, int]:
         """Of this worker's share of each tensor; those of a group of workers add up to that of the whole one.
         sizes: elements of each of the trainer's tensors."""
         model, dtype = self.model_runner.get_model(), self.model_runner.model_config.dtype
         held = {each.name: each for each in _held(model)}
         found: dict[Names, int] = {}
-        for name, parts in _made_of(model, sizes, held).items():
+        for name, parts in made_of(model, sizes, held).items():
             if held[name].dtype == dtype:  # else vLLM keeps it in another precision, and its bits cannot be the same
                 whole = sum(sizes[part] for part in parts)
                 found[parts] = held[name].print if held[name].counts(whole) else 0
@@ -142,19 +144,3 @@ def _noting(process: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]
         process(layer)
 
     return noted
-
-
-def _made_of(model: Any, names: Iterable[str], held: Collection[str]) -> dict[str, Names]:
-    """Of each tensor that is held, the trainer's names of its parts, in the order in which they came."""
-    mapper = getattr(model, "hf_to_vllm_mapper", None)
-    fused = {part: whole for whole, parts in getattr(model, "packed_modules_mapping", {}).items() for part in parts}
-    experts = model.get_expert_mapping() if hasattr(model, "get_expert_mapping") else ()
-    found: dict[str, list[str]] = {}
-    for name in names:
-        for mapped in [name] if mapper is None else mapper.apply_list([name]):
-            mapped = ".".join(fused.get(word, word) for word in mapped.split("."))
-            for whole, part, *_ in experts:
-                mapped = mapped.replace(part, whole)
-            if mapped in held:
-                found.setdefault(mapped, []).append(name)
-    return {name: tuple(parts) for name, parts in found.items()}
