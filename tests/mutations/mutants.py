@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,6 @@ def read_mutants() -> list[Mutant]:
     for path in sorted(Path(__file__).parent.glob("*.yaml")):
         for number, entry in enumerate(yaml.safe_load(path.read_text()) or [], 1):
             assert entry.keys() == FIELDS, f"{path.name}, entry {number}: {sorted(entry)} instead of {sorted(FIELDS)}"
-            words = entry.pop("tests").split()
+            words = shlex.split(entry.pop("tests"))
             found.append(Mutant(name=f"{path.stem}-{number}", tests=tuple(words), **entry))
     return found

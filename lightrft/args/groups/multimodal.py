@@ -35,7 +35,8 @@ class MultimodalArgs:
     )
     fps: float = arg(
         2.0,
-        "Frames a second that are taken of a video file; a folder of frames and a volume are taken whole.",
+        "Frames a second that are taken of a video file, and that a folder of frames or a volume, taken whole, is said "
+        "to have.",
         gt=0,
         witness=Witness("--fps 0.5", "metrics", given=f"{WITH_CLIPS} --fps 1"),
     )
