@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from runs import ROOT, all_rows, read_json, train
+from vision_models import save_questions, save_tiny
 
 TRACKED = "--fsdp --max_steps 4 --eval_steps 2 --save_trajectories --reward_fn shaped.py:nan_for_some --quiet"
 # What a key depends on: KL in the loss, rows without an advantage, several optimizer steps per rollout, a critic, a
-# drift, one ratio per row, shaped rewards, an engine with weights of its own, prompts that are given up, further terms.
+# drift, one ratio per row, shaped rewards, an engine with weights of its own, prompts that are given up, further terms,
+# images.
 RUNS = {
     "kl": "--init_kl_coef 0.01 --use_kl_loss",
     "idle": "--init_kl_coef 0 --reward_fn last_number",
@@ -23,12 +25,15 @@ RUNS = {
     "shaped": "--overlong_buffer --overlong_buffer_len 4 --reward_running_norm --reward_clip 1 --advantage_clip 1",
     "apart": "--engine_dtype bf16",
     "stragglers": "--oversample_ratio 1.5",
+    "images": "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72 --on_bad_row skip",
     "terms": "--dynamic_sampling --entropy_coef 0.01 --dual_clip 3 --train_batch_size 8 --reward_fn shaped.py:length",
 }
 
 
 @pytest.fixture
 def written(here: Path) -> list[Path]:
+    save_tiny("qwen2_vl", here / "tiny_vision")
+    save_questions(here / "add.jsonl", here, 12)
     for name, flags in RUNS.items():
         assert train(f"{TRACKED} --save_path {name} {flags}").code == 0
     return [here / name for name in RUNS]
@@ -52,7 +57,7 @@ def test_every_metric_is_explained_and_every_explained_metric_is_written(written
 
 
 def test_the_keys_of_trajectories(written):
-    lines = [line for run in written for path in (run / "logs/trajectories").iterdir() for line in path.open()]
+    lines = [line for run in written for path in (run / "logs/trajectories").glob("*.jsonl") for line in path.open()]
     assert {key for line in lines for key in json.loads(line)} == documented("Trajectories")
 
 
