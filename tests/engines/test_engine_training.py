@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from test_engines import ROOT, python_of
+from vision_models import save_questions, save_tiny
 
 FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data {tiny}/eval.jsonl
  --reward_fn last_number --prompt_max_len 16 --max_len 24 --rollout_batch_size 4 --n_samples_per_prompt 4
@@ -16,10 +17,12 @@ FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data 
  --eval_steps 2 --save_steps 2 --save_path out --plot_every 0 --engine_type vllm"""
 
 
-def trained(folder: Path, tiny: Path, ranks: int = 1, flags: str = "") -> tuple[list[dict], str]:
+def trained(
+    folder: Path, tiny: Path, ranks: int = 1, flags: str = "", program: str = "train.py"
+) -> tuple[list[dict], str]:
     """(metrics of each step, what it said). On standard error one process says nothing."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    command = [python_of("vllm"), *torchrun, ROOT / "train.py", *FLAGS.format(tiny=tiny).split(), *flags.split()]
+    command = [python_of("vllm"), *torchrun, ROOT / program, *FLAGS.format(tiny=tiny).split(), *flags.split()]
     folder.mkdir()
     done = subprocess.run(
         ["timeout", "-k", "10", "400", *map(str, command)],
@@ -39,6 +42,23 @@ def test_what_vllm_samples_is_what_the_trainer_scores(tiny_folder, tmp_path):
     steps, said = trained(tmp_path / "run", tiny_folder)
     assert "engine vllm (asked for), its sleep simulated (no GPU)" in said
     assert [step["step"] for step in steps] == [1, 2, 3]
+    for step in steps:
+        assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.fixture
+def seeing(tiny_folder, tmp_path) -> str:
+    """Flags of a tiny model that sees, and of rows of which every second has an image."""
+    save_tiny("qwen2_5_vl", tmp_path / "model", scale=4)
+    save_questions(tiny_folder / "train.jsonl", tmp_path, 16)
+    lengths = f"--prompt_max_len 64 --max_len 72 --eval_data {tmp_path}/seen.jsonl"
+    return f"--pretrain {tmp_path}/model --prompt_data {tmp_path}/half_seen.jsonl --mixed_mm_data {lengths}"
+
+
+def test_what_vllm_sees_is_what_the_trainer_scores(tiny_folder, seeing, tmp_path):
+    """The tower learns too, and fast: images must be seen by the weights of the step."""
+    flags = f"{seeing} --actor_learning_rate 1e-2 --on_logprob_gap error"
+    steps, _ = trained(tmp_path / "run", tiny_folder, flags=flags, program="train_vl.py")
     for step in steps:
         assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)
 
