@@ -275,3 +275,9 @@ def test_the_programs_differ_in_their_defaults_alone():
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         shown.append({flag: entry["value"] for flag, entry in json.loads(done.stdout).items()})
     assert {flag for flag in shown[0] if shown[0][flag] != shown[1][flag]} == {"max_pixels"}
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by their names alone, and refuses the second: not where each folder is run by itself."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
