@@ -25,7 +25,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warm_start(model, processor, until=0.45, seed=1)
     processor.save_pretrained(folder / "model")
     model.save_pretrained(folder / "model")
-    write_data(folder, train=600, held_out=60, seed=1)
+    write_data(folder, train=2000, held_out=60, seed=1)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_saved_samples_and_trackers_show_the_images(shapes: Path, tmp_path: Path
     )
     asked = {sample["prompt_id"]: sample["messages"][0]["content"][1]["text"] for sample in found}
     assert all(text.startswith("How many ") for text in asked.values())
-    rows = {image: Image.open(shapes / image).tobytes() for image in {f"images/train_{n:04d}.png" for n in range(600)}}
+    rows = {image: Image.open(shapes / image).tobytes() for image in {f"images/train_{n:04d}.png" for n in range(2000)}}
     for sample in found:
         (name,) = sample["images"]
         assert name == f"images/{sample['prompt_id']}_0.png" and Image.open(folder / name).tobytes() in rows.values()
