@@ -65,7 +65,8 @@ def test_a_response_from_other_weights_than_those_pushed_last_is_a_failure(told,
     spans = None if told is None else [SimpleNamespace(version=each) for each in told]
     row, request = _Row(), Request((4, 5), (1,))
     logprobs = [{7: SimpleNamespace(logprob=-1.0)}]
-    row.grow(SimpleNamespace(token_ids=[7], logprobs=logprobs, finish_reason="stop", weight_versions=spans))
+    output = SimpleNamespace(token_ids=[7], logprobs=logprobs, finish_reason="stop", weight_versions=spans)
+    row.grow(SimpleNamespace(prompt_token_ids=[4, 5], outputs=[output]))
     if not others:
         assert row.generation(request, "3").response_ids == (7,)
         return
