@@ -173,7 +173,9 @@ def _parts(content: Any) -> Sequence[Mapping[str, Any]]:
 
 def _pieces(inputs: MediaInputs) -> int:
     """Patches, tiles or images, whatever the first tensor that the processor made is a list of."""
-    first = next(iter(inputs.features.values()))
+    first = next(iter(inputs.features.values()), None)
+    if first is None:
+        return 0
     return first.shape[0] if first.dim() < TILED else first.shape[:2].numel()
 
 
