@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
+from lightrft.errors import RunFailed
+from lightrft.ranks.together import together
 from lightrft.rollouts.collector import RolloutMaker
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Outcome, Prompt, Reward, Rollout
 
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 FULL_MARK = 1.0 - 1e-9
+IMAGES_AT_ONCE = 4  # times the prompts that are decoded together: their images are held
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,25 @@ class Evaluator:
 
     def evaluate(self) -> EvalResult:
         """Each rank answers its share of the prompts, and all know the result."""
-        rollouts = self.maker.make(self.maker.readable(self.maker.share(self.prompts)), 0, 1, self.sampling)
+        outcomes = [outcome for prompts in self._parts() for outcome in self._outcomes(prompts)]
         self.counted = self.maker.stats("perf/eval_")
-        return summarise(self.maker.ranks.gather([rollout.outcome for rollout in rollouts]), self.primary)
+        everyones = self.maker.ranks.gather(outcomes)
+        if not everyones:
+            raise RunFailed(f"none of the {len(self.prompts)} prompts of --eval_data can be used; mend their images")
+        return summarise(everyones, self.primary)
+
+    def _parts(self) -> Iterator[Sequence[Prompt]]:
+        """This rank's share: texts at once, images some at a time, which are large. All ranks have as many parts."""
+        intake, most = self.maker.intake, len(self.prompts)
+        if intake.sees:
+            most = self.maker.at_once * IMAGES_AT_ONCE * self.maker.ranks.size
+        for start in range(0, len(self.prompts), most):
+            yield intake.share(self.prompts[start : start + most])
+
+    def _outcomes(self, prompts: Sequence[Prompt]) -> list[Outcome]:
+        with together(self.maker.ranks):
+            readable = self.maker.intake.readable(prompts)
+        return [rollout.outcome for rollout in self.maker.make(readable, 0, 1, self.sampling)]
 
     def stats(self) -> dict[str, float]:
         """What the engine counted in the last evaluation."""

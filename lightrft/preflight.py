@@ -27,6 +27,7 @@ from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts, uses_template
 from lightrft.prompts.media.admission import Admission, admitted, idle_flags
 from lightrft.prompts.media.decoding import MediaLimits, media_of
+from lightrft.prompts.remarks import remarks_on_media
 from lightrft.prompts.shares import check_shares, first_of_each
 from lightrft.rewards.combine import CombinedReward, build_rewards
 from lightrft.track.wandb import check as check_wandb
@@ -156,6 +157,8 @@ def _held_out_prompts(args: Args, bad: BadRows) -> list[Prompt]:
 
 def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
     """Texts; prompts with images are encoded when they are taken."""
+    if encoder.vision is not None:
+        bad.notices += remarks_on_media(prompts, args.data.images_key)
     texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
     encoded = {prompt.id: prompt for prompt in texts}
     return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]
@@ -166,7 +169,7 @@ def _from_a_readable_one(prompts: list[Prompt], encoder: Encoder, bad: BadRows) 
     they are taken.
     """
     for index, prompt in enumerate(prompts):
-        fault = encoder.fault_of(prompt)
+        fault = encoder.reader.fault_of(prompt)
         if fault is None:
             return prompts[index:]
         bad.add(prompt.origin, prompt.where, fault.removeprefix(f"{prompt.where}: "))

@@ -88,6 +88,7 @@ class Trainer:
     def close(self) -> None:
         """Every way out of a run ends here."""
         with PULSE.ending():
+            self.collector.close()
             self.loggers.close()
             self.placement.close()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.reading import Reader
 from lightrft.prompts.tags import special_tags
 from lightrft.types import Prompt, Request
 
@@ -27,36 +25,13 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vision: Vision | None = None, readers: int = 0) -> None:
         self.tokenizer, self.tags, self.vision = tokenizer, special_tags(tokenizer), vision
-        self._pool = ThreadPoolExecutor(readers, "reads images") if readers else None
-        self._read: dict[str, Future[Request]] = {}  # by prompt, of those that are read ahead
+        self.reader = Reader(self._encoded, readers)
 
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """For one sample of each seed. Raises `BadRow`, for a prompt with images alone."""
         if not prompt.has_media:
             return Request(prompt.token_ids, tuple(seeds), where=prompt.where)
-        read = self._read.pop(prompt.id, None)
-        return replace(self._encoded(prompt) if read is None else read.result(), seeds=tuple(seeds))
-
-    def read_ahead(self, prompts: Sequence[Prompt]) -> int:
-        """Begins to read the images of prompts that are asked for next, where there are readers; how many it has begun
-        with."""
-        new = [each for each in prompts if self._pool and each.has_media and each.id not in self._read]
-        self._read |= {prompt.id: self._pool.submit(self._encoded, prompt) for prompt in new if self._pool}
-        return len(new)
-
-    def fault_of(self, prompt: Prompt) -> str | None:
-        """Why it cannot be used; None where it can, and then it is read already when it is asked for."""
-        if not prompt.has_media:
-            return None
-        read = self._read.get(prompt.id) or _done(partial(self._encoded, prompt))
-        fault = read.exception()
-        if fault is None:
-            self._read[prompt.id] = read
-            return None
-        self._read.pop(prompt.id, None)
-        if not isinstance(fault, BadRow):
-            raise fault
-        return str(fault)
+        return replace(self.reader.request(prompt), seeds=tuple(seeds))
 
     def blank(self) -> Request | None:
         """A prompt with an image, for a model that sees."""
@@ -81,13 +56,3 @@ class Encoder:
         text = self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         assert isinstance(text, str), "one sequence of ids is one text"
         return text
-
-
-def _done(make: Callable[[], Request]) -> Future[Request]:
-    """Of work that is done at once."""
-    future: Future[Request] = Future()
-    try:
-        future.set_result(make())
-    except Exception as error:
-        future.set_exception(error)
-    return future

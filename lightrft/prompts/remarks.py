@@ -11,6 +11,8 @@ from lightrft.types import Prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MOST_LOOKED_AT = 100  # prompts, for the names of their columns
+
 
 def remarks(
     prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, template: Template | None, *, knows_whole: bool
@@ -36,6 +38,18 @@ def remarks(
     }
     silent = f"the chat template writes no {template.answers!r} before an answer: the model has to"
     return [*lines(by_remark, len(prompts)), *([silent] if prompts and template.answers else [])]
+
+
+def remarks_on_media(prompts: Sequence[Prompt], images_key: str) -> list[str]:
+    """Of prompts for a model that sees, which are encoded when they are taken."""
+    seen = [prompt for prompt in prompts if prompt.has_media]
+    if prompts and not seen:
+        present = ", ".join(sorted({key for prompt in prompts[:MOST_LOOKED_AT] for key in prompt.columns})) or "none"
+        return [
+            f"no prompt has an image or a video, which the model could see (--images_key {images_key}; columns there: "
+            f"{present})"
+        ]
+    return lines({"end in an assistant turn, which the model goes on with": _answered(seen)}, len(prompts))
 
 
 def lines(by_remark: dict[str, list[Prompt]], total: int) -> list[str]:

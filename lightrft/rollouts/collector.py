@@ -18,6 +18,7 @@ from lightrft.ranks.together import together
 from lightrft.rewards.base import RewardSource
 from lightrft.rollouts.engines.base import EngineFailed, InferenceEngine, Sampling
 from lightrft.rollouts.engines.noise import response_seed
+from lightrft.rollouts.intake import Intake
 from lightrft.types import Generation, Prompt, Request, Rollout
 
 
@@ -26,7 +27,7 @@ class RolloutMaker:
 
     at_once: most prompts that the engine decodes together. renew: puts a fresh engine with
     the same weights in the place of one that failed. ranks: of all processes, each with an engine of its own. skips:
-    whether a prompt whose images cannot be read is left out; else it ends the run. left_out: how many were.
+    whether a prompt whose images cannot be read is left out; else it ends the run.
     """
 
     def __init__(
@@ -42,44 +43,11 @@ class RolloutMaker:
         skips: bool = False,
     ) -> None:
         self.encoder, self.engine, self.rewards, self.seed, self.at_once = encoder, engine, rewards, seed, at_once
-        self.renew, self.ranks, self.skips, self.left_out = renew, ranks, skips, 0
-
-    def taken(self, stream: PromptSampler, count: int) -> list[Prompt]:
-        """The next `count` prompts of the stream, without those whose images cannot be read, where these are skipped.
-
-        Every rank reads those that it answers; all ranks leave out the same.
-        """
-        if not self.skips:
-            return stream.take(count)
-        good: list[Prompt] = []
-        left_out = 0
-        while missing := count - len(good):
-            batch = stream.take(missing)
-            own = {each.position: self.encoder.fault_of(each) for each in self.share(batch)}
-            faults = dict(self.ranks.gather([(place, fault) for place, fault in own.items() if fault is not None]))
-            for prompt in batch:
-                if prompt.position in faults:
-                    warn(f"{faults[prompt.position]}; it is left out")
-            good += [prompt for prompt in batch if prompt.position not in faults]
-            left_out += len(faults)
-            if left_out > len(stream):
-                raise RunFailed(
-                    f"none of the last {left_out} prompts can be used; the last: {list(faults.values())[-1]}"
-                )
-        self.left_out += left_out
-        return good
-
-    def read_ahead(self, stream: PromptSampler, count: int) -> int:
-        """Begins to read the images of this rank's share of the next prompts; of how many."""
-        return self.encoder.read_ahead(self.share(stream.upcoming(count)))
-
-    def readable(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-        """Those whose images can be read, where others are skipped."""
-        return [prompt for prompt in prompts if not self.skips or self.encoder.fault_of(prompt) is None]
+        self.renew, self.ranks, self.intake = renew, ranks, Intake(encoder, ranks, skips=skips)
 
     def share(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Those that this rank's engine answers."""
-        return prompts[self.ranks.rank :: self.ranks.size]
+        return self.intake.share(prompts)
 
     def make(
         self, prompts: Sequence[Prompt], step: int, n: int, sampling: Sampling, enough: int | None = None
@@ -200,10 +168,14 @@ class Collector:
         self.seen = {"rollout/temperature": sampling.temperature}
         most = self.settings.most_batches
         chosen = self._all(prompts, step, sampling) if most is None else self._varied(prompts, step, sampling, most)
-        if self.maker.skips:
-            self.seen["rollout/unreadable"], self.maker.left_out = float(self.maker.left_out), 0
+        if self.maker.intake.skips:
+            self.seen["rollout/unreadable"], self.maker.intake.left_out = float(self.maker.intake.left_out), 0
         self.seen |= self.maker.stats("perf/")
         return chosen
+
+    def close(self) -> None:
+        """Nobody asks for the images that are still to be read."""
+        self.maker.encoder.reader.close()
 
     def over(self, prompts: PromptSampler) -> bool:
         """Whether the prompts of the run are used up, which ends it earlier than its steps do."""
@@ -253,12 +225,10 @@ class Collector:
         longest go back to the stream."""
         s, ranks = self.settings, self.maker.ranks
         if s.oversample == 1.0:
-            batch = self.maker.taken(prompts, wanted)
-            self._read_ahead(prompts, wanted)
+            batch = self._taken(prompts, wanted)
             return batch, self.maker.make(self.maker.share(batch), step, s.n_samples, sampling)
         count = math.ceil(wanted * s.oversample / ranks.size) * ranks.size
-        started = self.maker.taken(prompts, count)
-        self._read_ahead(prompts, count)
+        started = self._taken(prompts, count)
         own = wanted // ranks.size + (ranks.rank < wanted % ranks.size)
         made = self.maker.make(self.maker.share(started), step, s.n_samples, sampling, enough=own)
         done = set(sorted(ranks.gather(list({rollout.group for rollout in made})))[:wanted])
@@ -267,10 +237,14 @@ class Collector:
         kept = [rollout for rollout in made if rollout.group in done]
         return [prompt for prompt in started if prompt.position in done], kept
 
-    def _read_ahead(self, prompts: PromptSampler, count: int) -> None:
-        if self.maker.encoder.vision is not None:
-            begun = self.maker.read_ahead(prompts, count)
+    def _taken(self, prompts: PromptSampler, count: int) -> list[Prompt]:
+        """The next prompts; while they are answered, the images of those after them are read."""
+        intake = self.maker.intake
+        taken = intake.take(prompts, count)
+        if intake.sees:
+            begun = intake.read_ahead(taken, prompts, count)
             self.seen["perf/prompts_read_ahead"] = self.seen.get("perf/prompts_read_ahead", 0.0) + begun
+        return taken
 
 
 def _mean(rewards: Sequence[float]) -> float:

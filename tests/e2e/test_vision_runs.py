@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from runs import rows, train
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -115,3 +116,41 @@ def test_every_prompt_is_seen_by_its_own_image():
     Path("seen.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     done("--save_path other --max_steps 1 --save_trajectories")
     assert rows(Path("own")) != rows(Path("other"))
+
+
+def test_a_column_of_another_name_is_told_and_so_is_an_answer_in_the_prompt():
+    """Both would train, on something else than was meant."""
+    lines = [json.loads(line) for line in Path("seen.jsonl").read_text().splitlines()]
+    renamed = [{("pics" if name == "images" else name): value for name, value in line.items()} for line in lines]
+    Path("renamed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in renamed))
+    said = done("--save_path out --dry_run --prompt_data renamed.jsonl")
+    assert "no prompt has an image or a video, which the model could see (--images_key images; columns there: " in said
+    turns = [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "red"}]
+    answered = [{**line, "prompt": turns} for line in lines]
+    Path("answered.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answered))
+    said = done("--save_path out --dry_run --prompt_data answered.jsonl")
+    assert "prompts (first: answered.jsonl:1) end in an assistant turn, which the model goes on with" in said
+
+
+def test_held_out_images_of_the_same_names_are_other_images():
+    """Read ahead, a training image was taken for the held-out one of the same name and question."""
+    for folder, grey in (("mine", 0), ("other", 255)):
+        Path(folder).mkdir()
+        for number in range(4):
+            Image.new("L", (40, 40), grey).save(f"{folder}/{number}.png")
+        rows_of = [{"prompt": "what?", "images": [f"{number}.png"], "label": "1"} for number in range(4)]
+        Path(folder, "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of))
+    data = "--prompt_data mine/data.jsonl --eval_data other/data.jsonl --eval_steps 1 --max_steps 1"
+    done(f"{data} --save_path ahead --dataloader_num_workers 2")
+    done(f"{data} --save_path plain")
+    assert rows(Path("ahead")) == rows(Path("plain"))
+
+
+def test_held_out_images_that_cannot_be_read_are_told(capfd):
+    Path("broken.jsonl").write_text(Path("seen.jsonl").read_text().replace("3.png", "gone.png"))
+    ended = train("--save_path some --max_steps 1 --eval_data broken.jsonl --on_bad_row skip", BASE)
+    assert ended.code == 0 and "gone.png" in ended.err + ended.out
+    every = [{**json.loads(line), "images": ["gone.png"]} for line in Path("seen.jsonl").read_text().splitlines()]
+    Path("gone.jsonl").write_text("".join(json.dumps(row) + "\n" for row in every))
+    ended = train("--save_path none --max_steps 1 --eval_data gone.jsonl --on_bad_row skip", BASE)
+    assert ended.code == 1 and ended.problems[-1].startswith("error: none of the 10 prompts of --eval_data can be used")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,6 +9,7 @@ from lightrft.evaluation import Evaluator, summarise, wilson_interval
 from lightrft.loop.progress import describe
 from lightrft.ranks.base import ONE_RANK
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.intake import Intake
 from lightrft.types import Prompt
 
 
@@ -82,7 +84,8 @@ def test_every_evaluation_asks_for_the_same(make_rollout):
     calls = []
 
     class Maker:
-        ranks, share = ONE_RANK, staticmethod(list)
+        ranks, at_once = ONE_RANK, 4
+        intake = Intake(SimpleNamespace(vision=None), ONE_RANK, skips=False)
 
         def make(self, *arguments):
             calls.append(arguments)
