@@ -28,8 +28,9 @@ class EngineChoice:
         return f"{self.kind} ({self.why})"
 
 
-def choose_engine(args: Args) -> EngineChoice:
-    """`Refused` where the engine that is asked for is not installed, or cannot do what the flags ask of it."""
+def choose_engine(args: Args, *, videos: bool = False) -> EngineChoice:
+    """`Refused` where the engine that is asked for is not installed, or cannot do what the flags ask of it, or what
+    prompts need. videos: whether some have a video."""
     asked, processes = args.engine.engine_type, args.engine.engine_tp_size
     if asked == "local" and processes > 1:
         alone = "the local engine samples in each process alone; use 1, or --engine_type vllm"
@@ -37,7 +38,7 @@ def choose_engine(args: Args) -> EngineChoice:
     if asked == "local":
         return EngineChoice(asked, "asked for")
     kind = "vllm" if asked == "auto" else asked
-    fault = next(_faults(args, kind), None)
+    fault = next(_faults(args, kind, videos), None)
     if fault is None:
         return EngineChoice(kind, "asked for" if asked == kind else "auto")
     if asked == kind:
@@ -47,9 +48,9 @@ def choose_engine(args: Args) -> EngineChoice:
     return EngineChoice("local", f"auto: {fault.reason}")
 
 
-def told_of_engine(args: Args) -> list[str]:
+def told_of_engine(args: Args, *, videos: bool = False) -> list[str]:
     """Flags that someone typed and the chosen engine does not ask for."""
-    ignored = _ignored(args, choose_engine(args).kind).items()
+    ignored = _ignored(args, choose_engine(args, videos=videos).kind).items()
     return [f"--{flag} {as_text(args.value(flag))} cannot matter: {why}" for flag, why in ignored if args.typed(flag)]
 
 
@@ -71,10 +72,12 @@ def _samplings(args: Args) -> Iterator[Sampling]:
     yield eval_sampling(args)
 
 
-def _faults(args: Args, kind: str) -> Iterator[Fault]:
+def _faults(args: Args, kind: str, videos: bool) -> Iterator[Fault]:
     """On assumed GPUs another machine is meant: what is installed there nobody knows."""
     offer, here = OFFERS[kind], args.run.assume_gpus is None
     package = offer.package(hardware(args).device) if here else None
+    if videos:  # their frames are sampled once, by the trainer, which no other engine is told
+        yield Fault("prompts have videos, which the local engine alone takes", "use --engine_type local")
     if package and (fault := package.fault()):
         yield fault
     for asked in _samplings(args):

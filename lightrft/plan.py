@@ -9,14 +9,14 @@ from typing import Any
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
 from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place, ref_shard_size
-from lightrft.engine_choice import choose_engine, told_of_engine
+from lightrft.engine_choice import EngineChoice, choose_engine, told_of_engine
 from lightrft.errors import Refused
-from lightrft.hardware import Hardware, choose_precision, hardware, told_without_gpu
+from lightrft.hardware import DTYPES, Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighted_rewards
 from lightrft.models import freezing
 from lightrft.models.critic import critic_args, saved_head
-from lightrft.models.load import count_parameters, described_model
+from lightrft.models.load import count_frozen, count_parameters, described_model
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
@@ -36,8 +36,8 @@ WAYS = {  # what each changes of that
 }
 
 
-def runtime(args: Args) -> dict[str, Any]:
-    """What was chosen for the hardware; run.json keeps it."""
+def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
+    """What was chosen for the hardware, and for prompts with videos; run.json keeps it."""
     machine, (precision, why) = hardware(args), choose_precision(args)
     asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, machine.processes)
     zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
@@ -46,15 +46,15 @@ def runtime(args: Args) -> dict[str, Any]:
         "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_laid_out(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
-        "engine": f"{choose_engine(args)}{_engine_as_set(args, precision.compute)}",
+        "engine": _engine(args, choose_engine(args, videos=videos), precision.compute),
     }
 
 
-def _engine_as_set(args: Args, compute: str) -> str:
+def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
     dtype, processes = args.engine.engine_dtype, args.engine.engine_tp_size
-    other = f", in {dtype}" if dtype not in ("auto", compute) else ""
+    other = f"{chosen}, in {dtype}" if dtype not in ("auto", compute) else str(chosen)
     other += f", one for {processes} processes" if processes > 1 else ""
-    sleeps = args.engine.enable_engine_sleep and choose_engine(args).kind != "local"
+    sleeps = args.engine.enable_engine_sleep and chosen.kind != "local"
     return other + (", its sleep simulated (no GPU)" if sleeps and hardware(args).device == "cpu" else "")
 
 
@@ -74,7 +74,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     """What the run is going to do, in lines for a person; `Refused` where its weights cannot fit the assumed GPUs."""
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
-    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args).items())
+    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args, videos=inputs.have_videos).items())
     rewards = weighted_rewards(inputs.rewards.weights)
     turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [
@@ -97,7 +97,8 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 
 def plan_notices(args: Args, inputs: Inputs) -> list[str]:
     """What a user should know of the number of prompts and of the disk; `Refused` under --strict_args."""
-    notices = [*told_without_gpu(args), *told_of_engine(args), *_few_prompts(args, len(inputs.prompts))]
+    of_engine = told_of_engine(args, videos=inputs.have_videos)
+    notices = [*told_without_gpu(args), *of_engine, *_few_prompts(args, len(inputs.prompts))]
     if args.run.assume_gpus is None and (shortage := _need(args, inputs).shortage()):
         notices.append(shortage)
     if notices and args.run.strict_args:
@@ -119,7 +120,8 @@ def _few_prompts(args: Args, prompts: int) -> list[str]:
 
 def _need(args: Args, inputs: Inputs) -> Need:
     episode = math.ceil(len(inputs.prompts) / prompts_per_step(args))
-    return disk_need(args, total_steps(args, len(inputs.prompts)), episode)
+    compute = DTYPES[choose_precision(args)[0].compute]
+    return disk_need(args, total_steps(args, len(inputs.prompts)), episode, compute)
 
 
 def _disk(args: Args, inputs: Inputs) -> Iterator[str]:
@@ -138,7 +140,7 @@ def _counted(count: int, what: str) -> str:
 
 def _frozen(args: Args) -> Iterator[str]:
     """What trains of a model of which parts are frozen; refused where that cannot be."""
-    if args.model.freeze_prefix or args.model.freeze_backbone or not args.model.tune_projector:
+    if freezing.is_asked_for(args.model):
         yield freezing.told(described_model(args.model), args.model)
 
 
@@ -148,7 +150,9 @@ def _critic(args: Args, steps: int) -> Iterator[str]:
         model, head = args.model, "from its weights" if saved_head(args.model) else "new, starts at 0"
         frozen = f"; the policy learns from step {n + 1} on" if (n := model.freezing_actor_steps) else ""
         frozen = frozen if n < steps else "; the policy never learns in this run"
-        yield f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head}){frozen}"
+        whole = "; all of it trains" if freezing.is_asked_for(model) else ""
+        named = f"critic {model.critic_pretrain or model.pretrain}, value head {model.value_head_prefix} ({head})"
+        yield f"{named}{whole}{frozen}"
 
 
 def _sequences(args: Args) -> Iterator[str]:
@@ -218,6 +222,7 @@ def _states(args: Args, machine: Hardware) -> ModelStates:
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference,
+        frozen=count_frozen(args.model),
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
         average=args.training.enable_ema,
     )

@@ -52,6 +52,10 @@ class Inputs:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.encoder.tokenizer
 
+    @property
+    def have_videos(self) -> bool:
+        return any(prompt.videos for prompt in (*self.prompts, *self.eval_prompts))
+
     def text_ids(self) -> tuple[int, ...]:
         """Tokens of the first prompt that need no image: what a model is tried on."""
         request = self.encoder.request(self.prompts[0], ())

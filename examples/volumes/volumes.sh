@@ -11,10 +11,9 @@ kind="${KIND:-video}" start="${START:-outputs/volumes_$kind}"
 launch=(python) machine=()
 if command -v nvidia-smi >/dev/null; then
     launch=(torchrun --nproc_per_node 4)
-    machine=(
-        --bf16 --zero_stage 3 --engine_type vllm --engine_mem_util 0.55
-        --engine_kwargs enable_chunked_prefill=false
-    )
+    machine=(--bf16 --zero_stage 3 --engine_type local)  # no other engine takes videos
+    [ "$kind" = video ] ||
+        machine+=(--engine_type vllm --engine_mem_util 0.55 --engine_kwargs enable_chunked_prefill=false)
 fi
 "${launch[@]}" train_vl.py --config examples/volumes/volumes.yaml \
     --pretrain "${MODEL:-Qwen/Qwen2.5-VL-3B-Instruct}" \

@@ -23,7 +23,7 @@ from lightrft.prompts.sampler import PromptSampler
 from lightrft.ranks.base import ONE_RANK, Ranks, World, alone
 from lightrft.recipe import collect_settings, eval_sampling, sampling, temperature_schedule, total_steps
 from lightrft.rollouts.collector import Collector, RolloutMaker
-from lightrft.rollouts.engines.base import InferenceEngine, Sight
+from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.rollouts.engines.local import LocalEngine, OwnWeights
 from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.probe import needs_equal_lengths
@@ -87,22 +87,17 @@ def make_rollouts(
 
 def make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow, world: World) -> InferenceEngine:
     """borrow: a context manager that yields the model to sample from, whole, for the engine that has no own weights."""
-    model, kind = args.model, choose_engine(args).kind
+    model, kind = args.model, choose_engine(args, videos=inputs.have_videos).kind
     ends, asked = end_token_ids(model, inputs.tokenizer), args.engine.engine_dtype
     dtype = DTYPES[precision.compute if asked == "auto" else asked]
     if kind != "local":
-        beside = {} if inputs.encoder.vision is None else {"sight": Sight(inputs.encoder.vision, most_videos(inputs))}
+        beside = {} if inputs.encoder.vision is None else {"vision": inputs.encoder.vision}
         return OFFERS[kind].module.make(model, args.engine, inputs.tokenizer, ends, dtype, world, **beside)
     apart = needs_equal_lengths(borrow, inputs.text_ids(), precision.compute, model.pretrain)
     own = None
     if dtype != DTYPES[precision.compute]:
         own = OwnWeights(partial(load_model, model, dtype, world.device, trains=False), dtype)
     return LocalEngine(borrow, inputs.tokenizer, ends, equal_lengths=apart, own=own)
-
-
-def most_videos(inputs: Inputs) -> int:
-    """Of one prompt."""
-    return max((len(prompt.videos) for prompt in (*inputs.prompts, *inputs.eval_prompts)), default=0)
 
 
 def seed_everything(seed: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from lightrft.args import Args
 from lightrft.args.estimators import own_estimator
@@ -44,7 +44,7 @@ def make_loggers(args: Args, inputs: Inputs, console: Console, progress: Progres
     return loggers
 
 
-def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def run_record(args: Args, model: PreTrainedModel, inputs: Inputs) -> dict[str, Any]:
     """What run.json holds."""
     rewards = (entry.rsplit(":", 1)[0] for entry in args.rewards.reward_fn if ":" in entry)
     preset = [str(preset_file(args.run.mode))] if args.run.mode else []
@@ -53,5 +53,5 @@ def run_record(args: Args, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     files = [*code, *args.data.prompt_data, *args.evaluation.eval_data]
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     attention = model.config._attn_implementation
-    loaded = {"attn_implementation": attention, "tokenizer": type(tokenizer).__name__, "gpus": gpus}
-    return make_record(as_dict(args), files, {**runtime(args), **loaded})
+    loaded = {"attn_implementation": attention, "tokenizer": type(inputs.tokenizer).__name__, "gpus": gpus}
+    return make_record(as_dict(args), files, {**runtime(args, videos=inputs.have_videos), **loaded})

@@ -152,7 +152,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     sleeps, apart = args.engine.enable_engine_sleep, not engine.shares_weights
     placement = Placement(engine, parity.sync, sleeps=sleeps, after_sync=parity.probe)
     rollouts = make_rollouts(args, inputs, engine, placement.renew, everyone)
-    clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs.tokenizer)
+    clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
     trainer = Trainer(
         everyone=everyone,

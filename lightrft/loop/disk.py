@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightrft.args import Args
 from lightrft.args.conditions import has_critic
 from lightrft.loop.origin import origin
 from lightrft.models.critic import critic_args
-from lightrft.models.given import weight_files
-from lightrft.models.load import count_parameters
+from lightrft.models.given import dtype_to_train, weight_files
+from lightrft.models.load import count_frozen, count_parameters
+
+if TYPE_CHECKING:
+    import torch
 
 GB = 1e9
 
@@ -48,24 +52,31 @@ class Need:
         return f"{need}; lower --max_ckpt_num, save less often, or choose another --ckpt_path"
 
 
-def disk_need(args: Args, steps: int, episode: int) -> Need:
-    """What a run of `steps` steps needs. episode: steps of one pass over the prompts.
+def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Need:
+    """What a run of `steps` steps needs. episode: steps of one pass over the prompts. compute: what
+    a pass computes in.
 
     A checkpoint holds a float32 weight and Adam's two moments of each parameter of policy and critic, once, whatever
-    the precision and the strategy. The final model is as large as the given one, whose dtypes it has. An average of the
-    policy is in both.
+    the precision and the strategy; of those that flags freeze a weight alone, as it is held. The final model is as
+    large as the given one, whose dtypes it has. An average of what trains of the policy is in both.
     """
-    c, folder, each = args.checkpoint, origin(args).folder, 12 if args.training.optimizer == "adamw" else 4
-    policy = count_parameters(args.model)
-    trained = policy + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
+    c, folder, moments = args.checkpoint, origin(args).folder, 8 if args.training.optimizer == "adamw" else 0
+    policy, frozen = count_parameters(args.model), count_frozen(args.model)
+    trained = policy - frozen + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
     model = sum(path.stat().st_size for path in weight_files(args.model))
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)
     average = args.training.enable_ema
     model *= 1 + average
-    checkpoint = trained * each + 4 * policy * average + c.save_hf_ckpt * model
+    checkpoint = trained * (4 + moments) + (frozen and frozen * _held(args, compute)) + 4 * (policy - frozen) * average
+    checkpoint += c.save_hf_ckpt * model
     return Need(checkpoint, model, most, str(folder), free_bytes(folder))
+
+
+def _held(args: Args, compute: torch.dtype) -> int:
+    """Bytes of a weight that does not train: FSDP2's shards are float32, DeepSpeed keeps it as it is given."""
+    return 4 if args.distributed.fsdp else dtype_to_train(args.model, compute).itemsize
 
 
 def free_bytes(folder: Path) -> int:

@@ -109,7 +109,7 @@ def _named_critic() -> Iterator[None]:
 
 def load_critic(args: ModelArgs, dtype: torch.dtype, device: torch.device, *, empty: bool = False) -> ValueModel:
     """The backbone of `--critic_pretrain` (or `--pretrain`) with the head that stands in its weights, else a new one;
-    all of it trains.
+    all of it trains, whatever flags freeze of the policy.
 
     A new head is 0, so that the first values are 0 and the first advantages those of the bare returns.
     empty: the backbone's parameters take no memory, as in `load_model`.

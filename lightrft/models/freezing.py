@@ -17,6 +17,11 @@ PROJECTOR = re.compile(r"(^|[._])(\w*projector|connector|merger|deepstack_merger
 WRAPPER = "model."
 
 
+def is_asked_for(args: ModelArgs) -> bool:
+    """Whether a flag freezes a part of the policy."""
+    return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector
+
+
 def freeze(model: Any, args: ModelArgs) -> None:
     """Takes from `--freeze_prefix`, `--freeze_backbone` and `--no-tune_projector` what does not train.
 

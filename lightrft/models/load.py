@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, warn
 from lightrft.models.empty import empty_model
-from lightrft.models.freezing import freeze
+from lightrft.models.freezing import freeze, is_asked_for
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
 from lightrft.models.vision import model_kind, never_write_placeholders
@@ -29,6 +29,15 @@ TOGETHER = "give a config.json and weights of the same model"
 def count_parameters(args: ModelArgs) -> int:
     """Of the model that `--pretrain`'s configuration describes, tied ones once; no weights are read."""
     return sum(parameter.numel() for parameter in described_model(args).parameters())
+
+
+def count_frozen(args: ModelArgs) -> int:
+    """Of the policy's parameters those that flags freeze."""
+    if not is_asked_for(args):
+        return 0
+    model = described_model(args)
+    freeze(model, args)
+    return sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
 
 
 def described_model(args: ModelArgs) -> PreTrainedModel:

@@ -63,12 +63,21 @@ class ModelStates:
 
 
 def model_states(
-    parameters: int, layout: Layout, *, half: bool, adam: bool, reference: bool, critic: int = 0, average: bool = False
+    parameters: int,
+    layout: Layout,
+    *,
+    half: bool,
+    adam: bool,
+    reference: bool,
+    frozen: int = 0,
+    critic: int = 0,
+    average: bool = False,
 ) -> ModelStates:
-    """The states of a model, all of whose parameters are trained, and of a critic with so many parameters.
+    """The states of a model, and of a critic with so many parameters, all of which are trained.
 
     half: computed in 16 bits, over a float32 master that the optimizer holds (DeepSpeed) or the shards are (FSDP2).
-    average: one of the model's weights in float32, which lies and is cut as the masters are.
+    frozen: of the model's parameters those that are not trained, and have weights alone. average: one of the others in
+    float32, which lies and is cut as the masters are.
     Policy and critic take turns, so their gradients are never there together.
 
     Gradients are added up in float32. Stage 1 in 16 bits keeps a whole model's sum beside the 16-bit gradients, stage
@@ -76,18 +85,19 @@ def model_states(
     is in host memory, DeepSpeed keeps its share of the masters, of the sum and of a buffer for it there too.
     """
     stage, parts, compute = layout.stage, layout.parts, 2 if half else 4
-    trained, sharded = parameters + critic, layout.shards_weights
-    weights = trained * (4 if stage is None else compute) / (parts if sharded else 1)
-    second = trained * compute / layout.zpg if layout.zpg > 1 else 0
+    held, learning, sharded = parameters + critic, parameters - frozen, layout.shards_weights
+    trained = learning + critic
+    weights = held * (4 if stage is None else compute) / (parts if sharded else 1)
+    second = held * compute / layout.zpg if layout.zpg > 1 else 0
     keeps_sums = stage == 3 or (stage == 1 and half)
     own = 0 if stage == 3 else 2 if keeps_sums else 4 / (1 if stage == 1 else parts)
-    gradients = max(parameters, critic) * own
+    gradients = max(learning, critic) * own
     sums = trained * 4 / (1 if stage == 1 else parts) if keeps_sums else 0
     masters_apart = stage is not None and (half or layout.adam_on_cpu)
     optimizer = trained * (4 * masters_apart + 8 * adam) / parts
-    held = reference * parameters * compute / layout.ref_size
-    mean = average * 4 * parameters / parts
-    host = held if layout.ref_on_cpu else 0.0
+    copy = reference * parameters * compute / layout.ref_size
+    mean = average * 4 * learning / parts
+    host = copy if layout.ref_on_cpu else 0.0
     if layout.states_on_cpu or (layout.adam_on_cpu and stage is not None):
         host, mean = host + mean, 0.0
     if layout.states_on_cpu:
@@ -101,7 +111,7 @@ def model_states(
         gradients=gradients,
         sums=sums,
         optimizer=optimizer,
-        reference=0 if layout.ref_on_cpu else held,
+        reference=0 if layout.ref_on_cpu else copy,
         average=mean,
         gathered=parameters * compute if stage is None or (stage == 3 and parts > 1) else 0,
         host=host,

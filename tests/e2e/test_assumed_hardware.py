@@ -44,3 +44,28 @@ def test_what_cannot_fit_is_refused(here):
     assert offloaded.code == 0, offloaded.err
     assert "use a smaller model or larger GPUs" in train("--save_path out --assume_gpus 1x0.0005GB").err
     assert not (here / "out").exists()
+
+
+def test_what_is_frozen_is_planned_without_gradients_and_optimizer(here):
+    """A critic that starts from the same model trains whole, and the plan says so."""
+    frozen = "--save_path out --no-fsdp --assume_gpus 1x24GB --freeze_prefix model.layers model.norm --init_kl_coef 0"
+    names = load_file(here / "tiny" / "model.safetensors").items()
+    held = parameters(here)
+    trained = sum(tensor.numel() for name, tensor in names if not name.startswith(("model.layers", "model.norm")))
+    ended = train(frozen)
+    assert ended.code == 0 and f"parameters that train: {trained:,} of {held:,} (language model)" in ended.out, (
+        ended.err
+    )
+    assert parts_of(ended.out) == pytest.approx(
+        {"weights": 2 * held, "gradients": 2 * trained, "sums": 4 * trained, "optimizer": 12 * trained}, rel=1e-2
+    )
+    both = train(f"{frozen} --advantage_estimator gae").out
+    assert "value head score (new, starts at 0); all of it trains" in both and "all of it trains" not in ended.out
+    assert parts_of(both)["sums"] == pytest.approx(4 * (trained + held), rel=1e-2)
+
+
+def parts_of(out: str) -> dict[str, float]:
+    """Bytes by what they are of."""
+    found = re.search(r"take \S+ GB \((.*?)\) of 24 GB", out)
+    assert found is not None, out
+    return {name: float(value) * 1e9 for name, value in (part.split() for part in found[1].split(", "))}

@@ -11,8 +11,12 @@ from runs import train
 
 from lightrft.loop import disk
 
+FROZEN = "--freeze_prefix model.layers"
 
-@pytest.mark.parametrize("strategy", ["--bf16", "--fsdp", "--save_hf_ckpt --advantage_estimator gae"])
+
+@pytest.mark.parametrize(
+    "strategy", ["--bf16", "--fsdp", "--save_hf_ckpt --advantage_estimator gae", f"--bf16 {FROZEN}", f"--fsdp {FROZEN}"]
+)
 def test_a_checkpoint_takes_what_was_foretold(here: Path, strategy: str, monkeypatch: pytest.MonkeyPatch):
     seen, real = [], disk.disk_need
     monkeypatch.setattr("lightrft.plan.disk_need", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])

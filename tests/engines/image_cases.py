@@ -23,7 +23,7 @@ from lightrft.models.suitable import read_config
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world
 from lightrft.rollouts.engines import vllm
-from lightrft.rollouts.engines.base import Sampling, Sight
+from lightrft.rollouts.engines.base import Sampling
 
 NEW, MAX_LEN = 6, 400
 VERSIONS = ("a", "tower", "b", "a again")
@@ -50,7 +50,7 @@ def run(folder: Path, world: World) -> dict[str, Any]:
     flags = f"--pretrain {folder} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
     args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 200 --engine_type vllm".split())
     ends = {case.tokenizer.eos_token_id}
-    engine = vllm.make(args.model, args.engine, case.tokenizer, ends, torch.float32, world, Sight(case.vision))
+    engine = vllm.make(args.model, args.engine, case.tokenizer, ends, torch.float32, world, case.vision)
     found: dict[str, Any] = {}
     for number, version in enumerate(VERSIONS):
         become(case.model, version)

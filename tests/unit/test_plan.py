@@ -58,7 +58,7 @@ def test_the_engine_as_it_is_set(flags: str, engine: str):
     ],
 )
 def test_a_sleep_that_gives_nothing_back_is_told_in_the_plan(monkeypatch, kind: str, flags: str, told: str):
-    monkeypatch.setattr("lightrft.plan.choose_engine", lambda _: EngineChoice(kind, "auto"))
+    monkeypatch.setattr("lightrft.plan.choose_engine", lambda _, videos: EngineChoice(kind, "auto"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runtime(args(flags))["engine"] == told
 

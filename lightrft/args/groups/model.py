@@ -130,18 +130,18 @@ class ModelArgs:
     quant_type: str = unbuilt("distributed", "nf4", "Type of 4 bits.", "--quant_type fp4", choices=("nf4", "fp4"))
     freeze_prefix: tuple[str, ...] = arg(
         (),
-        "Parts that are not trained, by the start of their parameters' names; visual, vision_tower and their like mean "
-        "the vision tower, whatever the model calls it.",
+        "Parts of the policy that are not trained, by the start of their parameters' names; visual, vision_tower and "
+        "their like mean the vision tower, whatever the model calls it.",
         unset="none",
         witness=Witness("--freeze_prefix model.layers.0", "model"),
     )
     freeze_backbone: bool = arg(
         False,
-        "Do not train the language model and its head.",
+        "Do not train the policy's language model and its head.",
         witness=Witness("--freeze_backbone", "model", given=WITH_IMAGES),
     )
     tune_projector: bool = arg(
         True,
-        "Train the projector between vision tower and language model.",
+        "Train the policy's projector between vision tower and language model.",
         witness=Witness("--no-tune_projector", "model", given=WITH_IMAGES),
     )

@@ -12,17 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lightrft.prompts.vision import Vision
     from lightrft.types import Generation, Request
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Of a model that sees, for an engine with a processor of its own. vision: how the trainer reads images. videos:
-    most of one prompt."""
-
-    vision: Vision
-    videos: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightrft.models.source import place
 from lightrft.ranks.base import ONE_RANK
 from lightrft.rollouts.engines import settings
-from lightrft.rollouts.engines.base import InferenceEngine, Sampling, Sight
+from lightrft.rollouts.engines.base import InferenceEngine, Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from lightrft.args.groups.engine import EngineArgs
     from lightrft.args.groups.model import ModelArgs
+    from lightrft.prompts.vision import Vision
     from lightrft.ranks.base import World
 
 SET = {  # fields of vLLM's EngineArgs that cannot be given, and why
@@ -136,27 +137,28 @@ def make(
     end_ids: Iterable[int],
     dtype: torch.dtype,
     world: World,
-    sight: Sight | None = None,
+    vision: Vision | None = None,
 ) -> InferenceEngine:
-    """One engine for each rank to ask, alone or as one of `engine_tp_size` neighbours. sight: of a model that sees."""
+    """One engine for each rank to ask, alone or as one of `engine_tp_size` neighbours. vision: how the trainer reads
+    images, of a model that sees."""
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
     from lightrft.rollouts.engines.vllm_engine import VLLMEngine
 
     chosen = _chosen(model, engine, world.device.type)
     if world.size > 1:
         chosen["distributed_executor_backend"] = "external_launcher"
-    if sight is not None:  # its processor writes placeholders in the tokenizer's ids
-        chosen |= {"skip_tokenizer_init": False, "limit_mm_per_prompt": _limits(engine, sight)}
+    if vision is not None:  # its processor writes placeholders in the tokenizer's ids
+        chosen |= {"skip_tokenizer_init": False, "limit_mm_per_prompt": _limits(engine)}
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     number = ranks.agree(time.time_ns()) or 0
-    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs), sight)
+    made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs), vision)
     return made if ranks.size == 1 else TPGroup(made, ranks, dtype)
 
 
-def _limits(engine: EngineArgs, sight: Sight) -> dict[str, int]:
+def _limits(engine: EngineArgs) -> dict[str, int]:
     """Of one prompt. Room is kept for the largest that may come; without a flag vLLM takes any number of images."""
     images = engine.limit_mm_image_per_prompt
-    return {**({} if images is None else {"image": images}), "video": sight.videos}
+    return {**({} if images is None else {"image": images}), "video": 0}
 
 
 def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:

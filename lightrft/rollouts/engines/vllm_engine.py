@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, RunFailed, error_text, warn
 from lightrft.ranks.pulse import PULSE
-from lightrft.rollouts.engines.base import EngineFailed, Sampling, Sight, check_room
+from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.presence import Presence, What
 from lightrft.rollouts.engines.vllm_images import check_ids, check_processor, prompt_of
 from lightrft.rollouts.engines.vllm_names import as_loaded
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from lightrft.prompts.vision import Vision
+
 
 class VLLMEngine:
     """chosen: fields of vLLM's EngineArgs. number: the engine's, alike on all ranks that share it. given: what of its
-    settings the user has to hear of where it does not start. sight: of a model that sees.
+    settings the user has to hear of where it does not start. vision: of a model that sees.
 
     Ranks that share an engine make the same calls with the same requests.
     """
@@ -44,14 +46,14 @@ class VLLMEngine:
         dtype: torch.dtype,
         number: int = 0,
         given: str = "",
-        sight: Sight | None = None,
+        vision: Vision | None = None,
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
         self.number, self.given, self.version, self.steps = number, given, 0, 0
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self.gives_back = bool(chosen.get("enable_sleep_mode"))  # else it only keeps account of who would hold it
         self.presence = Presence()
-        self.sight, self._llm = sight, None
+        self.vision, self._llm = vision, None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, *, at_once: int, enough: int | None = None
@@ -166,8 +168,8 @@ class VLLMEngine:
             with PULSE.during("engine"):
                 dtype = str(self.dtype).removeprefix("torch.")
                 self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given)
-            if self.sight is not None:
-                check_processor(self._llm, self.sight.vision)
+            if self.vision is not None:
+                check_processor(self._llm, self.vision)
         return self._llm
 
     @contextmanager

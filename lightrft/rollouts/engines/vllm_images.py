@@ -25,9 +25,10 @@ NEAR = 1e-4  # of a pixel, whose values lie around -2 to 2
 def prompt_of(request: Request) -> dict[str, Any]:
     if request.media is None:
         return {"prompt_token_ids": list(request.prompt_ids)}
-    given = {"image": list(request.media.images), "video": list(request.media.videos)}
-    media = {kind: each for kind, each in given.items() if each}
-    return {"prompt_token_ids": list(request.bare_ids), "multi_modal_data": media}
+    return {
+        "prompt_token_ids": list(request.bare_ids),
+        "multi_modal_data": {"image": list(request.media.images)},
+    }
 
 
 def check_ids(request: Request, used: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightrft.args import parse
 from lightrft.loop import disk
@@ -38,9 +39,30 @@ def _sizes(monkeypatch: pytest.MonkeyPatch, tmp_path_factory):
     ],
 )
 def test_bytes_a_parameter(text: str, each: int, tmp_path: Path):
-    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5)
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5, torch.float32)
     models = 2 if "--enable_ema" in text else 1
     assert (need.checkpoint, need.model) == (each * MILLION, models * 3 * MILLION)
+
+
+@pytest.mark.parametrize(
+    "text, given, millions",
+    [
+        ("--no-bf16", torch.float32, 0.4 * 12 + 0.6 * 4),
+        ("--optimizer sgd", torch.float32, 4),
+        ("--fsdp --bf16", torch.bfloat16, 0.4 * 12 + 0.6 * 4),
+        ("--bf16", torch.bfloat16, 0.4 * 12 + 0.6 * 2),
+        ("--enable_ema --no-bf16", torch.float32, 0.4 * (12 + 4) + 0.6 * 4),
+        ("--no-bf16 --advantage_estimator gae --critic_pretrain critic", torch.float32, 0.4 * 12 + 0.6 * 4 + 2 * 12),
+    ],
+)
+def test_what_does_not_train_is_a_weight_alone(
+    text: str, given: torch.dtype, millions: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """0.6 of the policy's million are frozen; the critic's two million train. DeepSpeed keeps weights as given."""
+    monkeypatch.setattr(disk, "count_frozen", lambda model: 600_000)
+    monkeypatch.setattr(disk, "dtype_to_train", lambda model, compute: given)
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/out {text}".split()), 10, 5, torch.float32)
+    assert need.checkpoint == pytest.approx(millions * MILLION, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +78,7 @@ def test_bytes_a_parameter(text: str, each: int, tmp_path: Path):
     ],
 )
 def test_how_many_stand_at_once(text: str, most: int, tmp_path: Path):
-    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5)
+    need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5, torch.float32)
     assert need.most == most and need.free > 0
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from vision_models import FAMILIES, model_args, save_tiny
 
 from lightrft.errors import Refused
+from lightrft.models.critic import load_critic
 from lightrft.models.freezing import parts_of, told
-from lightrft.models.load import described_model, load_model
+from lightrft.models.load import count_frozen, described_model, load_model
 
 TOWER = {  # parameters of the tiny models: tower, projector, language model
     "qwen2_vl": ("model.visual.blocks.0.", "model.visual.merger."),
@@ -83,3 +86,26 @@ def test_of_a_text_model(tiny_folder):
     assert everything - left == {n for n in everything if n.startswith(("model.layers.0.", "model.embed_tokens"))}
     with pytest.raises(Refused, match="--no-tune_projector: --pretrain .* has no projector of images; leave it out"):
         trained(path, tune_projector=False)
+
+
+def test_a_critic_trains_whole(folder):
+    """The flags are of the policy, also where the critic starts from its model."""
+    args = model_args(folder[1], freeze_prefix=("visual",), freeze_backbone=True)
+    critic = load_critic(args, torch.float32, torch.device("cpu"))
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+    whole = sum(parameter.numel() for parameter in described_model(args).parameters())
+    left = trained(folder[1], freeze_prefix=("visual",), freeze_backbone=True)
+    sizes = {name: parameter.numel() for name, parameter in described_model(args).named_parameters()}
+    assert whole - count_frozen(args) == sum(sizes[name] for name in left)
+    assert count_frozen(model_args(folder[1])) == 0
+
+
+def test_who_is_read_as_a_whole(folder):
+    """As docs/vision.md says under what is refused."""
+    family, path = folder
+    load = partial(load_model, model_args(path), torch.float32, torch.device("cpu"), trains=True, empty=True)
+    if family in ("qwen3_vl", "idefics3"):
+        assert all(parameter.is_meta for parameter in load().parameters())
+        return
+    with pytest.raises(Refused, match="^--meta_init: .* whose weights are converted .*; leave --meta_init out$"):
+        load()

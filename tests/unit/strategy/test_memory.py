@@ -21,6 +21,7 @@ def model_states(
     half: bool,
     adam: bool,
     reference: bool,
+    frozen: int = 0,
     critic: int = 0,
     average: bool = False,
     **layout,
@@ -30,7 +31,8 @@ def model_states(
     kept = Layout(
         **{"ranks": ranks, "stage": stage, "shard_size": ranks, "zpg": 1, "ref_size": spread, **ON_HOST, **layout}
     )
-    return states_of(parameters, kept, half=half, adam=adam, reference=reference, critic=critic, average=average)
+    what = {"half": half, "adam": adam, "reference": reference, "frozen": frozen, "critic": critic}
+    return states_of(parameters, kept, average=average, **what)
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,42 @@ def test_an_average_lies_and_is_cut_as_the_masters_are(stage: int | None, ranks:
     )
     more = 80 * 4 / ranks
     assert (found.total - without.total, found.host - without.host) == ((more, 0) if device else (0, more))
+
+
+@pytest.mark.parametrize(
+    "stage, half, weights, each",
+    [
+        (1, True, 2, (2, 4, 12 / 4)),  # whole 16-bit gradients, their sum; a share of master and moments
+        (2, True, 2, (4 / 4, 0, 12 / 4)),
+        (3, True, 2 / 4, (0, 4 / 4, 12 / 4)),
+        (1, False, 4, (4, 0, 8 / 4)),
+        (None, True, 4 / 4, (4 / 4, 0, 8 / 4)),
+    ],
+)
+def test_what_does_not_train_has_weights_alone(stage: int | None, half: bool, weights: float, each: tuple):
+    """Of 100 parameters 60 are frozen, on four processes; the reference and the gathered copy are of all of them."""
+    found = model_states(100, frozen=60, ranks=4, stage=stage, half=half, adam=True, reference=True)
+    gradients, sums, optimizer = each
+    assert found.weights == 100 * weights
+    assert (found.gradients, found.sums, found.optimizer) == (40 * gradients, 40 * sums, 40 * optimizer)
+    alike = model_states(100, ranks=4, stage=stage, half=half, adam=True, reference=True)
+    assert (found.reference, found.gathered) == (alike.reference, alike.gathered)
+
+
+def test_what_does_not_train_is_not_averaged_and_needs_nothing_of_the_host():
+    """A critic of 20 trains whole: masters, moments, sum and its buffer of 40 + 20, on the host of each of two."""
+    found = model_states(
+        100,
+        frozen=60,
+        critic=20,
+        average=True,
+        ranks=2,
+        stage=2,
+        half=True,
+        adam=True,
+        reference=False,
+        adam_on_cpu=True,
+    )
+    assert found.host == (40 + 20) * (12 + 8) / 2 + 40 * 4 / 2
+    assert (found.weights, found.gradients) == ((100 + 20) * 2, 40 * 4 / 2)
+    assert model_states(100, frozen=90, critic=20, ranks=1, stage=1, **MIXED).gradients == 20 * 2, "of the larger one"
