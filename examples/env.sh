@@ -69,8 +69,12 @@ _install() {
     local torch # a newer torchvision would bring a newer torch
     torch="torch==$("$LIGHTRFT_VENV/bin/python" -c 'import torch; print(torch.__version__.partition("+")[0])')"
     "${pip[@]}" "$torch" --editable "$LIGHTRFT_ROOT[examples,test]" || { _fail "lightrft could not be installed"; return 1; }
-    # Programs that import transformers first need it too: see lightrft/torchvision_operators.py.
-    echo "import lightrft" >"$("$LIGHTRFT_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_lightrft.pth"
+    # Programs that import transformers first need it too. A copy: `import lightrft` here would tie every program to this
+    # folder's.
+    local site
+    site="$("$LIGHTRFT_VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    cp "$LIGHTRFT_ROOT/lightrft/torchvision_operators.py" "$site/torchvision_operators.py"
+    echo "import torchvision_operators; torchvision_operators.declare_where_missing()" >"$site/zz_torchvision.pth"
 }
 
 # What .venv was installed from; it holds the folder too, since a moved venv is a broken one.

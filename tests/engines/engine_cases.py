@@ -67,6 +67,9 @@ class Cases:
             *self.ask(Sampling(24, ignore_eos=True), Request((4,) * (MAX_LEN - 24), (1,)), Request((5, 6, 7), (2,))),
             *self.ask(Sampling(1), Request((4,) * (MAX_LEN - 1), (3,))),
         ]
+        crowd = Request((4, 5, 6, 7) * 30, tuple(range(40)))  # more tokens of prompts than vLLM reads in one pass
+        found["crowd"] = self.ask(Sampling(2), crowd)
+        found["of a crowd"] = self.ask(Sampling(2), Request(crowd.prompt_ids, crowd.seeds[30:]))
         found["none"] = self.engine.generate([], Sampling(NEW), at_once=2)
         found["enough"] = [
             [asdict(each) for each in group]

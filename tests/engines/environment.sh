@@ -31,7 +31,9 @@ install -r "$requirements" --editable "$LIGHTRFT_ROOT"
 case "$engine" in
     vllm) # it asks for those of CUDA, which cannot be imported here; of torchvision processors need the Python part
         "$venv/bin/python" -m pip uninstall -qq -y torchaudio torchcodec
-        echo "import lightrft" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_lightrft.pth"
+        site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+        cp "$LIGHTRFT_ROOT/lightrft/torchvision_operators.py" "$site/torchvision_operators.py" # as examples/env.sh does
+        echo "import torchvision_operators; torchvision_operators.declare_where_missing()" >"$site/zz_torchvision.pth"
         ;;
     sglang) # what it declares is for GPUs
         install --no-deps torchvision==0.28.0 sglang==0.5.23

@@ -162,6 +162,13 @@ def check_same(groups, others):
         assert made["logprobs"] == pytest.approx(other["logprobs"], abs=1e-5)
 
 
+def test_a_sample_does_not_depend_on_how_many_are_asked_for(found):
+    """vLLM read some prompts in two parts, drew a number behind each, and could not take it back on a CPU."""
+    (crowd,), (few,) = found["crowd"], found["of a crowd"]
+    assert len(crowd) == 40
+    assert [each["response_ids"] for each in crowd[30:]] == [each["response_ids"] for each in few]
+
+
 def test_prompts_come_back_as_they_were_given(found):
     assert {tuple(row["prompt_ids"]) for row in found["greedy"][1]} == {(8, 9, 10)}
     assert found["none"] == []

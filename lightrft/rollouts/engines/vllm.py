@@ -162,13 +162,14 @@ def _limits(engine: EngineArgs) -> dict[str, int]:
 
 
 def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:
-    """Fields of vLLM's EngineArgs. On a CPU compiling costs a minute and gains little."""
+    """Fields of vLLM's EngineArgs. On a CPU compiling costs a minute and gains little; and a prompt is read whole, since
+    vLLM winds a sample's generator back behind each part of one, which generators of a CPU cannot."""
     on_gpu = {"gpu_memory_utilization": engine.engine_mem_util, "enable_sleep_mode": engine.enable_engine_sleep}
     return {
         "model": place(model),
         "trust_remote_code": model.trust_remote_code,
         "max_model_len": model.max_len,
         "tensor_parallel_size": engine.engine_tp_size,
-        **({"enforce_eager": True} if device == "cpu" else on_gpu),
+        **({"enforce_eager": True, "enable_chunked_prefill": False} if device == "cpu" else on_gpu),
         **settings.read_settings(engine.engine_kwargs),
     }
