@@ -162,7 +162,7 @@ def _limits(engine: EngineArgs) -> dict[str, int]:
 
 
 def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:
-    """Fields of vLLM's EngineArgs. On a CPU compiling costs a minute and gains little; and a prompt is read whole, since
+    """Fields of vLLM's EngineArgs. On a CPU compiling costs a minute and gains little; a prompt is read whole, since
     vLLM winds a sample's generator back behind each part of one, which generators of a CPU cannot."""
     on_gpu = {"gpu_memory_utilization": engine.engine_mem_util, "enable_sleep_mode": engine.enable_engine_sleep}
     return {
