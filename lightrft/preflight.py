@@ -24,7 +24,7 @@ from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
-from lightrft.prompts.encoding import encode_prompts, uses_template
+from lightrft.prompts.encoding import encode_prompts
 from lightrft.prompts.media.admission import Admission, admitted, idle_flags
 from lightrft.prompts.media.decoding import MediaLimits, media_of
 from lightrft.prompts.remarks import remarks_on_media
@@ -106,8 +106,8 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
 
 def _vision(args: Args, tokenizer: PreTrainedTokenizerBase) -> Vision | None:
     limits = MediaLimits(args.multimodal.max_pixels, args.multimodal.fps, args.engine.limit_mm_image_per_prompt)
-    templated = uses_template(tokenizer, args.data.apply_chat_template)
-    return load_vision(args.model, args.multimodal.processor, tokenizer, partial(media_of, limits=limits), templated)
+    read, apply_chat_template = partial(media_of, limits=limits), args.data.apply_chat_template
+    return load_vision(args.model, args.multimodal.processor, tokenizer, read, apply_chat_template)
 
 
 def _notices(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
@@ -163,6 +163,7 @@ def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -
     """Texts; prompts with images are encoded when they are taken."""
     if encoder.vision is not None:
         bad.notices += remarks_on_media(prompts, args.data.images_key)
+        bad.notices += encoder.vision.texts.told([prompt for prompt in prompts if prompt.has_media])
     texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
     encoded = {prompt.id: prompt for prompt in texts}
     return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]

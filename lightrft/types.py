@@ -81,7 +81,7 @@ class Request:
 
     prompt_ids: as the model reads them, with one placeholder for each feature of an image. mm_inputs: what stands
     there. media: the images and videos themselves, for an engine with a processor of its own, which writes the
-    placeholders into `bare_ids`. where: file:line of its prompt, for messages to the user.
+    placeholders into `bare_ids`. where: file:line of its prompt, for messages to the user. opening: see `Prompt`.
     """
 
     prompt_ids: tuple[int, ...]
@@ -90,6 +90,7 @@ class Request:
     media: Media | None = None
     bare_ids: tuple[int, ...] = ()
     where: str = ""
+    opening: str = ""
 
     @property
     def n(self) -> int:

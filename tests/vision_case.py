@@ -84,7 +84,7 @@ class Case:
         ids = torch.tensor([request.prompt_ids])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if prompt.images:
-            inputs = dict(self.vision._processed(self.vision._text(prompt), Media(images=prompt.images)))
+            inputs = dict(self.vision._processed(self.vision.texts.text(prompt), Media(images=prompt.images)))
         with torch.no_grad():
             found = self.model.generate(**inputs, max_new_tokens=sampling.max_new_tokens, do_sample=False)
         self.model.model.rope_deltas = None  # which it would remember

@@ -10,9 +10,11 @@ from lightrft.errors import Refused
 from lightrft.models.load import described_model
 from lightrft.models.media import counted_from, own_positions
 from lightrft.models.source import REMEDIES, code_options, place, refusal
-from lightrft.models.suitable import read_config
+from lightrft.models.suitable import end_token_ids, read_config
 from lightrft.models.vision import placeholders, sees
+from lightrft.prompts.endings import closing_ids
 from lightrft.prompts.vision import Vision
+from lightrft.prompts.vision_texts import texts_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -26,11 +28,12 @@ INSTALL = "pip install torchvision, of the release that belongs to the torch tha
 
 
 def load_vision(
-    args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase, read: Read, templated: bool
+    args: ModelArgs, path: str | None, tokenizer: PreTrainedTokenizerBase, read: Read, apply_chat_template: bool | None
 ) -> Vision | None:
     """How prompts with images become inputs of `--pretrain`; None for a model that does not see.
 
-    path: `--processor`. read: a prompt's media, decoded. templated: whether messages go through the chat template.
+    path: `--processor`. read: a prompt's media, decoded. apply_chat_template: see `encode_prompts`. A template that
+    the processor alone has becomes the tokenizer's: texts go through it too.
     """
     processor = load_processor(args, path, tokenizer)
     if processor is None:
@@ -41,7 +44,8 @@ def load_vision(
         return None if count is None else own_positions(count, inputs)
 
     ids = frozenset(placeholders(read_config(args)))
-    vision = Vision(processor, read, positions, ids, templated, args.prompt_max_len)
+    texts = texts_of(processor, closing_ids(tokenizer, end_token_ids(args, tokenizer)), apply_chat_template)
+    vision = Vision(processor, read, positions, ids, texts, args.prompt_max_len)
     try:
         return vision.measured()
     except Exception as error:
@@ -65,6 +69,8 @@ def load_processor(args: ModelArgs, path: str | None, tokenizer: PreTrainedToken
     if not hasattr(processor, "image_processor"):
         flag = f"--pretrain {args.pretrain}" if path is None else f"--processor {path}"
         raise Refused(f"{flag}: it has no processor of images (preprocessor_config.json or processor_config.json)")
+    if not tokenizer.chat_template:  # older models have it beside their processor alone
+        tokenizer.chat_template = getattr(processor, "chat_template", None)
     processor.tokenizer = tokenizer
     return processor
 

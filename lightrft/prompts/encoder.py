@@ -30,7 +30,7 @@ class Encoder:
     def request(self, prompt: Prompt, seeds: Sequence[int]) -> Request:
         """For one sample of each seed. Raises `BadRow`, for a prompt with images alone."""
         if not prompt.has_media:
-            return Request(prompt.token_ids, tuple(seeds), where=prompt.where)
+            return Request(prompt.token_ids, tuple(seeds), where=prompt.where, opening=prompt.opening)
         return replace(self.reader.request(prompt), seeds=tuple(seeds))
 
     def blank(self) -> Request | None:

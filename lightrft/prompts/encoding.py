@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.prompts.bad_rows import BadRow, BadRows, origins
-from lightrft.prompts.endings import closing_ids, ending_closed, unclosed
+from lightrft.prompts.endings import closing_ids, ending_closed, taken_off, unclosed
 from lightrft.prompts.remarks import lines, remarks
 from lightrft.prompts.tags import opening_of
-from lightrft.prompts.template import Template, is_whole, look_at, options_of
+from lightrft.prompts.template import Template, begun_answer, is_whole, look_at, options_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ def _encoded(prompts: Sequence[Prompt], writer: _Writer, bad: BadRows) -> Iterat
             elif not ids:
                 bad.add(prompt.origin, _place(prompt), "the prompt has no tokens; it needs some text")
             else:
-                last = prompt.messages[-1]
-                begun = last["content"] if last["role"] == "assistant" else None
-                yield replace(prompt, token_ids=tuple(ids), opening=opening_of(writer.tokenizer, ids, begun))
+                opening = opening_of(writer.tokenizer, ids, begun_answer(prompt))
+                yield replace(prompt, token_ids=tuple(ids), opening=opening)
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,8 @@ class _Writer:
         who = "chat template" if self.template else "tokenizer"
         off: Any = self.tokenizer.convert_ids_to_tokens(sorted(self.taken_off))
         stays = "end in an end token and are left so: a model may take them for finished"
-        there = "behind a prompt: taken off, an answer goes there"
         return [
-            *(f"the {who} sets the end token {name!r} {there}" for name in off),
+            *(taken_off(who, name) for name in off),
             *lines({stays: ending_closed(prompts, self.closing)}, len(prompts)),
         ]
 
@@ -139,9 +137,7 @@ class _Writer:
     def _as_it_is(self, prompts: Sequence[Prompt]) -> Any:
         """With the BOS that the template would have written, if the text has none."""
         made: Any = self.tokenizer([prompt.messages[0]["content"] for prompt in prompts], add_special_tokens=False)
-        template = self.template or Template()
-        writes_bos = template.bos and template.before.startswith(template.bos)
-        first = [self.tokenizer.bos_token_id] if writes_bos else []
+        first = [self.tokenizer.bos_token_id] if self.template and self.template.own_bos else []
         return [ids if ids[:1] == first else [*first, *ids] for ids in made["input_ids"]]
 
     def _in_template(self, prompts: Sequence[Prompt]) -> Any:

@@ -30,6 +30,11 @@ def unclosed(ids: Sequence[int], text: Sequence[int], closing: Collection[int]) 
     return ids
 
 
+def taken_off(who: str, name: str) -> str:
+    """For the user. who: what has set it there."""
+    return f"the {who} sets the end token {name!r} behind a prompt: taken off, an answer goes there"
+
+
 def ending_closed(prompts: Sequence[Prompt], closing: Collection[int]) -> list[Prompt]:
     """Prompts that still end in an end token; a BOS alone may be the same token."""
     return [prompt for prompt in prompts if len(prompt.token_ids) > 1 and prompt.token_ids[-1] in closing]

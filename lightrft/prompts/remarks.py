@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_LOOKED_AT = 100  # prompts, for the names of their columns
+WHOLE = "are whole in the chat template already: taken as they are (--apply_chat_template adds a second)"
 
 
 def remarks(
@@ -30,7 +31,7 @@ def remarks(
     whole_ids = {id(prompt) for prompt in whole}
     others = [prompt for prompt in prompts if id(prompt) not in whole_ids]
     by_remark = {
-        "are whole in the chat template already: taken as they are (--apply_chat_template adds a second)": whole,
+        WHOLE: whole,
         "have tools or chat_template_kwargs, which do nothing in a whole prompt": _with_options(whole),
         "hold tokens that the chat template writes itself around each turn": _marked(others, template),
         f"end in {template.after.strip()!r}, which the chat template writes there once more": _closed(others, template),

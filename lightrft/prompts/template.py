@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.chats import from_json
+from lightrft.prompts.media.marks import text_of
 from lightrft.types import Prompt
 
 if TYPE_CHECKING:
@@ -47,15 +48,21 @@ class Template:
         ends = sorted((marker for marker in self.markers if marker in self.after), key=self.after.find)
         end = ends[0] if ends else self.after.strip()
         begins = text.startswith(self.markers) or bool(_has_letters(opening) and text.startswith(opening))
-        return bool(begins and _has_letters(end) and end in text) or (self.ends(text) and self._begins_in(text))
+        return bool(begins and _has_letters(end) and end in text) or (self.ends(text) and self.question_in(text) > 0)
 
     def ends(self, text: str) -> bool:
         """Whether the text ends as a prompt in the template does, where that is more than signs."""
         return _has_letters(self.after) and text.rstrip().endswith(self.after.strip())
 
-    def _begins_in(self, text: str) -> bool:
-        """Whether a user turn begins somewhere in the text, not inside a word."""
-        return _has_letters(self.turn) and re.search(rf"(?<!\w){re.escape(self.turn)}", text) is not None
+    def question_in(self, text: str) -> int:
+        """Where the first user turn's own text begins in a whole prompt; 0 where no turn begins, not inside a word."""
+        turn = re.search(rf"(?<!\w){re.escape(self.turn)}\s*", text) if _has_letters(self.turn) else None
+        return turn.end() if turn else 0
+
+    @property
+    def own_bos(self) -> str:
+        """The BOS that it writes itself."""
+        return self.bos if self.before.startswith(self.bos) else ""
 
 
 def _has_letters(text: str) -> bool:
@@ -141,4 +148,11 @@ def _tools(column: Any) -> list[Any]:
 
 def is_whole(prompt: Prompt, template: Template) -> bool:
     """Whether the row was a text that is in the template already."""
-    return not prompt.conversational and len(prompt.messages) == 1 and template.is_around(prompt.messages[0]["content"])
+    one_text = not prompt.conversational and len(prompt.messages) == 1
+    return one_text and template.is_around(text_of(prompt.messages[0]["content"]))
+
+
+def begun_answer(prompt: Prompt) -> str | None:
+    """The text of an assistant's turn at its end, which the model goes on with; None where there is none."""
+    last = prompt.messages[-1]
+    return text_of(last["content"]) if last["role"] == "assistant" else None

@@ -9,8 +9,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
-from lightrft.prompts.media.marks import with_slices
-from lightrft.prompts.template import options_of
+from lightrft.prompts.tags import opening_of
+from lightrft.prompts.template import begun_answer
+from lightrft.prompts.vision_texts import Texts
 from lightrft.types import Media, MediaInputs, Prompt, Request
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ Positions = Callable[[Mapping[str, Any]], "Tensor | None"]
 @dataclass(frozen=True)
 class Vision:
     """read: the media of a prompt, decoded. positions: of its tokens, by the model's own count. placeholders: ids in
-    whose places features stand. templated: whether messages go through the chat template.
+    whose places features stand. texts: what prompts are written as.
     """
 
     processor: Any
     read: Callable[[Prompt], Media]
     positions: Positions
     placeholders: frozenset[int]
-    templated: bool
+    texts: Texts
     longest: int
     rate: Fraction | None = None  # placeholders for each piece of an image; None where it differs, or is not measured
 
@@ -52,7 +53,7 @@ class Vision:
 
     def _request(self, prompt: Prompt, media: Media, seeds: Sequence[int]) -> Request:
         self._check_marks(prompt)
-        text = self._text(prompt, media.slices)
+        text = self.texts.text(prompt, media.slices)
         bare = self._bare(text, media)
         made = self._processed(text, media)
         ids = tuple(made["input_ids"][0].tolist())
@@ -60,7 +61,8 @@ class Vision:
         inputs = self._inputs(made, len(ids))
         if self.rate is not None and not media.videos:
             self._check_places(ids, inputs, self.rate)
-        return Request(ids, tuple(seeds), inputs, media, bare, prompt.where)
+        opening = opening_of(self.processor.tokenizer, bare, begun_answer(prompt))
+        return Request(ids, tuple(seeds), inputs, media, bare, prompt.where, opening)
 
     def blank(self, width: int = BLANK) -> Request:
         """A small grey image: for whoever has to run the whole model, and has no image."""
@@ -71,7 +73,7 @@ class Vision:
 
     def read_by(self, processor: Any, image: Any) -> Mapping[str, Any]:
         """What another processor makes of an image: an engine may have its own."""
-        return replace(self, processor=processor)._processed(self._text(ALONE), Media(images=(image,)))
+        return replace(self, processor=processor)._processed(self.texts.text(ALONE), Media(images=(image,)))
 
     def measured(self) -> Vision:
         """With the rate at which pieces of images become tokens, where all images have the same."""
@@ -91,32 +93,6 @@ class Vision:
         if places != features:
             raise BadRow(f"it has {places} placeholders for {features} features of its images")
 
-    def _text(self, prompt: Prompt, slices: Sequence[int] = ()) -> str:
-        """slices: for each image of the prompt, how many of them it gave: a volume has several."""
-        messages = list(with_slices(prompt.messages, slices))
-        if self.templated:
-            return self._in_template(messages, {"add_generation_prompt": True, **options_of(prompt)})
-        return "\n".join(self._plain(message["content"]) for message in messages)
-
-    def _in_template(self, messages: Any, options: Mapping[str, Any]) -> str:
-        try:
-            return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, **options)
-        except Exception as error:  # templates raise what their authors chose
-            raise BadRow(f"the chat template refuses these messages: {' '.join(str(error).split())[:200]}") from error
-
-    def _plain(self, content: Any) -> str:
-        if isinstance(content, str):
-            return content
-        return "".join(part["text"] if part["type"] == "text" else self._mark(part["type"]) for part in content)
-
-    def _mark(self, kind: str) -> str:
-        """What stands for an image or a video in a text, before the processor writes its placeholders there."""
-        mark = getattr(self.processor, "boi_token", None) if kind == "image" else None
-        mark = mark or getattr(self.processor, f"{kind}_token", None)
-        if mark is None:
-            raise BadRow(f"{type(self.processor).__name__} takes no {kind}s")
-        return mark
-
     def _check_marks(self, prompt: Prompt) -> None:
         """Each image has a part of the messages, and no text names what stands for one."""
         parts = [part for message in prompt.messages for part in _parts(message["content"])]
@@ -124,25 +100,27 @@ class Vision:
             places = sum(part["type"] == kind for part in parts)
             if places != len(given):
                 raise BadRow(f"it has {len(given)} {kind}s, and {places} places for them in its messages")
-            if given and any(self._mark(kind) in part.get("text", "") for part in parts):
-                raise BadRow(f"one of its texts holds {self._mark(kind)!r}, which stands for an {kind}")
+            if given and any(self.texts.mark(kind) in part.get("text", "") for part in parts):
+                raise BadRow(f"one of its texts holds {self.texts.mark(kind)!r}, which stands for an {kind}")
 
     def _bare(self, text: str, media: Media) -> tuple[int, ...]:
         """The text's ids, with one mark for each image or video."""
         for kind, given in (("image", media.images), ("video", media.videos)):
-            marks = text.count(self._mark(kind)) if given else 0
+            mark = self.texts.mark(kind) if given else ""
+            marks = text.count(mark) if given else 0
             if marks != len(given):
-                raise BadRow(f"the chat template writes {self._mark(kind)!r} {marks} times for {len(given)} {kind}s")
-        return tuple(self.processor.tokenizer(text, add_special_tokens=not self.templated)["input_ids"])
+                raise BadRow(f"the chat template writes {mark!r} {marks} times for {len(given)} {kind}s")
+        return self.texts.ids(text)
 
     def _processed(self, text: str, media: Media) -> Any:
         given = {"images": list(media.images), "videos": list(media.videos)}
         options: Any = {name: value for name, value in given.items() if value} | _as_they_are(media)
         try:
-            return self.processor(text=[text], **options, add_special_tokens=not self.templated, return_tensors="pt")
+            made = self.processor(text=[text], **options, add_special_tokens=self.texts.bare, return_tensors="pt")
         except Exception as error:  # processors raise what their authors chose, such as for a very narrow image
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadRow(f"the processor refuses its images: {reason[:200]}") from error
+        return _without_last(made, self.texts.ends_added(text))
 
     def _check(self, ids: Sequence[int], media: Media) -> None:
         if len(ids) > self.longest:
@@ -154,6 +132,13 @@ class Vision:
         rows = {name: value[0] for name, value in beside.items() if _is_row(value, length)}
         features = {name: value for name, value in beside.items() if name not in rows}
         return MediaInputs(features, rows, self.positions(made))
+
+
+def _without_last(made: Any, count: int) -> Any:
+    """What a processor made, without its last tokens."""
+    length = made["input_ids"].shape[1]
+    rows = {name: value[:, : length - count] for name, value in made.items() if _is_row(value, length)}
+    return {**made, **rows} if count else made
 
 
 def _as_they_are(media: Media) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class RolloutMaker:
         sampling: Sampling,
     ) -> list[Rollout]:
         rollouts = [
-            self._rollout(replace(prompt, token_ids=request.prompt_ids), request, sample, generation, sampling.stop)
+            self._rollout(prompt, request, sample, generation, sampling.stop)
             for prompt, request, group in zip(prompts, requests, generated, strict=True)
             for sample, generation in enumerate(group)
         ]
@@ -109,7 +109,7 @@ class RolloutMaker:
     ) -> Rollout:
         response = self.encoder.response(generation.response_ids)
         return Rollout(
-            prompt=prompt,
+            prompt=replace(prompt, token_ids=request.prompt_ids, opening=request.opening),
             group=prompt.position,
             prompt_ids=generation.prompt_ids,
             response_ids=generation.response_ids,

@@ -75,7 +75,7 @@ class Rows:
             parts = (*({"type": "image"} for _ in images), {"type": "text", "text": f"number {group}"})
             prompt = Prompt(f"p{group}", ({"role": "user", "content": parts},), images=images)
             request = vision.request(prompt, ())
-            made = vision._processed(vision._text(prompt), Media(images=images))
+            made = vision._processed(vision.texts.text(prompt), Media(images=images))
             self.media.append(request.mm_inputs if images else None)
             prompts.append(request.prompt_ids)
             beside.append(

@@ -68,7 +68,7 @@ def test_placeholders_cannot_be_sampled(case):
 
 
 def test_what_a_prompt_needs_is_told_where_it_lacks(case):
-    mark = case.vision._mark("image")
+    mark = case.vision.texts.mark("image")
     with pytest.raises(BadRow, match="p0: one of its texts holds .*, which stands for an image"):
         case.encoder.request(prompt(0, f"what is {mark}?", picture(40, 40)), (0,))
     assert case.vision.rate is not None, "every piece of an image becomes as many tokens"
