@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from images import CASES, FAMILIES, Rows, load, turn
+from images import CASES, FAMILIES, ON_THREE, Rows, load, turn
 from launch import launch
 from plain import logprobs
 from policies import named, plain_steps, settings
@@ -40,11 +40,15 @@ def plain(folder):
     return moves
 
 
-@pytest.fixture(scope="module", params=(2, 3))
-def dealt(request, folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("images") / "found.pt"
-    launch("images.py", request.param, out, folder, seconds=300)
-    return torch.load(out)
+@pytest.fixture(scope="module")
+def dealt(folder, tmp_path_factory):
+    """(processes, number of the case) -> what came of it."""
+    found = {}
+    for processes in (2, 3):
+        out = tmp_path_factory.mktemp("images") / "found.pt"
+        launch("images.py", processes, out, folder, seconds=300)
+        found |= {(processes, number): moves for number, moves in torch.load(out).items()}
+    return found
 
 
 def is_off(found, wanted) -> float:
@@ -65,7 +69,11 @@ def test_on_one_rank(world, folder, plain, family, case):
     assert is_off(found, plain(family, case.more.replace("--no-share_prompts", ""))) < 1e-6
 
 
-@pytest.mark.parametrize("number", range(len(CASES)))
-def test_on_several(dealt, plain, number):
+ON_SEVERAL = [*((2, number) for number in range(len(CASES))), *((3, number) for number in ON_THREE)]
+
+
+@pytest.mark.parametrize("processes, number", ON_SEVERAL)
+def test_on_several(dealt, plain, processes, number):
     family, case = CASES[number]
-    assert is_off(dealt[number], plain(family, case.more.replace("--no-share_prompts", ""))) < 1e-6
+    found = dealt[processes, number]
+    assert is_off(found, plain(family, case.more.replace("--no-share_prompts", ""))) < 1e-6
