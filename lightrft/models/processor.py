@@ -12,6 +12,7 @@ from lightrft.models.media import counted_from, own_positions
 from lightrft.models.source import REMEDIES, code_options, place, refusal
 from lightrft.models.suitable import end_token_ids, read_config
 from lightrft.models.vision import placeholders, sees
+from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.endings import closing_ids
 from lightrft.prompts.vision import Vision
 from lightrft.prompts.vision_texts import texts_of
@@ -48,6 +49,10 @@ def load_vision(
     vision = Vision(processor, read, positions, ids, texts, args.prompt_max_len)
     try:
         return vision.measured()
+    except BadRow as fault:
+        flag = f"--pretrain {args.pretrain}" if path is None else f"--processor {path}"
+        why = f"it makes no prompt of a small image with the chat template of --pretrain ({fault})"
+        raise Refused(f"{flag}: {why}; give the processor of this model") from fault
     except Exception as error:
         raise refusal(args, "processor", error) from error
 

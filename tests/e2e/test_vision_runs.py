@@ -59,6 +59,11 @@ def test_a_processor_of_another_model_is_refused():
     save_tiny("qwen3_vl", Path("other"))  # of patches of 16 pixels
     ended = train("--save_path out --max_steps 1 --processor other", BASE)
     assert ended.code == 2 and "does not take what its processor makes of an image" in ended.problems[0]
+    save_tiny("llava", Path("llava"))  # whose marks are others
+    ended = train("--save_path out --max_steps 1 --pretrain llava --processor tiny_vision", BASE)
+    assert ended.code == 2 and ended.problems[0].startswith(
+        "error: --processor tiny_vision: it makes no prompt of a small"
+    )
     ended = train("--save_path out --max_steps 1 --pretrain tiny --prompt_data add.jsonl --processor other", BASE)
     assert ended.problems == ["error: --processor other: --pretrain tiny does not see; leave it out"]
 
