@@ -39,6 +39,8 @@ def prompt(position: int, text: str, *images: Image.Image) -> Prompt:
 class Case:
     """A family's tiny model, and requests: of one image, of two, of none."""
 
+    family = ""
+
     def __init__(self, folder: Any) -> None:
         args = model_args(folder)
         self.tokenizer = load_tokenizer(args)

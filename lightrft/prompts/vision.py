@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.media.marks import kinds_in, parts_in, with_slices
+from lightrft.prompts.placeholders import Mark, misfit, parts_of, pieces_of, runs_of
 from lightrft.prompts.tags import opening_of
 from lightrft.prompts.template import begun_answer
 from lightrft.prompts.vision_texts import Texts
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 ROWS = ("input_ids", "attention_mask")  # what a processor makes of a text, and not of media
 BLANK = 64  # pixels of a side
-TILED = 5  # dimensions of [prompts, tiles, channels, height, width]
 ALONE = Prompt(
     "alone",
     ({"role": "user", "content": ({"type": "image"}, {"type": "text", "text": "."})},),
@@ -59,8 +61,7 @@ class Vision:
         ids = tuple(made["input_ids"][0].tolist())
         self._check(ids, media)
         inputs = self._inputs(made, len(ids))
-        if self.rate is not None and not media.videos:
-            self._check_places(ids, inputs, self.rate)
+        self._check_places(ids, inputs, self._marks(prompt, media, bare))
         opening = opening_of(self.processor.tokenizer, bare, begun_answer(prompt))
         return Request(ids, tuple(seeds), inputs, media, bare, prompt.where, opening)
 
@@ -82,20 +83,25 @@ class Vision:
 
     def _rate(self, request: Request) -> Fraction:
         assert request.mm_inputs is not None, "it has an image"
-        return Fraction(self._places(request.prompt_ids), _pieces(request.mm_inputs))
+        return Fraction(sum(runs_of(request.prompt_ids, self.placeholders)), pieces_of(request.mm_inputs.features))
 
-    def _places(self, ids: Sequence[int]) -> int:
-        return sum(id in self.placeholders for id in ids)
+    def _marks(self, prompt: Prompt, media: Media, bare: Sequence[int]) -> list[Mark]:
+        kinds = kinds_in(with_slices(prompt.messages, media.slices))
+        ids = {self.processor.tokenizer.convert_tokens_to_ids(self.texts.mark(kind)) for kind in {*kinds}}
+        joins = [at > 0 and bare[at - 1] in ids for at, id in enumerate(bare) if id in ids]
+        return list(map(Mark, kinds, joins if len(joins) == len(kinds) else repeat(True)))  # a mark of several tokens
 
-    def _check_places(self, ids: Sequence[int], inputs: MediaInputs, rate: Fraction) -> None:
+    def _check_places(self, ids: Sequence[int], inputs: MediaInputs, marks: Sequence[Mark]) -> None:
         """The model would fail, or read one image in another's place."""
-        places, features = self._places(ids), rate * _pieces(inputs)
-        if places != features:
-            raise BadRow(f"it has {places} placeholders for {features} features of its images")
+        parts = parts_of(inputs.features, marks)
+        if parts and self.rate is not None:
+            fault = misfit(runs_of(ids, self.placeholders), parts, self.rate)
+            if fault is not None:
+                raise BadRow(fault)
 
     def _check_marks(self, prompt: Prompt) -> None:
         """Each image has a part of the messages, and no text names what stands for one."""
-        parts = [part for message in prompt.messages for part in _parts(message["content"])]
+        parts = parts_in(prompt.messages)
         for kind, given in (("image", prompt.images), ("video", prompt.videos)):
             places = sum(part["type"] == kind for part in parts)
             if places != len(given):
@@ -150,18 +156,6 @@ def _as_they_are(media: Media) -> dict[str, Any]:
         for (frames, height, width), fps in sizes
     ]
     return {"videos_kwargs": {"do_sample_frames": False, "video_metadata": facts}} if facts else {}
-
-
-def _parts(content: Any) -> Sequence[Mapping[str, Any]]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _pieces(inputs: MediaInputs) -> int:
-    """Patches, tiles or images, whatever the first tensor that the processor made is a list of."""
-    first = next(iter(inputs.features.values()), None)
-    if first is None:
-        return 0
-    return first.shape[0] if first.dim() < TILED else first.shape[:2].numel()
 
 
 def _is_row(value: Any, length: int) -> bool:

@@ -43,6 +43,16 @@ def text_of(content: str | Sequence[Part]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
+def parts_in(messages: Messages) -> list[Part]:
+    """Of all messages, one after another."""
+    return [part for message in messages for part in _parts(message["content"])]
+
+
+def kinds_in(messages: Messages) -> list[str]:
+    """The kind of each image and video, in the order of their parts."""
+    return [part["type"] for part in parts_in(messages) if part["type"] in KINDS]
+
+
 def joined(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Neighbouring texts as one; a message without anything has one empty text, for templates ask for a first part."""
     made: list[Part] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from vision_models import FAMILIES, save_tiny
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.models.vision import placeholders
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.placeholders import runs_of
 from lightrft.rollouts.engines.base import Sampling
 
 SHARED = Cost(1e9, 0.0)  # sharing always pays
@@ -19,7 +21,9 @@ SHARED = Cost(1e9, 0.0)  # sharing always pays
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request, tmp_path_factory) -> Case:
-    return Case(save_tiny(request.param, tmp_path_factory.mktemp(request.param)))
+    made = Case(save_tiny(request.param, tmp_path_factory.mktemp(request.param)))
+    made.family = request.param
+    return made
 
 
 def test_greedy_tokens_are_hugging_faces(case):
@@ -67,12 +71,43 @@ def test_placeholders_cannot_be_sampled(case):
     assert bool((logits[..., ids] == float("-inf")).all()) and bool(logits[..., : ids[0]].isfinite().all())
 
 
+class Shifting:
+    """A processor that writes a placeholder less into the last run, and one more into the first."""
+
+    def __init__(self, processor: Any, places: frozenset[int]) -> None:
+        self._processor, self._places = processor, places
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, **given: Any) -> Any:
+        made = self._processor(**given)
+        (ids,) = made["input_ids"].tolist()
+        last = max(place for place, id in enumerate(ids) if id in self._places)
+        first = min(place for place, id in enumerate(ids) if id in self._places)
+        made["input_ids"] = torch.tensor([[*ids[:first], ids[first], *ids[first:last], *ids[last + 1 :]]])
+        return made
+
+
+def test_two_images_whose_faults_cancel_are_found(case):
+    """Together they have as many placeholders as features."""
+    apart = ({"type": "image"}, {"type": "text", "text": " and "}, {"type": "image"})
+    both = replace(case.prompts[1], messages=({"role": "user", "content": apart},), where="rows.jsonl:7")
+    right = case.vision.request(both, ())
+    shifted = replace(case.vision, processor=Shifting(case.vision.processor, case.vision.placeholders))
+    with pytest.raises(BadRow) as fault:
+        shifted.request(both, ())
+    of, name = ("tile", "1 of 6 of its 2 images") if case.family == "idefics3" else ("image", "1 of 2")
+    first = runs_of(right.prompt_ids, case.vision.placeholders)[0]
+    assert str(fault.value) == f"rows.jsonl:7: {of} {name} has {first + 1} placeholders for {first} features"
+
+
 def test_what_a_prompt_needs_is_told_where_it_lacks(case):
     mark = case.vision.texts.mark("image")
     with pytest.raises(BadRow, match="p0: one of its texts holds .*, which stands for an image"):
         case.encoder.request(prompt(0, f"what is {mark}?", picture(40, 40)), (0,))
     assert case.vision.rate is not None, "every piece of an image becomes as many tokens"
-    with pytest.raises(BadRow, match=r"p0: it has \d+ placeholders for \d+ features of its images"):
+    with pytest.raises(BadRow, match=r"p0: (image|tile) 1 of .* has \d+ placeholders for \d+ features"):
         replace(case.vision, rate=2 * case.vision.rate).request(case.prompts[0], (0,))
     short = replace(case.vision, longest=10)
     with pytest.raises(BadRow, match=r"\d\d tokens with its 1 images, over --prompt_max_len 10"):
