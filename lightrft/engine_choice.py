@@ -73,27 +73,36 @@ def _samplings(args: Args) -> Iterator[Sampling]:
 
 
 def _faults(args: Args, kind: str, videos: bool) -> Iterator[Fault]:
-    """On assumed GPUs another machine is meant: what is installed there nobody knows."""
-    offer, here = OFFERS[kind], args.run.assume_gpus is None
-    package = offer.package(hardware(args).device) if here else None
+    """First those of any installation. On assumed GPUs another machine is meant: what is installed there nobody
+    knows."""
+    offer = OFFERS[kind]
     if videos:  # their frames are sampled once, by the trainer, which no other engine is told
         yield Fault("prompts have videos, which the local engine alone takes", "use --engine_type local")
-    if package and (fault := package.fault()):
-        yield fault
     for asked in _samplings(args):
         if reason := offer.module.unsupported(asked):
             yield Fault(reason, "use --engine_type local")
-    if package and (reason := offer.module.import_fault()):
-        yield Fault(reason, f"{package.install}, or --engine_type local")
-    if reason := _images_fault(args, offer, hardware(args).device if here else None):
+    if reason := _images_fault(args, offer, None):
         yield Fault(reason, SEE[kind])
-    settings = (args.model, args.engine, hardware(args).device)
-    if package and args.engine.engine_kwargs and (reason := offer.module.settings_fault(*settings)):
+    if args.run.assume_gpus is None:
+        yield from _faults_here(args, kind, hardware(args).device)
+
+
+def _faults_here(args: Args, kind: str, device: str) -> Iterator[Fault]:
+    """Those of what is installed on this machine."""
+    offer, package = OFFERS[kind], OFFERS[kind].package(device)
+    if fault := package.fault():
+        yield fault
+    if reason := offer.module.import_fault():
+        yield Fault(reason, f"{package.install}, or --engine_type local")
+    if reason := _images_fault(args, offer, device):
+        yield Fault(reason, SEE[kind])
+    if args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.model, args.engine, device)):
         yield Fault(reason, "mend it or leave it out")
 
 
 def _images_fault(args: Args, offer: Offer, device: str | None) -> str | None:
-    """Why it cannot take the images of a model that sees. Where there is no model preflight says so."""
+    """Why it cannot take the images of a model that sees; device: as `images_fault` takes it. Where there is no model
+    preflight says so."""
     try:
         config = read_config(args.model)
     except Refused:

