@@ -59,7 +59,10 @@ def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
 
 
 def _laid_out(args: Args) -> str:
-    return _offloaded(args) + (", each process reads its own shards" if args.distributed.meta_init else "")
+    own_shards = ", each process reads its own shards" if args.distributed.meta_init else ""
+    return (
+        _offloaded(args) + own_shards + (", layers computed twice" if args.distributed.gradient_checkpointing else "")
+    )
 
 
 def _offloaded(args: Args) -> str:

@@ -18,6 +18,7 @@ from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.recompute import recompute_layers
 from lightrft.models.sequence_checks import check_parts
 from lightrft.models.sequence_parallel import share_sequences
 from lightrft.models.token_model import TokenCritic, TokenModel
@@ -77,6 +78,8 @@ def make_token_model(
     blank: a prompt with an image, for a model that sees.
     """
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
+    if args.distributed.gradient_checkpointing and optim is not None:
+        recompute_layers(model, f"--pretrain {args.model.pretrain}")
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
     prepared = TokenModel(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
     check_parts(prepared, f"--pretrain {args.model.pretrain}")
@@ -113,6 +116,8 @@ def make_critic(
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)
+    if args.distributed.gradient_checkpointing:
+        recompute_layers(model, f"the critic {critic_args(args.model).pretrain}")
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
     prepared = TokenCritic(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
     check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")

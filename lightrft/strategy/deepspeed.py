@@ -167,7 +167,10 @@ class DeepSpeedStrategy:
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         handle.module.set_gradient_accumulation_boundary(last)
+        entered = self.deepspeed.runtime.zero.parameter_offload.FWD_MODULE_STACK
+        depth = len(entered)
         handle.module.backward(loss * self.world.size)  # ZeRO averages over ranks, our losses are shares of a sum
+        del entered[depth:]  # layers that were computed again are left before their end, which stage 3 does not see
 
     def step(self, handle: Handle) -> StepReport:
         engine, lr, scale = handle.module, handle.scheduler.get_last_lr()[0], self._scale(handle)

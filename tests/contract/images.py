@@ -46,12 +46,19 @@ class Case:
     def flags(self) -> str:
         return f"{LEARNS} {self.strategy} --micro_train_batch_size {self.micro} {self.more}"
 
+    @property
+    def frozen(self) -> str:
+        """Of `more` what the plain loop has, too."""
+        return self.more if "freeze" in self.more else ""
+
 
 PADDED = [Case(strategy, more="--no-share_prompts") for strategy in STRATEGIES]
 SHARED = [Case("--fsdp", 4), Case("--zero_stage 2", 12), Case("--zero_stage 3", 1)]
 FROZEN = [Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2, "--freeze_backbone")]
 EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN)]
+TWICE = [Case("--fsdp", 4, "--gradient_checkpointing"), Case("--zero_stage 3", 1, "--gradient_checkpointing")]
 CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2]))]
+CASES += [(FAMILIES[0], case) for case in TWICE]
 
 
 # On three ranks those of them: each strategy once, and shared prompts.

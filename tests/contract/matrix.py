@@ -54,6 +54,7 @@ class Setting:
 
 
 BETA = 0.8
+CHECKPOINTING, SHARDED = "--gradient_checkpointing", ("--zero_stage 3", "--fsdp")
 SETTINGS = (
     Setting("plain"),
     Setting("Adam offload", "--adam_offload"),
@@ -63,7 +64,10 @@ SETTINGS = (
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
     Setting("EMA", f"--enable_ema --ema_beta {BETA}"),
     Setting("sp 2", sp_size=2, ranks=(2,)),
-    Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
+    Setting("checkpointing", CHECKPOINTING, ranks=(1, 2)),
+    Setting("checkpointing, bf16", f"{CHECKPOINTING} --bf16", rounds=10, of=SHARDED, ranks=(2,)),
+    Setting("checkpointing, critic", f"{CHECKPOINTING} {GAE}", of=SHARDED, ranks=(2,)),
+    Setting("checkpointing, sp 2", CHECKPOINTING, sp_size=2, ranks=(2,)),
 )
 
 

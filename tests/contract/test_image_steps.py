@@ -66,7 +66,7 @@ def is_off(found, wanted) -> float:
 @pytest.mark.parametrize("family, case", CASES, ids=lambda value: str(value))
 def test_on_one_rank(world, folder, plain, family, case):
     found = turn(world, case, folder / family, Rows(folder / family))
-    assert is_off(found, plain(family, case.more.replace("--no-share_prompts", ""))) < 1e-6
+    assert is_off(found, plain(family, case.frozen)) < 1e-6
 
 
 ON_SEVERAL = [*((2, number) for number in range(len(CASES))), *((3, number) for number in ON_THREE)]
@@ -76,4 +76,4 @@ ON_SEVERAL = [*((2, number) for number in range(len(CASES))), *((3, number) for 
 def test_on_several(dealt, plain, processes, number):
     family, case = CASES[number]
     found = dealt[processes, number]
-    assert is_off(found, plain(family, case.more.replace("--no-share_prompts", ""))) < 1e-6
+    assert is_off(found, plain(family, case.frozen)) < 1e-6

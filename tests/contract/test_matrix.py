@@ -73,7 +73,7 @@ def plain_found(setting: Setting, folder) -> Found:
 
 
 def plain_models(setting: Setting, folder) -> list:
-    return [setting.make(), *([PlainCritic(folder)] if setting.name == "critic" else [])]
+    return [setting.make(), *([PlainCritic(folder)] if "gae" in setting.flags else [])]
 
 
 def everything(models) -> dict:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class DistributedArgs:
         gt=0,
         witness=Witness("--dist_timeout_s 60", "refused", given="--strict_args", without="--actor_learning_rate"),
     )
-    gradient_checkpointing: bool = unbuilt(
-        "distributed", False, "Compute activations twice in place of keeping them.", "--gradient_checkpointing"
+    gradient_checkpointing: bool = arg(
+        False,
+        "Compute activations twice in place of keeping them: each layer again in the backward pass.",
+        witness=Witness("--gradient_checkpointing", "run"),
     )

@@ -1,0 +1,32 @@
+"""`--gradient_checkpointing`: under every strategy layers run twice in the update, and once anywhere else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+from policies import STRATEGIES, as_rollout, make_samples, prepare
+
+ROWS = [as_rollout(sample, row % 4) for row, sample in enumerate(make_samples()[:4])]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_layers_run_twice_in_the_update_alone(world, strategy):
+    run, calls = prepare(world, f"{strategy} --gradient_checkpointing --micro_train_batch_size 2"), []
+    model = run.policy.model
+    model.model.layers[1].self_attn.register_forward_hook(lambda *_: calls.append("layer"))
+    model.get_output_embeddings().register_forward_hook(lambda *_: calls.append("head"))
+    batch = run.batch(ROWS)
+    with run.strategy.gathered(run.policy) as whole, torch.no_grad():
+        whole(input_ids=batch.input_ids, use_cache=False)
+    assert calls == ["layer", "head"]
+    calls.clear()
+    run.learn(batch)
+    assert calls == ["layer", "head", "layer"] * 2
+
+
+def test_deepspeed_keeps_no_list_of_layers_that_were_left_early(world):
+    run = prepare(world, "--zero_stage 3 --gradient_checkpointing --micro_train_batch_size 2")
+    depth = len(FWD_MODULE_STACK)
+    run.learn(run.batch(ROWS))
+    assert len(FWD_MODULE_STACK) == depth
