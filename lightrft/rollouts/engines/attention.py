@@ -27,7 +27,7 @@ def one_token_attention() -> Iterator[None]:
     """A single query per row is a small matrix product with the keys, and one with the values.
 
     torch's kernel is made for many queries: on a CPU it takes four times as long in bfloat16. Heads that share keys are
-    the rows of one product, so these are read once.
+    the columns of one product, so these are read once; in bfloat16 they would be laid out anew as the right factor.
     """
     usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -62,7 +62,7 @@ def one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     """
     B, H, _, D = query.shape
     G = key.shape[1]
-    scores = torch.matmul(query.reshape(B, G, H // G, D), key.transpose(-1, -2)).float()
+    scores = torch.matmul(key, query.reshape(B, G, H // G, D).transpose(-1, -2)).transpose(-1, -2).float()
     scores = scores * (D**-0.5 if scaling is None else scaling)
     if mask is not None:
         grouped = mask if mask.shape[1] == 1 else mask.reshape(mask.shape[0], G, H // G, -1)

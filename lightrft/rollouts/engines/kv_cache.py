@@ -41,8 +41,12 @@ class RoomyLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values, self.end = key_states, value_states, key_states.shape[-2]
-            return self.keys, self.values
+            self.keys, self.values = (
+                key_states.contiguous(),
+                value_states.contiguous(),
+            )  # not a part of something larger
+            self.end = key_states.shape[-2]
+            return key_states, value_states
         if self._buffers is None:  # the prompt was not fanned out
             self.reorder_cache(torch.arange(len(key_states), device=key_states.device))
         assert self._buffers is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -11,7 +12,9 @@ from torch import nn
 
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local import packed as module
 from lightrft.rollouts.engines.local.packed import LEAST, packed
+from lightrft.rollouts.engines.local.past import Prompts
 from lightrft.types import Request
 
 ATOL = {torch.float32: 1e-5, torch.bfloat16: 0.01}  # of outputs of size one
@@ -88,3 +91,84 @@ def test_every_generation_is_of_the_weights_as_they_are(causal_model):
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[3, 4, 5]])).logits[0, -1]
     assert int(logits.argmax()) == second[0][0].response_ids[0] != best
+
+
+class Attention(nn.Module):
+    """Three layers that read one input, as those of a model are named; the first has another bias than the others."""
+
+    def __init__(self, dtype, biases=(True, True, True)):
+        super().__init__()
+        torch.manual_seed(0)
+        sizes = {"q_proj": 512, "k_proj": 256, "v_proj": 320}
+        for (name, size), bias in zip(sizes.items(), biases, strict=True):
+            setattr(self, name, nn.Linear(256, size, bias=bias))
+        self.to(dtype)
+
+    def forward(self, q, k, v):
+        return self.q_proj(q), self.k_proj(k), self.v_proj(v)
+
+
+def inputs(dtype, count=3):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(5, 1, 256, generator=generator).to(dtype) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", ATOL)
+@pytest.mark.parametrize(("biases", "together"), [((True,) * 3, 1), ((False,) * 3, 1), ((True, False, False), 3)])
+def test_layers_that_read_one_input_are_one_product(dtype, biases, together):
+    model, (x, *_) = Attention(dtype, biases), inputs(dtype)
+    with torch.no_grad():
+        wanted = model(x, x, x)
+        with packed(model):
+            found = model(x, x, x)
+            counted = products(lambda: model(x, x, x))
+    assert counted == together
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=ATOL[dtype])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1), (0, 1, 2), (1, 0, 1)])
+def test_what_one_layer_was_given_is_not_what_another_gets(order):
+    """Keys and values of something else, as in cross attention; and one layer alone."""
+    model, x = Attention(torch.float32), inputs(torch.float32)
+    with torch.no_grad():
+        wanted = model(*(x[i] for i in order))
+        with packed(model):
+            for _ in range(2):
+                for found, other in zip(model(*(x[i] for i in order)), wanted, strict=True):
+                    torch.testing.assert_close(found, other, rtol=0, atol=1e-5)
+            assert torch.equal(model.q_proj(x[2]), model.q_proj(x[2]))  # twice, and nobody takes the others' share
+
+
+def test_nothing_is_held_after_the_last_of_them():
+    model, (x, *_) = Attention(torch.float32), inputs(torch.float32)
+    with torch.no_grad(), packed(model):
+        outputs = model(x, x, x)
+        held = [weakref.ref(x), *map(weakref.ref, outputs)]
+        del x, _, outputs
+        assert [ref() for ref in held] == [None] * 4
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma3"])
+def test_a_whole_model_samples_the_same_with_four_products_a_layer(causal_model, monkeypatch, kind):
+    model, asked = causal_model(kind), [Request((3, 4, 5), (1, 2)), Request((9, 3), (3,))]
+    engine = LocalEngine(lambda: nullcontext(model), None, ())
+    wanted = engine.generate(asked, Sampling(12), at_once=2)
+    monkeypatch.setattr(module, "LEAST", 1)
+    found = engine.generate(asked, Sampling(12), at_once=2)
+    for one, other in zip(sum(found, []), sum(wanted, []), strict=True):
+        assert one.response_ids == other.response_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    layers = model.config.num_hidden_layers
+    counted = products(lambda: engine.generate(asked, Sampling(12), at_once=2))
+    assert counted == 12 * (4 * layers + 1)  # and the head, in the pass of the prompts and eleven more
+
+
+def test_the_keys_and_values_of_prompts_hold_nothing_else(causal_model, monkeypatch):
+    """Of what is computed together they are a part, which would keep the whole as long as samples wait."""
+    monkeypatch.setattr(module, "LEAST", 1)
+    model = causal_model("llama")
+    with torch.no_grad(), packed(model):
+        layer = Prompts(model, [(3, 4), (5, 6)], room=4).cache.layers[0]
+    for states in (layer.keys, layer.values):
+        assert states.untyped_storage().nbytes() == states.nbytes

@@ -1,13 +1,15 @@
 """Weights laid out as a CPU's matrix products read them, once for a whole generation.
 
 torch's own product of a few rows and a large weight lays the weight out anew at every call, which takes longer than the
-product. oneDNN takes one that is laid out already; the results differ from torch's in the last bits.
+product. oneDNN takes one that is laid out already; the results differ from torch's in the last bits. Layers that read
+the same input are one product: for a few rows a wide one takes less time than several narrow ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,19 +17,37 @@ from torch import Tensor, nn
 
 LEAST = 1 << 16  # elements; smaller weights gain nothing
 ROWS = 32  # of the products that the layout is chosen for; others are right and hardly slower
+TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # what most models call those of one input
 
 
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
     """Lets the linear layers of `model` compute with laid out copies of their weights, where this machine can."""
-    layers = [layer for layer in model.modules() if _gains(layer)]
-    for layer in layers:
-        layer.forward = _product(layer)
+    changed = []
+    for layers in _groups(model):
+        product = _Product(layers)
+        for place, layer in enumerate(layers):
+            layer.forward = partial(product.output, place)
+            changed.append(layer)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer in changed:
             del layer.forward  # the class's own is there again
+
+
+def _groups(model: nn.Module) -> Iterator[list[Any]]:
+    """The layers that gain, those of one product in one list."""
+    for parent in model.modules():
+        own = {name: layer for name, layer in parent.named_children() if _gains(layer)}
+        for names in TOGETHER:
+            if own.keys() >= set(names) and len({_inputs_of(own[name]) for name in names}) == 1:
+                yield [own.pop(name) for name in names]
+        yield from ([layer] for layer in own.values())
+
+
+def _inputs_of(layer: Any) -> tuple[int, torch.dtype, bool]:
+    return layer.in_features, layer.weight.dtype, layer.bias is None
 
 
 def _gains(layer: Any) -> bool:
@@ -47,11 +67,31 @@ def _can(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def _product(layer: Any) -> Callable[[Tensor], Tensor]:
-    """As `nn.Linear.forward`, of the weight as it is now and without a graph."""
-    weight, bias = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS), layer.bias
+class _Product:
+    """As `nn.Linear.forward` of each of `layers`, of their weights as they are now and without a graph.
 
-    def forward(inputs: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    The one that is asked first computes the outputs of all; the others take theirs if they are given that very input,
+    and what nobody has taken is let go with the next.
+    """
 
-    return forward
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.widths = [layer.out_features for layer in layers]
+        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), ROWS)
+        self.bias = None if biases[0] is None else _joined(biases)
+        self.inputs: Tensor | None = None
+        self.outputs: dict[int, Tensor] = {}
+
+    def output(self, place: int, inputs: Tensor) -> Tensor:
+        """Of the layer at `place`."""
+        if inputs is not self.inputs or place not in self.outputs:
+            whole = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+            self.inputs, self.outputs = inputs, dict(enumerate(whole.split(self.widths, -1)))
+        found = self.outputs.pop(place)
+        if not self.outputs:
+            self.inputs = None
+        return found
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([each.detach() for each in tensors]) if len(tensors) > 1 else tensors[0].detach()
