@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,32 +31,48 @@ def empty_model(kind: Any, args: ModelArgs, dtype: torch.dtype, **options: Any) 
         code = {"trust_remote_code": code_options(args)["trust_remote_code"]}
         model = kind.from_config(config, dtype=dtype, **code, **options)
     model.tie_weights()  # each was given a meta tensor of its own
-    converted = _converted(model)
-    if converted is not None:
-        raise Refused(
-            f"--meta_init: --pretrain {args.pretrain} is or holds a {converted}, whose weights are converted when they "
-            "are loaded, and can only be read as a whole; leave --meta_init out"
-        )
-    return model, _differences(args, model)
+    weights = GivenWeights(args, model)
+    model._weight_conversions = weights.names.used()  # `save_pretrained` gives the files' own names back by these
+    return model, _differences(args, model, weights)
 
 
-def _converted(model: Any) -> str | None:
-    """A model type in it whose weights the library renames, merges or transposes."""
-    from transformers import PreTrainedModel
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+class Names:
+    """What a model calls the tensors of its files, whose names may be of an older release, or of its base model."""
 
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            for name in (type(module).__name__, module.config.model_type):
-                with suppress(KeyError):
-                    if name and get_checkpoint_conversion_mapping(name):
-                        return name
-    return None
+    def __init__(self, args: ModelArgs, model: Any) -> None:
+        from transformers import PreTrainedModel
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+
+        changes = get_model_conversion_mapping(model if isinstance(model, PreTrainedModel) else model.backbone)
+        self._renamings: list[Any] = [change for change in changes if isinstance(change, WeightRenaming)]
+        self._conversions = [change for change in changes if not isinstance(change, WeightRenaming)]
+        self._pretrain, self._own, self._prefix = args.pretrain, set(model.state_dict()), model.base_model_prefix
+
+    def of(self, given: str) -> str | None:
+        """None where the model has no place for it. Raises `Refused` for one that is no tensor of the model's."""
+        renamed = given
+        for change in self._renamings:
+            renamed, _ = change.rename_source_key(renamed)
+        if any(change.rename_source_key(renamed)[1] is not None for change in self._conversions):
+            raise Refused(
+                f"--meta_init: --pretrain {self._pretrain} holds {given}, which is merged, split or turned when it is "
+                "loaded, and such weights can only be read as a whole; leave --meta_init out"
+            )
+        names = [other for name in (renamed, given) for other in self._with_or_without(name)]
+        return next((name for name in names if name in self._own), None)
+
+    def used(self) -> list[Any]:
+        """The library's renamings that names asked for needed; all of them where it does not tell (5.5)."""
+        return [change for change in self._renamings if getattr(change, "_was_used", True)]
+
+    def _with_or_without(self, name: str) -> tuple[str, ...]:
+        return name, name.removeprefix(f"{self._prefix}."), f"{self._prefix}.{name}"
 
 
-def _differences(args: ModelArgs, model: Any) -> dict[str, Any]:
+def _differences(args: ModelArgs, model: Any, weights: GivenWeights) -> dict[str, Any]:
     """Between the model and the files, as `from_pretrained` reports them."""
-    weights, state = GivenWeights(args, model), model.state_dict()
+    state = model.state_dict()
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     twice = sorted(name for name in tied if weights.has("weight", name))
     if twice:
@@ -90,15 +105,14 @@ class GivenWeights:
         self.read_bytes = 0
         self._places: dict[str, tuple[Path, str]] = {}
         self._open: tuple[Path, Any] | None = None
-        own, prefix = set(model.state_dict()), model.base_model_prefix
-        for path in weight_files(args):
-            for name, shape in self._headers(path):
-                others = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-                known = next((other for other in others if other in own), None)
-                if known is None:
-                    self.unused.append(name)
-                else:
-                    self.shapes[known], self._places[known] = shape, (path, name)
+        self.names = Names(args, model)
+        given = {name: (path, shape) for path in weight_files(args) for name, shape in self._headers(path)}
+        for name, (path, shape) in sorted(given.items()):  # some renamings ask for this order
+            known = self.names.of(name)
+            if known is None:
+                self.unused.append(name)
+            else:
+                self.shapes[known], self._places[known] = shape, (path, name)
 
     def _headers(self, path: Path) -> Iterator[tuple[str, list[int]]]:
         file = self._file(path)
