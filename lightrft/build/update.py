@@ -17,6 +17,7 @@ from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
+from lightrft.models.fused_head import check_head
 from lightrft.models.packing import Cost, can_share_prompts
 from lightrft.models.recompute import recompute_layers
 from lightrft.models.sequence_checks import check_parts
@@ -81,8 +82,12 @@ def make_token_model(
     if args.distributed.gradient_checkpointing and optim is not None:
         recompute_layers(model, f"--pretrain {args.model.pretrain}")
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
-    prepared = TokenModel(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
-    check_parts(prepared, f"--pretrain {args.model.pretrain}")
+    blank = blank if needs_images(args, strategy.world) else None
+    chunk = args.memory.chunk_size if args.memory.fused_linear_logprob else None
+    prepared, name = TokenModel(handle, sharing, ranks, blank, chunk), f"--pretrain {args.model.pretrain}"
+    check_parts(prepared, name)
+    if chunk is not None:
+        check_head(handle, name)
     return prepared
 
 

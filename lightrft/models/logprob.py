@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightrft.sampling_masks import TokenSets
 
+LEAST = -1e4  # of log p in a product with p, which is 0 from far above on, in float64 too: with -inf it were NaN
 ENTROPY_CHUNK = 256  # rows of log-probabilities per chunk: bounds the entropy's memory to chunk x vocabulary
 
 
@@ -76,4 +77,4 @@ def _entropy(logp: Tensor) -> Tensor:
     """A token of probability 0 adds 0; in the product it is 0 * -inf, which is looked for only when it happened."""
     p = logp.exp()
     entropy = -torch.einsum("nv,nv->n", p, logp)
-    return entropy if bool(entropy.isfinite().all()) else -(p * logp.clamp(min=torch.finfo(logp.dtype).min)).sum(-1)
+    return entropy if bool(entropy.isfinite().all()) else -(p * logp.clamp(min=LEAST)).sum(-1)

@@ -7,13 +7,14 @@ share of the work. How rows are laid out, and why no padding mask is needed, sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lightrft.models.fused_head import Blocks, Head, fused_logprobs, head_gives
 from lightrft.models.logprob import masked_logits, token_logprobs
 from lightrft.models.packing import Cost, Layout, lay_out
 from lightrft.ranks.pulse import PULSE
@@ -30,12 +31,17 @@ if TYPE_CHECKING:
 class Scores:
     """logprobs and entropy [B, T] float32 (float64 of a float64 model), both 0 where the response mask is 0.
 
-    tokens: positions that the model was run on, padding and prompts included.
+    tokens: positions that the model was run on, padding and prompts included. logits: of these, the most that one array
+    held.
     """
 
     logprobs: Tensor
     entropy: Tensor | None = None
     tokens: int = 0
+    logits: int = 0
+
+
+Answer = Callable[[Head, Tensor, Layout], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,9 @@ class PreparedModel:
         """Of a row, each run by another process."""
         return 1 if self.sequence_ranks is None else self.sequence_ranks.size
 
-    def _outputs(self, batch: Batch) -> tuple[Tensor, Layout]:
-        """The head's output for each trained token that is predicted here, [N, V] in row-major order.
+    def _outputs(self, batch: Batch, answer: Answer | None = None) -> tuple[Tensor, Layout]:
+        """The head's output for each trained token that is predicted here, [N, V] in row-major order; or what `answer`
+        gives in its place.
 
         A batch with no trained token still runs the model, on its first column (sharded models need every rank), and
         gives [0, V] with a graph.
@@ -74,7 +81,11 @@ class PreparedModel:
         layout = lay_out(self._with_images(batch), self.sharing, self.parts)
         if ranks is not None:
             layout, more = layout.part(ranks.rank, ranks.size), {"sequence_ranks": ranks}
-        with head_on(self.handle.model, layout.select):
+        model = self.handle.model
+        computing = (
+            nullcontext() if answer is None else head_gives(model, lambda head, hidden: answer(head, hidden, layout))
+        )
+        with head_on(model, layout.select), computing:
             outputs = self.handle.module(**layout.inputs, **more, use_cache=False).logits
         return _precise(outputs), layout
 
@@ -92,8 +103,14 @@ class PreparedModel:
         return values.new_zeros(trained.shape).masked_scatter(trained, values)
 
 
+@dataclass(frozen=True)
 class TokenModel(PreparedModel):
-    """The policy, and the reference: a causal language model."""
+    """The policy, and the reference: a causal language model.
+
+    chunk: tokens whose logits are made at a time, by models/fused_head.py; None where all of them are.
+    """
+
+    chunk: int | None = None
 
     def logprobs(self, batch: Batch, *, entropy: str | None = None) -> Scores:
         """log softmax(logits / temperature)[token] at every trained token, in float32 or better; with sampling masks
@@ -101,14 +118,29 @@ class TokenModel(PreparedModel):
 
         entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None.
         """
+        made = self._whole(batch, entropy) if self.chunk is None else self._fused(batch, entropy, self.chunk)
+        return Scores(
+            self._scattered(made.logprobs, made.layout, batch),
+            None if made.entropy is None else self._scattered(made.entropy, made.layout, batch),
+            made.layout.positions * self.parts,
+            made.logits,
+        )
+
+    def _whole(self, batch: Batch, entropy: str | None) -> _Made:
         logits, layout = self._outputs(batch)
         tokens, sets = _tokens(batch, layout), _sets(batch, layout)
-        logprobs, entropies = token_logprobs(logits, tokens, batch.temperature, entropy, sets)
-        return Scores(
-            self._scattered(logprobs, layout, batch),
-            None if entropies is None else self._scattered(entropies, layout, batch),
-            layout.positions * self.parts,
-        )
+        return _Made(*token_logprobs(logits, tokens, batch.temperature, entropy, sets), layout, logits.numel())
+
+    def _fused(self, batch: Batch, entropy: str | None, chunk: int) -> _Made:
+        seen: list[int] = []
+
+        def answer(head: Head, hidden: Tensor, layout: Layout) -> Tensor:
+            blocks = Blocks(hidden, head.weight, head.bias, head.never, batch.temperature, chunk)
+            seen.append(blocks.cells)
+            return fused_logprobs(blocks, _tokens(batch, layout), entropy)
+
+        outputs, layout = self._outputs(batch, answer)
+        return _Made(outputs[:, 0], outputs[:, 1] if entropy else None, layout, seen[0])
 
     def measured(self, batch: Batch, measure: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> Tensor:
         """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token; with
@@ -117,6 +149,16 @@ class TokenModel(PreparedModel):
         tokens, sets = _tokens(batch, layout), _sets(batch, layout)
         logits = logits if sets is None else masked_logits(logits, sets)
         return torch.stack([self._scattered(values, layout, batch) for values in measure(logits, tokens)])
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Scores of the tokens that are predicted here, each [N]."""
+
+    logprobs: Tensor
+    entropy: Tensor | None
+    layout: Layout
+    logits: int
 
 
 def _tokens(batch: Batch, layout: Layout) -> Tensor:

@@ -31,15 +31,18 @@ def placeholders(config: Any) -> list[int]:
 def never_write_placeholders(model: Any) -> None:
     """Their logits become -inf, so that nobody can sample one: with no image for it, the next pass would fail.
 
-    The model itself does it, so that whoever runs it gets the same distribution.
+    The model itself does it, so that whoever runs it gets the same distribution; models/fused_head.py does it where it
+    computes in the head's place.
     """
+    ids = placeholders(model.config)
+    if ids:
+        head = model.get_output_embeddings()
+        head.never_written = tuple(ids)
+        head.register_forward_hook(_without_these)
+
+
+def _without_these(head: Any, _: Any, logits: Any) -> None:
     import torch
 
-    ids = placeholders(model.config)
-    columns = torch.tensor(ids, dtype=torch.long)
-
-    def without(_: Any, __: Any, logits: Any) -> None:
-        logits.index_fill_(-1, columns.to(logits.device), float("-inf"))
-
-    if ids:
-        model.get_output_embeddings().register_forward_hook(without)
+    columns = torch.tensor(head.never_written, dtype=torch.long, device=logits.device)
+    logits.index_fill_(-1, columns, float("-inf"))

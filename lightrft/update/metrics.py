@@ -67,6 +67,10 @@ class MetricSums:
         """The same on every rank, but for perf/: that is the work of this one."""
         self.counters[name] = self.counters.get(name, 0.0) + value
 
+    def most(self, name: str, value: float) -> None:
+        """Of perf/: the largest of this rank."""
+        self.counters[name] = max(self.counters.get(name, 0.0), value)
+
     def stepped(self, model: str, report: StepReport) -> None:
         """One optimizer step of "policy" or "critic"; the norm of a gradient that is not finite says nothing."""
         self.count("update/skipped_steps" if model == "policy" else "critic/skipped_steps", float(report.skipped))

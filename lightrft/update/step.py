@@ -156,6 +156,7 @@ class Updater:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
         scores = self.policy.logprobs(batch, entropy=self.loss.entropy)
         self.sums.count("perf/train_tokens", scores.tokens)
+        self.sums.most("perf/largest_logits_mib", scores.logits * scores.logprobs.element_size() / 2**20)
         terms, total = self.loss(batch, scores), scores.logprobs.new_zeros(())
         mask, mode = batch.response_mask, self.settings.aggregation
         for name, (coefficient, tokens) in terms.weighted.items():

@@ -58,7 +58,8 @@ FROZEN = [Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2,
 EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN)]
 TWICE = [Case("--fsdp", 4, "--gradient_checkpointing"), Case("--zero_stage 3", 1, "--gradient_checkpointing")]
 CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2]))]
-CASES += [(FAMILIES[0], case) for case in TWICE]
+FUSED = [Case("--zero_stage 3", 4, "--fused_linear_logprob --chunk_size 3")]
+CASES += [(FAMILIES[0], case) for case in (*TWICE, *FUSED)]
 
 
 # On three ranks those of them: each strategy once, and shared prompts.

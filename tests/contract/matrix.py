@@ -54,6 +54,7 @@ class Setting:
 
 
 BETA = 0.8
+FUSED = "--fused_linear_logprob --chunk_size 3"
 CHECKPOINTING, SHARDED = "--gradient_checkpointing", ("--zero_stage 3", "--fsdp")
 SETTINGS = (
     Setting("plain"),
@@ -64,6 +65,9 @@ SETTINGS = (
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
     Setting("EMA", f"--enable_ema --ema_beta {BETA}"),
     Setting("sp 2", sp_size=2, ranks=(2,)),
+    Setting("fused head", FUSED, ranks=(1, 2)),
+    Setting("fused head, sp 2", FUSED, sp_size=2, ranks=(2,)),
+    Setting("fused head, checkpointing", f"{FUSED} {CHECKPOINTING}", of=SHARDED, ranks=(2,)),
     Setting("checkpointing", CHECKPOINTING, ranks=(1, 2)),
     Setting("checkpointing, bf16", f"{CHECKPOINTING} --bf16", rounds=10, of=SHARDED, ranks=(2,)),
     Setting("checkpointing, critic", f"{CHECKPOINTING} {GAE}", of=SHARDED, ranks=(2,)),

@@ -27,10 +27,17 @@ class MemoryArgs:
     packing_samples: bool = unbuilt(
         "distributed", False, "Put several samples into one row without padding.", "--packing_samples"
     )
-    fused_linear_logprob: bool = unbuilt(
-        "distributed", False, "Compute log-probabilities without keeping logits.", "--fused_linear_logprob"
+    fused_linear_logprob: bool = arg(
+        False,
+        "Compute log-probabilities and entropies block by block: logits of all tokens and words are never held.",
+        witness=Witness("--fused_linear_logprob", "perf:largest_logits_mib", given="--chunk_size 8"),
     )
-    chunk_size: int = unbuilt("distributed", 4096, "Tokens of one chunk of that.", "--chunk_size 1024", ge=1)
+    chunk_size: int = arg(
+        4096,
+        "Tokens whose logits --fused_linear_logprob makes at a time, of a part of the vocabulary.",
+        ge=1,
+        witness=Witness("--chunk_size 8", "perf:largest_logits_mib", given="--fused_linear_logprob"),
+    )
     use_mp_opt: bool = unbuilt(
         "distributed", False, "FSDP: bf16 shards with an fp32 master copy in the optimizer.", "--use_mp_opt"
     )

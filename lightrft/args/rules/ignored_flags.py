@@ -131,6 +131,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     "lr_warmup_ratio": (WARMUP,),
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),
     "share_prompts": (COMPANY,),
+    "chunk_size": (given("fused_linear_logprob"),),
     "zero_stage": (DEEPSPEED,),
     "overlap_comm": (OVERLAPS,),
     "adam_offload": (STATE_ELSEWHERE, STATE),

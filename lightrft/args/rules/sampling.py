@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.conditions import has_filter
+from lightrft.args.conditions import has_filter, replays_masks
 from lightrft.args.field import as_text
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
@@ -41,4 +41,13 @@ def filter_of_fire(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (final_temperature, likeliest_tokens, filter_of_fire)
+def masks_of_the_fused_head(args: Args, world_size: int) -> Iterator[Finding]:
+    if args.memory.fused_linear_logprob and replays_masks(args):
+        yield Problem(
+            ("fused_linear_logprob", "replay_sampling_mask"),
+            "--fused_linear_logprob knows no softmax over what sampling left, which --replay_sampling_mask needs; use "
+            "one of them",
+        )
+
+
+RULES: tuple[Rule, ...] = (final_temperature, likeliest_tokens, filter_of_fire, masks_of_the_fused_head)

@@ -49,6 +49,7 @@ lr_warmup_ratio 0.1 --lr_warmup_steps 0 | --lr_warmup_steps 0 decides the warm-u
 adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
 adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together
+chunk_size 64 | there is no --fused_linear_logprob
 zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO
 adam_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps all of it there
 overlap_comm --fsdp | --fsdp overlaps communication by itself

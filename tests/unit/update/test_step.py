@@ -222,9 +222,11 @@ def test_rows_without_advantage_are_left_out_but_keep_their_place_in_the_denomin
     made = updater(alone, model, micro=1)
     made.step(batch, PART)
     # rows 2 and 7 have advantage 0, row 5 no tokens: five passes; with a KL term every row is needed
-    # of responses 4 + 1 + 2 + 6 + 5 tokens, of their prompts 2 + 2 + 3 + 3 + 2
-    report = made.report()
-    assert report.perf == {"perf/train_micro_batches": 5.0, "perf/train_tokens": 30.0}
+    # of responses 4 + 1 + 2 + 6 + 5 tokens, of their prompts 2 + 2 + 3 + 3 + 2; of 61 words for 6 tokens, float64
+    report, largest = made.report(), 6 * 61 * 8 / 2**20
+    assert report.perf == {
+        "perf/train_micro_batches": 5.0, "perf/train_tokens": 30.0, "perf/largest_logits_mib": largest
+    }  # fmt: skip
     assert report.metrics["update/idle_rows"] == 3.0
     made = updater(alone, model, micro=1, kl=in_loss(0.3))
     made.step(batch, PART)

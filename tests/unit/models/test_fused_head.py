@@ -1,0 +1,133 @@
+"""The fused head: by hand, against autograd on whole logits, and against finite differences in float64."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightrft.errors import Refused
+from lightrft.models import fused_head
+from lightrft.models.fused_head import Blocks, check_head, fused_logprobs
+from lightrft.models.logprob import token_logprobs
+from lightrft.models.packing import Cost
+from lightrft.models.token_model import TokenModel
+from lightrft.strategy.base import Handle
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Of 7 columns, which divide no vocabulary here."""
+    monkeypatch.setattr(fused_head, "CELLS", 0)
+    monkeypatch.setattr(fused_head, "NARROWEST", 7)
+
+
+def test_numbers_by_hand():
+    """p = 1/2 1/4 1/8 1/8; at temperature 1/2 p = 16 4 1 1 over 22."""
+    weight = torch.tensor([[4.0], [2.0], [1.0], [1.0]]).log()
+    hidden, tokens = torch.ones(2, 1), torch.tensor([1, 3])
+    found = fused_logprobs(Blocks(hidden, weight, None, (), 1.0, 1), tokens, "value")
+    # float32 logs
+    torch.testing.assert_close(found, torch.tensor([[log(1 / 4), 1.75 * log(2)], [log(1 / 8), 1.75 * log(2)]]))
+    [[_, squares], _] = fused_logprobs(Blocks(hidden, weight, None, (), 0.5, 1), tokens, "value").tolist()
+    assert squares == pytest.approx(-sum(p * log(p) for p in (16 / 22, 4 / 22, 1 / 22, 1 / 22)), rel=1e-6)
+    assert fused_logprobs(Blocks(hidden, weight, None, (2, 3), 1.0, 1), tokens, None)[0].tolist() == pytest.approx(
+        [log(1 / 3)]
+    )
+
+
+def drawn(rows=10, words=23, width=5, dtype=torch.float64) -> list[Tensor]:
+    make = torch.Generator().manual_seed(0)
+    shapes = ((rows, width), (words, width), (words,))
+    return [torch.randn(*shape, generator=make, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def some_tokens(rows=10, words=23) -> Tensor:
+    return torch.randint(words, (rows,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 10, 4096])
+@pytest.mark.parametrize("kind", [None, "value", "gradient"])
+def test_values_and_gradients_are_those_of_whole_logits(chunk, kind):
+    """With a bias, at a temperature, with words that are never written; blocks that divide neither."""
+    found, wanted, tokens = drawn(), drawn(), some_tokens().clamp(max=20)
+    logits = (wanted[0] @ wanted[1].T + wanted[2]).index_fill(-1, torch.tensor([21, 22]), -torch.inf)
+    logprobs, entropy = token_logprobs(logits, tokens, 0.7, kind)
+    own = fused_logprobs(Blocks(*found, (21, 22), 0.7, chunk), tokens, kind)
+    torch.testing.assert_close(own[:, 0], logprobs)
+    weights = torch.linspace(-1.0, 2.0, len(tokens), dtype=torch.float64)
+    loss, exact = (weights * own[:, 0]).sum(), (weights * logprobs).sum()
+    if kind is not None:
+        torch.testing.assert_close(own[:, 1], entropy)
+        loss, exact = loss + (weights.flip(0) * own[:, 1]).sum(), exact + (weights.flip(0) * entropy).sum()
+    loss.backward()
+    exact.backward()
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-10, atol=1e-12)  # float64
+
+
+@pytest.mark.parametrize("kind", [None, "gradient"])
+def test_finite_differences(kind):
+    tokens = some_tokens(4)
+    assert torch.autograd.gradcheck(
+        lambda *tensors: fused_logprobs(Blocks(*tensors, (), 0.7, 3), tokens, kind), drawn(4)
+    )
+
+
+def test_no_token_gives_gradients_of_zero():
+    found = drawn(0)
+    own = fused_logprobs(Blocks(*found, (), 1.0, 4), some_tokens(0), "gradient")
+    assert own.shape == (0, 2)
+    own.sum().backward()
+    assert [each.grad.abs().sum().item() for each in found] == [0.0, 0.0, 0.0]
+
+
+def test_steep_logits_stay_finite():
+    """The largest logit comes late, and most others have no mass at all."""
+    weight, hidden = torch.linspace(-300, 300, 40)[:, None].requires_grad_(), torch.ones(1, 1)
+    own = fused_logprobs(Blocks(hidden, weight, None, (), 0.5, 4), torch.tensor([0]), "gradient")
+    assert own[0].tolist() == pytest.approx([-1200.0, 0.0], abs=1e-2)
+    own.sum().backward()
+    assert bool(weight.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_are_in_float32(dtype):
+    """Beside float64 of the same logits: 2,000 words, whose probabilities no half could add up."""
+    hidden, weight, _ = drawn(6, 2000, 4, dtype=torch.float32)
+    half, head, tokens = hidden.detach().to(dtype), weight.detach().to(dtype), some_tokens(6, 2000)
+    own = fused_logprobs(Blocks(half, head, None, (), 1.0, 4), tokens, "value")
+    logits = (half @ head.T).double()
+    logprobs, entropy = token_logprobs(logits, tokens, 1.0, "value")
+    assert own.dtype == torch.float32
+    # float32 sums
+    torch.testing.assert_close(own.double(), torch.stack([logprobs, entropy], -1), rtol=1e-5, atol=1e-5)
+
+
+ROWS = [((1, 7, 9, 11, 12, 13), (0, 0, 0, 1, 1, 1)), ((1, 7, 9, 20), (0, 0, 0, 1))]
+GROUPED = {"group": torch.tensor([5, 5]), "prompt_lengths": torch.tensor([3, 3])}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("sharing", [None, Cost(per_token=1e9, per_pair=0.0)])
+def test_a_model_scores_as_with_whole_logits(causal_model, batch_of, kind, sharing):
+    """And holds a block of them only; measures still see whole logits."""
+    model = causal_model(kind)
+    whole = TokenModel(Handle(model, model), sharing)
+    fused, batch = TokenModel(Handle(model, model), sharing, chunk=2), batch_of(ROWS, temperature=0.7, **GROUPED)
+    wanted, found = whole.logprobs(batch, entropy="value"), fused.logprobs(batch, entropy="value")
+    torch.testing.assert_close(found.logprobs, wanted.logprobs, rtol=1e-5, atol=1e-6)  # float32
+    torch.testing.assert_close(found.entropy, wanted.entropy, rtol=1e-5, atol=1e-6)
+    assert (wanted.logits, found.logits) == (4 * 61, 2 * 7)
+    [width] = {len(row) for row in fused.measured(batch, lambda z, _: [z.new_full((len(z),), z.shape[1])])[0]}
+    assert width == 6 and "forward" not in vars(model.get_output_embeddings())
+
+
+def test_what_a_model_does_after_its_head_is_found(causal_model):
+    for kind in ("llama", "qwen2", "gpt2", "gemma3"):
+        check_head(Handle(causal_model(kind), causal_model(kind)), kind)
+    capped = causal_model("gemma2")
+    with pytest.raises(Refused, match=r"--fused_linear_logprob: --pretrain x: it scales or caps the logits"):
+        check_head(Handle(capped, capped), "--pretrain x")
