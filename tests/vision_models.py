@@ -73,13 +73,14 @@ IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_
 
 
 def qwen2_vl(scale: int) -> tuple[Any, Any]:
-    sizes = {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 32 * scale, "mlp_ratio": 2}
+    sizes = {"depth": 2, "embed_dim": 32, "num_heads": 2, "hidden_size": 32 * scale, "mlp_ratio": 2, "in_chans": 3}
     return qwen("Qwen2VL", scale, sections=[1, 1, 2], **sizes)
 
 
 def qwen2_5_vl(scale: int) -> tuple[Any, Any]:
     sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 32 * scale, "intermediate_size": 64}
-    return qwen("Qwen2_5_VL", scale, sections=[1, 1, 2], window_size=56, fullatt_block_indexes=[1], **sizes)
+    more = {"window_size": 56, "fullatt_block_indexes": [1], "in_chans": 3}
+    return qwen("Qwen2_5_VL", scale, sections=[1, 1, 2], **more, **sizes)
 
 
 def qwen3_vl(scale: int) -> tuple[Any, Any]:

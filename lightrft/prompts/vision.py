@@ -69,8 +69,11 @@ class Vision:
         """A small grey image: for whoever has to run the whole model, and has no image."""
         from PIL import Image
 
-        grey = Media(images=(Image.new("RGB", (width, BLANK), (128, 128, 128)),))
-        return replace(self, read=lambda _: grey, longest=sys.maxsize).request(ALONE, ())
+        return self.of_image(Image.new("RGB", (width, BLANK), (128, 128, 128)))
+
+    def of_image(self, image: Any) -> Request:
+        """A prompt of nothing else."""
+        return replace(self, read=lambda _: Media(images=(image,)), longest=sys.maxsize).request(ALONE, ())
 
     def read_by(self, processor: Any, image: Any) -> Mapping[str, Any]:
         """What another processor makes of an image: an engine may have its own."""

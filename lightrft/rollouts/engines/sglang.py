@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lightrft.args.groups.engine import EngineArgs
     from lightrft.args.groups.model import ModelArgs
+    from lightrft.prompts.vision import Vision
     from lightrft.ranks.base import World
 
 HOST, CHECK = "lightrft.rollouts.engines.sglang_host", "lightrft.rollouts.engines.sglang_settings"
@@ -68,6 +69,12 @@ SET |= {
     }.items()
     for name in names.split()
 }
+SEEING = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+UNSEEING = {  # what SGLang 0.5.23 does with them
+    "llava": "SGLang cannot make its tower",
+    "idefics3": "SGLang takes its prompts as text, and not as token ids",
+    "gemma3": "SGLang knows its tower by other names",
+}
 SPARE = 6  # tokens of its context that SGLang keeps back: 2 of prompt and response together, 5 of the prompt and 1 more
 CPU_KV_BYTES, CPU_KV_TOKENS = 1 << 30, 1 << 16  # room for keys and values without a GPU: the smaller of the two
 
@@ -83,9 +90,12 @@ def import_fault() -> None:
     """Its own process says so when it starts: asking it before would import it twice."""
 
 
-def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str:
-    """Why it cannot take images for that model."""
-    return "images do not reach SGLang"
+def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str | None:
+    """Why it cannot take images for that model, where that is so."""
+    if config.model_type in SEEING:
+        return None
+    why = UNSEEING.get(config.model_type, "it was not tried")
+    return f"images reach SGLang for {', '.join(SEEING)} alone, and not for {config.model_type}: {why}"
 
 
 def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:
@@ -121,8 +131,10 @@ def make(
     end_ids: Iterable[int],
     dtype: torch.dtype,
     world: World,
+    vision: Vision | None = None,
 ) -> InferenceEngine:
-    """One engine for each rank, or one in the process of the first of `engine_tp_size` neighbours."""
+    """One engine for each rank, or one in the process of the first of `engine_tp_size` neighbours. vision: how the
+    trainer reads images, of a model that sees."""
     from lightrft.ranks.base import ONE_RANK
     from lightrft.rollouts.engines.sglang_engine import SGLangEngine
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
@@ -130,7 +142,7 @@ def make(
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     chosen = _chosen(model, engine, dtype, world.device)
     about = {"variables": _variables(model, chosen), "given": settings.given(engine.engine_kwargs)}
-    about |= {"max_len": model.max_len, "sleeps": engine.enable_engine_sleep}
+    about |= {"max_len": model.max_len, "sleeps": engine.enable_engine_sleep, "vision": vision}
     made = SGLangEngine(HOST, chosen, tokenizer, end_ids, dtype, **about) if ranks.rank == 0 else None
     return TPGroup(made, ranks, dtype) if ranks.size > 1 or made is None else made
 

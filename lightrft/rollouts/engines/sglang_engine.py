@@ -26,19 +26,24 @@ from lightrft.models.fingerprint import MODULUS
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
 from lightrft.rollouts.engines.hosted import Host
+from lightrft.rollouts.engines.images import check_alike, check_ids, difference, noise
 from lightrft.rollouts.engines.presence import Presence, What
+from lightrft.rollouts.engines.sglang_names import as_loaded
 from lightrft.types import Generation, Request, SamplingMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from lightrft.prompts.vision import Vision
+
+Asked = tuple[Sequence[int], dict[str, Any], Sequence[Any]]  # as sglang_host.py takes them
 BUCKET_BYTES, BUCKET_TENSORS = 1 << 28, 64  # sent at once; in shared memory a tensor takes a file descriptor
 
 
 class SGLangEngine:
     """program: the module that is its process. chosen: fields of SGLang's ServerArgs. variables: of its environment.
     max_len: of prompt and response. sleeps: whether memory is given back; else it is only kept account of. given: what
-    of its settings the user has to hear of where it does not start."""
+    of its settings the user has to hear of where it does not start. vision: of a model that sees."""
 
     shares_weights = False
 
@@ -54,12 +59,14 @@ class SGLangEngine:
         max_len: int,
         sleeps: bool,
         given: str = "",
+        vision: Vision | None = None,
     ) -> None:
         self.chosen, self.tokenizer, self.end_ids, self.dtype = chosen, tokenizer, sorted(end_ids), dtype
         self.program, self.variables, self.max_len, self.sleeps = program, variables, max_len, sleeps
-        self.given = given
+        self.given, self.vision = given, vision
         self.version, self.made = 0, 0
         self.presence, self.released = Presence(), set[str]()
+        self.unwritten = sorted(vision.placeholders) if vision else []  # no token of a response
         self.sizes: dict[str, int] = {}  # elements of each tensor that was pushed
         self._host: Host | None = None
 
@@ -69,7 +76,7 @@ class SGLangEngine:
         """SGLang itself decides how many are decoded together, by the room that their keys and values need."""
         self.presence.check_ready()
         check_room("SGLang", self.max_len, requests, sampling)
-        asked = [[(request.prompt_ids, self._asked(sampling, seed)) for seed in request.seeds] for request in requests]
+        asked = [[self._asked(request, sampling, seed) for seed in request.seeds] for request in requests]
         answers = self._ask("generate", asked, len(asked) if enough is None else enough) if asked else []
         self.made += sum(map(len, answers))
         return [
@@ -77,10 +84,14 @@ class SGLangEngine:
             for request, group in zip(requests, answers, strict=True)
         ]
 
-    def _asked(self, sampling: Sampling, seed: int) -> dict[str, Any]:
+    def _asked(self, request: Request, sampling: Sampling, seed: int) -> Asked:
+        params = self._params(sampling, seed)
+        return (request.bare_ids, params, request.media.images) if request.media else (request.prompt_ids, params, ())
+
+    def _params(self, sampling: Sampling, seed: int) -> dict[str, Any]:
         """Of one request, in SGLang's words; its seeds are signed. `custom_params` are for sglang_scheduler.py."""
         ours = {"new_tokens": sampling.max_new_tokens, "first_temperature": sampling.first_temperature}
-        ours["masks"] = sampling.masks
+        ours |= {"masks": sampling.masks, "unwritten": self.unwritten}
         stop = {"stop": list(sampling.stop), "stop_window": sampling.stop_window} if sampling.stop else {}
         return {
             "max_new_tokens": sampling.max_new_tokens,
@@ -98,6 +109,7 @@ class SGLangEngine:
         return self.chosen["sampling_mask_max_tokens"] if sampling.masks else -1
 
     def _generation(self, request: Request, answer: Mapping[str, Any], sampling: Sampling) -> Generation:
+        check_ids("SGLang", request, answer.get("prompt_ids", request.prompt_ids))
         ids, how = tuple(answer["ids"]), answer["end"]
         if how["type"] not in ("stop", "length"):
             raise EngineFailed(f"--engine_type sglang: a request was given up: {how.get('message')}")
@@ -114,6 +126,7 @@ class SGLangEngine:
         self._ask("begin_weights")
         for bucket in _buckets(params):
             self.sizes.update((name, value.numel()) for name, value in bucket)
+            bucket = [(as_loaded(name), value) for name, value in bucket]
             self._ask("load_weights", [_pickled(bucket) for _ in range(self.chosen["tp_size"])])
         self._ask("end_weights")
         self.presence.pushed()
@@ -163,8 +176,19 @@ class SGLangEngine:
     def _ask(self, what: str, *parts: Any) -> Any:
         if self._host is None:
             with PULSE.during("engine"):
-                self._host = Host("sglang", self.program, self.chosen, self.variables, self.given)
+                self._host = Host("sglang", self.program, self._settings(), self.variables, self.given)
+            if self.vision is not None:
+                self._check_processor(self.vision)
         return self._host.ask(what, *parts)
+
+    def _settings(self) -> dict[str, Any]:
+        return {**self.chosen, **({} if self.vision is None else {"processor": self.vision.processor})}
+
+    def _check_processor(self, vision: Vision) -> None:
+        request = vision.of_image(noise())
+        assert request.mm_inputs is not None, "it has an image"
+        made = {"input_ids": request.prompt_ids, **request.mm_inputs.features}
+        check_alike("SGLang", difference(made, self._ask("seen", request.bare_ids, noise())))
 
 
 def _masked(

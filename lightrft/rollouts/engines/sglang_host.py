@@ -17,7 +17,7 @@ from lightrft.rollouts.engines.hosted import serve
 from lightrft.rollouts.engines.sglang_scheduler import run_scheduler
 from lightrft.rollouts.engines.traces import MARK_VARIABLE
 
-Asked = tuple[Sequence[int], dict[str, Any]]  # a prompt's token ids, and SGLang's sampling parameters
+Asked = tuple[Sequence[int], dict[str, Any], Sequence[Any]]  # token ids, SGLang's sampling parameters, images
 Answer = dict[str, Any]
 IDLE_S = 60.0  # an engine whose requests are answered is idle at once
 
@@ -33,11 +33,22 @@ def with_mark(original: Callable[..., Any]) -> Callable[..., Any]:
     return init_new
 
 
+def noted(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What SGLang makes of a request with images is noted there."""
+
+    async def process(*args: Any, request_obj: Any, **kwargs: Any) -> Any:
+        request_obj.lightrft_made = await original(*args, request_obj=request_obj, **kwargs)
+        return request_obj.lightrft_made
+
+    return process
+
+
 class Hosted:
-    """settings: SGLang's own, by the names of its ServerArgs."""
+    """settings: SGLang's own, by the names of its ServerArgs, and `processor`: the trainer's, of a model that sees."""
 
     def __init__(self, settings: dict[str, Any], beat: Callable[[], None]) -> None:
         from sglang.srt.entrypoints.engine import Engine
+        from sglang.srt.managers import tokenizer_manager
         from sglang.srt.server_args import PortArgs
 
         PortArgs.init_new = staticmethod(with_mark(PortArgs.init_new))
@@ -51,8 +62,14 @@ class Hosted:
                     multiprocessing.set_start_method("fork", force=True)
                 return super()._launch_scheduler_processes(*args, **kwargs)
 
+        processor = settings.pop("processor", None)
+        if processor is not None:  # the one that SGLang makes has other limits for some models
+            tokenizer_manager.get_processor_wrapper = lambda: processor
         self.beat, self.processes = beat, settings.get("tp_size", 1)
         self.engine = OurEngine(**settings)
+        if processor is not None:
+            reader = self.engine.tokenizer_manager.mm_processor
+            reader.process_mm_data_async = noted(reader.process_mm_data_async)
 
     def generate(self, groups: Sequence[Sequence[Asked]], enough: int) -> list[list[Answer]]:
         """For each group an answer to each of its samples; as soon as `enough` groups have theirs the others are given
@@ -77,7 +94,7 @@ class Hosted:
             [] if given_up and any(answer["end"]["type"] == "abort" for answer in group) else group for group in made
         ]
 
-    async def _one(self, prompt: Sequence[int], sampling: dict[str, Any]) -> Answer:
+    async def _one(self, prompt: Sequence[int], sampling: dict[str, Any], images: Sequence[Any]) -> Answer:
         """One sample: its token ids, their log-probabilities, and how it ended, in SGLang's words. It is told of now
         and then, each time all that there is of it so far."""
         from sglang.srt.managers.io_struct import GenerateReqInput
@@ -85,6 +102,7 @@ class Hosted:
         masks = sampling["custom_params"]["masks"]
         asked = GenerateReqInput(  # Engine.async_generate cannot be asked for masks
             input_ids=list(prompt),
+            image_data=list(images) or None,
             sampling_params=sampling,
             return_logprob=True,
             stream=True,
@@ -97,7 +115,22 @@ class Hosted:
         about = made["meta_info"]
         logprobs = [logprob for logprob, *_ in about.get("output_token_logprobs") or ()]
         answer = {"ids": made["output_ids"], "logprobs": logprobs, "end": about["finish_reason"]}
+        if images:
+            answer["prompt_ids"] = list(asked.lightrft_made.input_ids)
         return {**answer, **_masks(about)} if masks else answer
+
+    def seen(self, prompt: Sequence[int], image: Any) -> dict[str, Any]:
+        """What SGLang makes of a prompt with that image: token ids, pixels, and their grid."""
+        from sglang.srt.managers.io_struct import GenerateReqInput
+
+        asked = GenerateReqInput(input_ids=list(prompt), image_data=[image])
+        reader = self.engine.tokenizer_manager.mm_processor
+        made = self.engine.loop.run_until_complete(
+            reader.process_mm_data_async(image_data=[image], input_text=list(prompt), request_obj=asked)
+        )
+        item = made.mm_items[0]
+        found = {"pixel_values": item.feature, "image_grid_thw": item.image_grid_thw}
+        return {"input_ids": list(made.input_ids), **{name: value.tolist() for name, value in found.items()}}
 
     def begin_weights(self) -> None:
         if hasattr(self.engine, "begin_weight_update"):

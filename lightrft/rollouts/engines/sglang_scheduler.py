@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -20,12 +20,13 @@ from lightrft.models.fingerprint import fingerprint
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.noise import uniforms
 from lightrft.rollouts.engines.sampling import inverse_cdf, keep
+from lightrft.rollouts.engines.sglang_names import made_of
 from lightrft.rollouts.engines.traces import MARK_VARIABLE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+QKV = 3  # tensors that one of SGLang's is made of
 WHOLE_VOCABULARY = 1 << 30  # SGLang's word for a top_k that is off
 UNSIGNED = (1 << 64) - 1
 
@@ -34,6 +35,7 @@ def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
     """In place of SGLang's own function of that kind, which it calls."""
     from sglang.srt.configs.model_config import ModelConfig
     from sglang.srt.layers.sampler import register_sampler_backend
+    from sglang.srt.managers import mm_schedule
     from sglang.srt.managers.schedule_batch import Req
     from sglang.srt.managers.scheduler import Scheduler, run_scheduler_process
     from sglang.srt.sampling.sampling_batch_info import SamplingBatchInfo
@@ -42,6 +44,7 @@ def run_scheduler(server_args: Any, *args: Any, **kwargs: Any) -> None:
     register_sampler_backend("pytorch", make_sampler)
     SamplingBatchInfo.from_schedule_batch = classmethod(with_noise(SamplingBatchInfo.from_schedule_batch))
     Scheduler.write_fingerprints = write_fingerprints
+    Scheduler.flush_cache = with_images(Scheduler.flush_cache, mm_schedule)
     ModelConfig._get_hf_eos_token_id = lambda self: set()  # a request names the ids that end it
     Req._check_token_based_finish = with_texts(Req._check_token_based_finish, Texts(server_args))
     run_scheduler_process(server_args, *args, **kwargs)
@@ -57,10 +60,24 @@ def mark_shared_memory() -> None:
         module.make_shm_name = lambda kind: f"sgl_shm_{kind}_{os.environ[MARK_VARIABLE]}{uuid4().hex[:8]}"
 
 
+def with_images(original: Callable[..., bool], kept: Any) -> Callable[..., bool]:
+    """A method of SGLang's Scheduler that forgets keys and values, and would keep what the tower made of images with
+    weights that are gone. kept: SGLang's module that has it as `embedding_cache`."""
+
+    def flush_cache(self: Any, *args: Any, **kwargs: Any) -> bool:
+        if kept.embedding_cache is not None:
+            kept.embedding_cache.clear()
+        return original(self, *args, **kwargs)
+
+    return flush_cache
+
+
 class Drawing:
-    """How the requests that run now are drawn: SGLang answers one list of requests at a time, of one `Sampling`."""
+    """How the requests that run now are drawn: SGLang answers one list of requests at a time, of one `Sampling`.
+    unwritten: ids that have no probability, as in the trainer's model."""
 
     sampling = Sampling(1)
+    unwritten: Sequence[int] = ()
 
 
 def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,6 +88,7 @@ def with_noise(original: Callable[..., Any]) -> Callable[..., Any]:
 
         info = original(batch, vocab_size)
         Drawing.sampling = _sampling(batch.reqs[0].sampling_params)
+        Drawing.unwritten = batch.reqs[0].sampling_params.custom_params["unwritten"]
         seeds = [(each.sampling_params.sampling_seed or 0) & UNSIGNED for each in batch.reqs]
         noise = torch.from_numpy(uniforms(seeds, Drawing.sampling.max_new_tokens))
         first = torch.tensor([[len(each.origin_input_ids) - 1.0] for each in batch.reqs], dtype=torch.float64)
@@ -121,12 +139,15 @@ def with_texts(original: Callable[..., bool], texts: Texts) -> Callable[..., boo
 
 
 def make_sampler() -> Any:
+    import torch
     from sglang.srt.layers.sampler import Sampler
 
     class SeededSampler(Sampler):
         hot: Tensor | None = None
 
         def forward(self, logits_output: Any, *args: Any, **kwargs: Any) -> Any:
+            if Drawing.unwritten:
+                logits_output.next_token_logits[:, Drawing.unwritten] = -torch.inf
             first = Drawing.sampling.first_temperature
             self.hot = None if first is None else (logits_output.next_token_logits.float() / first).softmax(-1)
             return super().forward(logits_output, *args, **kwargs)
@@ -175,10 +196,8 @@ def _shards(model: Any) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     """Each parameter that this process holds, by the names that it is made of. q, k and v apart, since where there are
     more processes than heads of k several hold the same ones; of a vocabulary the tokens alone, without the padding."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        path = name.rpartition(".")[0]
-        layer, module = path.rpartition(".")[2], model.get_submodule(path)
-        names = tuple(name.replace(layer, part) for part in FUSED.get(layer, ())) or (name,)
-        if layer == "qkv_proj":
+        names, module = made_of(name, hasattr(model, "visual")), model.get_submodule(name.rpartition(".")[0])
+        if len(names) == QKV:
             sizes = [module.q_proj_shard_size, module.kv_proj_shard_size, module.kv_proj_shard_size]
             yield from zip(((each,) for each in names), parameter.split(sizes), strict=True)
         elif hasattr(module, "shard_indices"):

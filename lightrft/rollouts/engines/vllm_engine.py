@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from lightrft.errors import Refused, RunFailed, error_text, warn
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import EngineFailed, Sampling, check_room
+from lightrft.rollouts.engines.images import check_ids
 from lightrft.rollouts.engines.presence import Presence, What
-from lightrft.rollouts.engines.vllm_images import check_ids, check_processor, prompt_of
+from lightrft.rollouts.engines.vllm_images import check_processor, prompt_of
 from lightrft.rollouts.engines.vllm_names import as_loaded
 from lightrft.rollouts.engines.vllm_process import end, start, undisturbed
 from lightrft.rollouts.engines.vllm_transfer import UNTOLD, push
@@ -207,7 +208,7 @@ class _Row:
             raise EngineFailed(f"vLLM gave a response up: {self.reason or 'it has no end'}")
         if others := self.versions - {version, UNTOLD}:
             raise EngineFailed(f"vLLM sampled from weights of version {min(others)}, and {version} was pushed last")
-        check_ids(request, self.prompt_ids)
+        check_ids("vLLM", request, self.prompt_ids)
         return Generation(request.prompt_ids, tuple(self.tokens), tuple(self.logprobs), self.reason)
 
 

@@ -120,7 +120,7 @@ def engine(monkeypatch):
 
 @pytest.mark.parametrize(("seed", "signed"), [(0, 0), (2**63 - 1, 2**63 - 1), (2**63, -(2**63)), (2**64 - 1, -1)])
 def test_a_seed_of_64_bits_comes_back_whole(engine, seed, signed):
-    assert engine.made._asked(Sampling(4), seed)["sampling_seed"] == signed
+    assert engine.made._params(Sampling(4), seed)["sampling_seed"] == signed
     assert signed & sglang_scheduler.UNSIGNED == seed
 
 
@@ -194,7 +194,7 @@ def test_a_mask_and_log_probabilities_on_it_come_together(engine):
         assert found.sampling_mask == SamplingMask(array("i", [0, 0]), array("i")) and found.logprobs == (-1.0, -0.1)
     engine.made.chosen["sampling_mask_max_tokens"] = 99
     tops = [
-        engine.made._asked(each, 1)["top_k"] for each in (asked, replace(asked, top_k=5), replace(asked, top_p=1.0))
+        engine.made._params(each, 1)["top_k"] for each in (asked, replace(asked, top_k=5), replace(asked, top_p=1.0))
     ]
     assert tops == [99, 5, -1], "it gives no mask without one"
 
@@ -241,7 +241,7 @@ def test_its_sampler_draws_what_the_local_engine_draws(monkeypatch, sampling):
 
 def test_noise_is_as_long_as_was_asked_though_one_request_has_room_for_less(engine):
     """SGLang lowers `max_new_tokens` of the long one to 1."""
-    asked = [dict(engine.made._asked(Sampling(5, 0.6), seed), max_new_tokens=most) for seed, most in ((3, 1), (9, 5))]
+    asked = [dict(engine.made._params(Sampling(5, 0.6), seed), max_new_tokens=most) for seed, most in ((3, 1), (9, 5))]
     reqs = [SimpleNamespace(sampling_params=SimpleNamespace(**each), origin_input_ids=[4, 5]) for each in asked]
     info = sglang_scheduler.with_noise(lambda *_: SimpleNamespace())(None, SimpleNamespace(reqs=reqs, device="cpu"), 0)
     assert info.sampling_seed[:, 1:].tolist() == uniforms([3, 9], 5).tolist()

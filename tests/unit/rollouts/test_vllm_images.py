@@ -10,7 +10,8 @@ from vision_case import Case
 from vision_models import save_tiny
 
 from lightrft.errors import RunFailed
-from lightrft.rollouts.engines.vllm_images import check_ids, processor_fault, prompt_of
+from lightrft.rollouts.engines.images import check_ids
+from lightrft.rollouts.engines.vllm_images import processor_fault, prompt_of
 from lightrft.rollouts.engines.vllm_names import as_loaded, made_of
 from lightrft.types import Request
 
@@ -48,13 +49,13 @@ def test_a_prompt_goes_over_with_a_mark_for_each_image(case):
 
 def test_other_ids_than_ours_end_the_run_and_name_the_row():
     request = Request((5, 9, 9, 7), (1,), where="a.jsonl:3")
-    check_ids(request, [5, 9, 9, 7])
+    check_ids("vLLM", request, [5, 9, 9, 7])
     for used, told in {
         (5, 9, 7): "3 tokens where the trainer has 4, other ones from token 2 on",
         (5, 9, 9, 8): "token 3",
     }.items():
         with pytest.raises(RunFailed, match=f"^a.jsonl:3: vLLM read .*{told}"):
-            check_ids(request, used)
+            check_ids("vLLM", request, used)
 
 
 class Theirs(nn.Module):
