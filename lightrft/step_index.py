@@ -66,10 +66,6 @@ class StepIndex:
         """Of this rank's batch, for those of the index's rows that are its own."""
         return [int(self.batch_row[row]) for row in rows if self.owner[row] == self.rank]
 
-    def passes(self, size: int) -> int:
-        """Forward passes of at most `size` rows that each rank makes over all its rows, so that all make as many."""
-        return -(-int(np.bincount(self.owner, minlength=self.n_ranks).max()) // size)
-
     def group_tokens(self, rows: Sequence[int]) -> dict[int, float]:
         """The trained tokens of each group among the rows."""
         grouped = rows_by_group(self.group[list(rows)]).items()

@@ -18,8 +18,9 @@ from lightrft.errors import Refused
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.fused_head import check_head
-from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.packing import Cost, takes_segments
 from lightrft.models.recompute import recompute_layers
+from lightrft.models.segment_check import with_segments_checked
 from lightrft.models.sequence_checks import check_parts
 from lightrft.models.sequence_parallel import share_sequences
 from lightrft.models.token_model import TokenCritic, TokenModel
@@ -40,6 +41,7 @@ from lightrft.update.base import Watch
 from lightrft.update.critic import Critic
 from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
+from lightrft.update.partition import MicroBatchSize
 from lightrft.update.score import Scorer
 from lightrft.update.step import Updater, UpdateSettings
 
@@ -78,17 +80,18 @@ def make_token_model(
 
     blank: a prompt with an image, for a model that sees.
     """
-    ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model)
+    name = f"--pretrain {args.model.pretrain}"
+    ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model, name)
     if args.distributed.gradient_checkpointing and optim is not None:
-        recompute_layers(model, f"--pretrain {args.model.pretrain}")
+        recompute_layers(model, name)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
-    blank = blank if needs_images(args, strategy.world) else None
+    seen = blank if needs_images(args, strategy.world) else None
     chunk = args.memory.chunk_size if args.memory.fused_linear_logprob else None
-    prepared, name = TokenModel(handle, sharing, ranks, blank, chunk), f"--pretrain {args.model.pretrain}"
+    prepared = TokenModel(handle, sharing, ranks, seen, args.memory.packing_samples, chunk)
     check_parts(prepared, name)
     if chunk is not None:
         check_head(handle, name)
-    return prepared
+    return with_segments_checked(prepared, name, _several_in_a_row(args))
 
 
 def needs_images(args: Args, world: World) -> bool:
@@ -118,15 +121,18 @@ def make_critic(
     if "critic" not in estimator.needs:
         return None
     model = load_critic(args.model, dtype, strategy.world.device, empty=args.distributed.meta_init)
-    ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone)
+    name = f"the critic {critic_args(args.model).pretrain}"
+    ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone, name)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)
     if args.distributed.gradient_checkpointing:
-        recompute_layers(model, f"the critic {critic_args(args.model).pretrain}")
+        recompute_layers(model, name)
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
-    prepared = TokenCritic(handle, sharing, ranks, blank if needs_images(args, strategy.world) else None)
-    check_parts(prepared, f"the critic {critic_args(args.model).pretrain}")
-    return Critic(strategy, prepared, clip=args.algorithm.value_clip)
+    seen = blank if needs_images(args, strategy.world) else None
+    prepared = TokenCritic(handle, sharing, ranks, seen, args.memory.packing_samples)
+    check_parts(prepared, name)
+    checked = with_segments_checked(prepared, name, _several_in_a_row(args))
+    return Critic(strategy, checked, clip=args.algorithm.value_clip)
 
 
 def make_average(args: Args, strategy: Strategy, policy: Handle, everyone: Ranks) -> MovingAverage | None:
@@ -161,15 +167,21 @@ def make_updater(
     return Updater(strategy, policy, estimator, kl, settings, critic, average, watch)
 
 
-def share_prompts(args: Args, model: PreTrainedModel) -> Cost | None:
-    """The costs to weigh where prompts may be shared, else None."""
-    possible = can_share_prompts(model)
-    if args.memory.share_prompts and not possible:
+def share_prompts(args: Args, model: PreTrainedModel, name: str) -> Cost | None:
+    """The costs to weigh where prompts may be shared, else None. Refuses a model that a flag asks too much of."""
+    possible, flag = takes_segments(model), _several_in_a_row(args)
+    if flag is not None and not possible:
         raise Refused(
-            "--share_prompts needs a model with rotary positions and full attention through sdpa in every layer, which "
-            f"--pretrain {args.model.pretrain} is not; leave it out"
+            f"{flag} needs a model with rotary positions and full attention through sdpa in every layer, which "
+            f"{name} is not; leave it out"
         )
     return Cost.of(model) if possible and args.memory.share_prompts is not False else None
+
+
+def _several_in_a_row(args: Args) -> str | None:
+    """The flag that asks for rows that hold several sequences."""
+    flags = {"--packing_samples": args.memory.packing_samples, "--share_prompts": args.memory.share_prompts}
+    return next((flag for flag, given in flags.items() if given), None)
 
 
 def make_scorer(
@@ -185,7 +197,9 @@ def make_scorer(
         policy,
         reference,
         critic,
-        size=rows_per_pass(args),
+        size=MicroBatchSize(
+            rows_per_pass(args), args.batch.max_tokens_per_micro_batch, policy.shares_prompts, policy.packs
+        ),
         scores_policy=needs_old_logprobs(args, kl),
         with_entropy=needs_entropy(args),
     )

@@ -1,7 +1,9 @@
 """How the rows of a batch are laid out for the model.
 
 Padded: one row per sample. Shared: the prompt of a group once, its responses behind it, each seeing the prompt and
-itself only. Both give the same log-probabilities; the shared layout saves computing a prompt once per sample.
+itself only. Packed: all of these, or all samples, in one row, without padding. All give the same log-probabilities; the
+shared layout saves computing a prompt once per sample, the packed one padding. What a token sees where a row holds more
+than one sequence is computed by models/segments.py.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
+from lightrft.models.attention import TAKE_SEGMENTS
 from lightrft.models.media import joined, rows_of
 from lightrft.models.reach import reach
-from lightrft.models.sequence_parallel import TAKE_A_MASK
+from lightrft.models.segments import Segments, Tree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,12 +35,14 @@ class Layout:
     """inputs: what the model is called with; predicts [N]: for each trained token of the batch, in row-major order,
     the flat index of the position whose hidden state predicts it.
 
-    here: which of the batch's trained tokens those are, [all] bool; None = all of them.
+    here: which of the batch's trained tokens those are, [all] bool; None = all of them. segments: what attention sees
+    of whole rows, where these hold more than a sequence each.
     """
 
     inputs: dict[str, Tensor]
     predicts: Tensor
     here: Tensor | None = None
+    segments: Segments | None = None
 
     def select(self, hidden: Tensor) -> Tensor:
         """[rows, length, H] to [N, H]; index_select, because its backward is deterministic."""
@@ -52,7 +57,7 @@ class Layout:
         return self.inputs["input_ids"].numel()
 
     def part(self, number: int, parts: int) -> Layout:
-        """The positions of one of so many equal parts of every row. A mask stays that of whole rows."""
+        """The positions of one of so many equal parts of every row."""
         width = self.inputs["input_ids"].shape[1]
         length = width // parts
         start = number * length
@@ -60,26 +65,41 @@ class Layout:
         own = {name: inputs[name][:, start : start + length] for name in ("input_ids", "position_ids")}
         row, column = self.predicts // width, self.predicts % width - start
         here = (column >= 0) & (column < length)
-        return Layout({**inputs, **own}, (row * length + column)[here], here)
+        return Layout({**inputs, **own}, (row * length + column)[here], here, self.segments)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the model is called with, and attention through it.
+
+        A mask of a row's size would be its square; this one, which hides all, is what a model that does not hand on
+        `segments` would use: it gives NaN.
+        """
+        if self.segments is None:
+            return self.inputs
+        hides = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=self.predicts.device)
+        return {**self.inputs, "attention_mask": hides, "segments": self.segments}
 
 
-def lay_out(batch: Batch, sharing: Cost | None, parts: int = 1) -> Layout:
+def lay_out(batch: Batch, sharing: Cost | None, parts: int = 1, *, packs: bool = False) -> Layout:
     """Shared prompts where they are allowed, at these costs, and pay; where no token is trained, and there are no
     images, one column.
 
-    parts: how many equal parts rows can be cut into, for which they may need more padding.
+    parts: how many equal parts rows can be cut into, for which they may need more padding. packs: all in one row.
     """
-    layout = _shared_where_it_pays(batch, sharing, parts) or padded_rows(batch, parts)
+    layout = _several_in_a_row(batch, sharing, parts, packs) or padded_rows(batch, parts)
     if len(layout.predicts) or batch.mm_inputs:
         return layout
     return Layout({"input_ids": _divisible(batch.input_ids[:, :1], parts)}, layout.predicts)
 
 
-def _shared_where_it_pays(batch: Batch, cost: Cost | None, parts: int) -> Layout | None:
+def _several_in_a_row(batch: Batch, cost: Cost | None, parts: int, packs: bool) -> Layout | None:
+    if packs:
+        return rows_of_groups(batch, [groups_of(batch, shared=cost is not None)], parts)
     if cost is None:
         return None
     groups = groups_of(batch)
-    return shared_prompts(batch, groups, parts) if sharing_pays(groups, batch.input_ids.shape, cost) else None
+    pays = sharing_pays(groups, batch.input_ids.shape, cost)
+    return rows_of_groups(batch, [[group] for group in groups], parts) if pays else None
 
 
 def padded_rows(batch: Batch, parts: int = 1) -> Layout:
@@ -115,89 +135,86 @@ class Cost:
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
 
 
-def can_share_prompts(model: PreTrainedModel) -> bool:
-    """Whether the model takes a mask of our own: full attention in every layer, through PyTorch's sdpa kernels,
-    and positions that come from position ids (rotary)."""
+def takes_segments(model: PreTrainedModel) -> bool:
+    """Whether rows may hold several sequences: full attention in every layer, through PyTorch's sdpa kernels, and
+    positions that come from position ids (rotary)."""
     config: Any = model.config.get_text_config()
     rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
-    return math.isinf(reach(config)) and rotary and config._attn_implementation in TAKE_A_MASK
-
-
-# Bytes of the mask, one per pair of positions: 128 MiB, or 11,585 positions of one group. Attention makes a copy in
-# its own dtype, four times as large in float32. Padded rows need neither.
-LARGEST_MASK = 1 << 27
+    return math.isinf(reach(config)) and rotary and config._attn_implementation in TAKE_SEGMENTS
 
 
 @dataclass(frozen=True)
 class Group:
-    """One sequence of the shared layout: a prompt's length, and its responses' lengths by the row that holds each."""
+    """Samples with one prompt: its length, and their responses' lengths by the row that holds each."""
 
     prompt: int
     responses: dict[int, int]
 
     @property
-    def length(self) -> int:
-        return self.prompt + sum(self.responses.values())
+    def tree(self) -> Tree:
+        return Tree(self.prompt, tuple(self.responses.values()))
 
 
-def groups_of(batch: Batch) -> list[Group]:
-    """In one transfer from the device."""
+def groups_of(batch: Batch, *, shared: bool = True) -> list[Group]:
+    """In one transfer from the device. Not shared: every row by itself."""
     group, prompts, lengths = torch.stack([batch.group, batch.prompt_lengths, batch.lengths]).tolist()
-    every = rows_by_group(group).values()
+    every = rows_by_group(group).values() if shared else [[row] for row in range(len(group))]
     return [Group(prompts[rows[0]], {row: lengths[row] - prompts[row] for row in rows}) for rows in every]
 
 
 def sharing_pays(groups: Sequence[Group], shape: Sequence[int], cost: Cost) -> bool:
-    """A masked attention over prompt and all responses grows with their square: it pays for short responses, and where
-    its mask is not too large. shape: of the padded rows."""
-    (rows, width), shared = shape, [group.length for group in groups]
-    if len(shared) * max(shared) ** 2 > LARGEST_MASK:
-        return False
+    """A row for each group is padded to the longest, so a group of many samples beside one of few may cost more than
+    it saves. shape: of the padded rows."""
+    (rows, width), trees = shape, [group.tree for group in groups]
     padded = rows * (width * cost.per_token + width**2 / 2 * cost.per_pair)
-    return sum(shared) * cost.per_token + sum(length**2 for length in shared) * cost.per_pair < padded
+    shared = len(trees) * max(tree.length for tree in trees) * cost.per_token
+    return shared + sum(tree.pairs for tree in trees) * cost.per_pair < padded
 
 
-def shared_prompts(batch: Batch, groups: Sequence[Group], parts: int = 1) -> Layout:
-    """One sequence per group. [S, L] token ids and positions, [S, 1, L, L] bool mask (True = sees).
+def rows_of_groups(batch: Batch, rows: Sequence[Sequence[Group]], parts: int = 1) -> Layout:
+    """[S, L] token ids and positions: in each row these groups, a prompt and its responses, one behind the other.
 
     Made on the host, then moved: on a device every one of these small pieces would be a launch of its own.
     """
-    (rows, row_width), longest = batch.input_ids.shape, max(group.length for group in groups)
+    longest = max(sum(group.tree.length for group in groups) for groups in rows)
     width = longest + -longest % parts
-    source, positions = np.zeros((2, len(groups), width), dtype=np.int64)  # source: flat indices of the batch's tokens
-    owner = np.full((len(groups), width), -1)  # -1 padding, 0 prompt, 1.. response
-    predicts = np.zeros((rows, row_width), dtype=np.int64)
-    for s, group in enumerate(groups):
-        end = prompt = group.prompt
-        source[s, :end] = next(iter(group.responses)) * row_width + np.arange(end)
-        positions[s, :end], owner[s, :end] = np.arange(end), 0
-        for number, (row, length) in enumerate(group.responses.items(), start=1):
-            start, end, place = end, end + length, prompt + np.arange(length)
-            source[s, start:end], positions[s, start:end], owner[s, start:end] = row * row_width + place, place, number
-            before = np.arange(start - 1, end - 1)
-            before[:1] = prompt - 1  # the first token of every response is predicted by the prompt's last
-            predicts[row, prompt : prompt + length] = s * width + before
-    moved = (torch.from_numpy(array).to(batch.input_ids.device) for array in (source, positions, owner, predicts))
-    where, places, owners, predicting = moved
-    ids = batch.input_ids.flatten()[where] * (owners >= 0)
-    inputs = {"input_ids": ids, "position_ids": places, "attention_mask": _sees(owners)}
+    source, positions = np.zeros((2, len(rows), width), dtype=np.int64)  # source: flat indices of the batch's tokens
+    filled = np.zeros((len(rows), width), dtype=bool)
+    predicts = np.zeros(tuple(batch.input_ids.shape), dtype=np.int64)
+    for s, groups in enumerate(rows):
+        end = 0
+        for group in groups:
+            place = slice(end, end + group.tree.length)
+            _lay_group(group, source[s, place], positions[s, place], predicts, s * width + end)
+            end, filled[s, place] = place.stop, True
+    moved = (torch.from_numpy(array).to(batch.input_ids.device) for array in (source, positions, filled, predicts))
+    where, places, real, predicting = moved
+    inputs = {"input_ids": batch.input_ids.flatten()[where] * real, "position_ids": places}
     if batch.mm_inputs:
-        inputs |= _shared_media(batch, groups, where)
-    return Layout(inputs, predicting[batch.response_mask.bool()])
+        inputs |= _media(batch, [group for groups in rows for group in groups], where)
+    segments = Segments(tuple(tuple(group.tree for group in groups) for groups in rows), width)
+    return Layout(inputs, predicting[batch.response_mask.bool()], segments=segments)
 
 
-def _shared_media(batch: Batch, groups: Sequence[Group], where: Tensor) -> dict[str, Tensor]:
-    """Each group's images once, and what the tokens at `where` [S, L] of the batch have beside their ids."""
+def _lay_group(group: Group, source: np.ndarray, positions: np.ndarray, predicts: np.ndarray, start: int) -> None:
+    """Where its tokens [n] come from and stand, and which of the positions from `start` on predicts each."""
+    end, row_width = group.prompt, predicts.shape[1]
+    source[:end] = next(iter(group.responses)) * row_width + np.arange(end)
+    positions[:end] = np.arange(end)
+    for row, length in group.responses.items():
+        place = group.prompt + np.arange(length)
+        source[end : end + length], positions[end : end + length] = row * row_width + place, place
+        before = np.arange(end - 1, end + length - 1)
+        before[:1] = group.prompt - 1  # the first token of every response is predicted by the prompt's last
+        predicts[row, place] = start + before
+        end += length
+
+
+def _media(batch: Batch, groups: Sequence[Group], where: Tensor) -> dict[str, Tensor]:
+    """Each group's images once, in the order of the groups, and what the tokens at `where` [S, L] of the batch have
+    beside their ids."""
     first = [batch.mm_inputs[next(iter(group.responses))] for group in groups]
     found = joined(first, where.device)
     for name, values in rows_of(batch).inputs(where.device).items():  # [B, T], positions [A, B, T]
         found[name] = values.flatten(-2)[..., where]
     return found
-
-
-def _sees(owner: Tensor) -> Tensor:
-    """[S, L] to [S, 1, L, L]: a token sees what stands before it in the prompt and in its own response."""
-    key, query = owner[:, None, :], owner[:, :, None]
-    sees = key == query
-    sees |= key == 0
-    return sees.tril_()[:, None]  # in place: it is the largest tensor here

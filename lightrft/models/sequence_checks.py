@@ -90,8 +90,8 @@ def check_parts(model: PreparedModel, name: str) -> None:
     ids = torch.arange(PART * ranks.size, device=device)[None] % vocabulary
     layout = Layout({"input_ids": ids}, ids.new_zeros(0))
     try:
-        whole = _hidden(model, layout.inputs)
-        part = _hidden(model, {**layout.part(ranks.rank, ranks.size).inputs, "sequence_ranks": ranks})
+        whole = hidden_of(model, layout.inputs)
+        part = hidden_of(model, {**layout.part(ranks.rank, ranks.size).inputs, "sequence_ranks": ranks})
     except (Refused, RunFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:  # what a model's own code raises when it is not called as it wants to be
@@ -105,7 +105,7 @@ def check_parts(model: PreparedModel, name: str) -> None:
         )
 
 
-def _hidden(model: PreparedModel, inputs: dict[str, Any]) -> Tensor:
+def hidden_of(model: PreparedModel, inputs: dict[str, Any]) -> Tensor:
     """What the head is given, [1, T, H]: it may have weights of 0."""
     seen: list[Tensor] = []
 

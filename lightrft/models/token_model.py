@@ -52,13 +52,15 @@ class PreparedModel:
     sharing: the model's costs where the samples of a group may share their prompt's computation, which is done where
     it pays; None where they may not. sequence_ranks: the processes that hold the same rows and run a part of each
     (models/sequence_parallel.py); None where this one runs whole rows. blank: a prompt with an image that is run along
-    with rows that have none, where other processes may have some: all of them run the same parts of a model.
+    with rows that have none, where other processes may have some: all of them run the same parts of a model. packs: all
+    samples of a batch make one row, without padding.
     """
 
     handle: Handle
     sharing: Cost | None = None
     sequence_ranks: SequenceRanks | None = None
     blank: Request | None = None
+    packs: bool = False
 
     @property
     def shares_prompts(self) -> bool:
@@ -78,7 +80,7 @@ class PreparedModel:
         """
         PULSE.beat()
         ranks, more = self.sequence_ranks, dict[str, Any]()
-        layout = lay_out(self._with_images(batch), self.sharing, self.parts)
+        layout = lay_out(self._with_images(batch), self.sharing, self.parts, packs=self.packs)
         if ranks is not None:
             layout, more = layout.part(ranks.rank, ranks.size), {"sequence_ranks": ranks}
         model = self.handle.model
@@ -86,7 +88,7 @@ class PreparedModel:
             nullcontext() if answer is None else head_gives(model, lambda head, hidden: answer(head, hidden, layout))
         )
         with head_on(model, layout.select), computing:
-            outputs = self.handle.module(**layout.inputs, **more, use_cache=False).logits
+            outputs = self.handle.module(**layout.told, **more, use_cache=False).logits
         return _precise(outputs), layout
 
     def _with_images(self, batch: Batch) -> Batch:

@@ -37,25 +37,59 @@ def draw_parts(
             yield Part(tuple(sorted(order[start : start + train_batch_size])), epoch, critic_alone, turn)
 
 
-def micro_batches(rows: Sequence[int], groups: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Rows cut into micro-batches of at most `size`; rows of a group stand side by side, and so do rows of like length.
+@dataclass(frozen=True)
+class MicroBatchSize:
+    """How much one pass takes: so many rows, or where it is given so many tokens that the model is run on.
+
+    shares: a prompt is computed once for rows of its group. packs: there is no padding. A row that has more tokens than
+    that is a micro-batch of its own.
+    """
+
+    rows: int
+    tokens: int | None = None
+    shares: bool = False
+    packs: bool = False
+
+    def holds(self, index: StepIndex, rows: Sequence[int]) -> bool:
+        return len(rows) <= self.rows if self.tokens is None else self._tokens(index, rows) <= self.tokens
+
+    def _tokens(self, index: StepIndex, rows: Sequence[int]) -> int:
+        """Of rows that are not packed at most: those that share a prompt may take fewer."""
+        lengths, prompts = index.lengths[list(rows)], index.prompt_lengths[list(rows)]
+        if not self.packs:
+            return len(rows) * int(lengths.max())
+        if not self.shares:
+            return int(lengths.sum())
+        _, first = np.unique(index.group[list(rows)], return_index=True)
+        return int((lengths - prompts).sum() + prompts[first].sum())
+
+
+def micro_batches(index: StepIndex, rows: Sequence[int], size: MicroBatchSize) -> list[list[int]]:
+    """Rows cut into micro-batches; rows of a group stand side by side where they share a prompt, and so do rows of like
+    length.
 
     The order does not change the gradient: every micro-batch uses the denominators of the whole part.
     """
+    lengths, groups = index.lengths.tolist(), (index.group if size.shares else np.zeros_like(index.group)).tolist()
     grouped = rows_by_group(groups[row] for row in rows).items()
     longest = {group: max(lengths[rows[number]] for number in numbers) for group, numbers in grouped}
     ordered = sorted(rows, key=lambda row: (-longest[groups[row]], groups[row], -lengths[row], row))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    found: list[list[int]] = []
+    for row in ordered:
+        if found and size.holds(index, [*found[-1], row]):
+            found[-1].append(row)
+        else:
+            found.append([row])
+    return found
 
 
-def cut(index: StepIndex, rows: Sequence[int], size: int, *, by_group: bool) -> list[list[int]]:
+def cut(index: StepIndex, rows: Sequence[int], size: MicroBatchSize) -> list[list[int]]:
     """This rank's micro-batches of `rows`, as many as the rank with the most has: the rest of them are empty.
 
-    Sharded models need every rank in every pass. by_group: rows of a group stand side by side.
+    Sharded models need every rank in every pass.
     """
-    groups, lengths = (index.group if by_group else np.zeros_like(index.group)).tolist(), index.lengths.tolist()
     by_rank = [[row for row in rows if index.owner[row] == rank] for rank in range(index.n_ranks)]
-    cuts = [micro_batches(rows_there, groups, lengths, size) for rows_there in by_rank]
+    cuts = [micro_batches(index, rows_there, size) for rows_there in by_rank]
     own = cuts[index.rank]
     return own + [[]] * (max(map(len, cuts)) - len(own))
 

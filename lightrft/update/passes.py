@@ -6,24 +6,28 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lightrft.batch import Batch
 from lightrft.ranks.pulse import PULSE
+from lightrft.update.partition import MicroBatchSize, cut
 
 
 @torch.no_grad()
-def in_passes(batch: Batch, size: int, score: Callable[[Batch], Tensor]) -> Tensor:
-    """[..., B, T] float32 from a `score` of [..., b, t], called with `size` rows at a time, trimmed to their longest.
+def in_passes(batch: Batch, size: MicroBatchSize, score: Callable[[Batch], Tensor]) -> Tensor:
+    """[..., B, T] float32 from a `score` of [..., b, t], called with so many rows at a time, trimmed to their longest.
 
-    Every rank makes as many passes as the one with the most rows, the last of them over a row that weighs nothing:
-    sharded models need every rank in every pass.
+    Every rank makes as many passes as the one with the most, the last of them over a row that weighs nothing: sharded
+    models need every rank in every pass.
     """
-    passes, count = [], batch.index.passes(size)
-    for start in range(0, count * size, size):
-        PULSE.part(f"pass {start // size + 1} of {count}")
-        rows = range(start, min(start + size, len(batch)))
-        scored = score(batch.select(rows) if rows else batch.dummy_row())
-        wider = batch.input_ids.shape[1] - scored.shape[-1]
-        passes.append(pad(scored[..., : len(rows), :].float(), (0, wider)))
-    return torch.cat(passes, dim=-2)
+    found: Tensor | None = None
+    passes = cut(batch.index, range(len(batch.index)), size)
+    for number, of_index in enumerate(passes, start=1):
+        PULSE.part(f"pass {number} of {len(passes)}")
+        rows = batch.index.batch_rows(of_index)
+        scored = score(batch.select(rows) if rows else batch.dummy_row()).float()
+        if found is None:
+            found = scored.new_zeros(*scored.shape[:-2], *batch.input_ids.shape)
+        if rows:
+            found[..., rows, : scored.shape[-1]] = scored
+    assert found is not None, "a rollout step has rows, on one rank at least"
+    return found

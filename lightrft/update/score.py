@@ -13,13 +13,14 @@ from lightrft.step_index import StepIndex
 from lightrft.strategy.base import Strategy
 from lightrft.types import Rollout
 from lightrft.update.critic import Critic
+from lightrft.update.partition import MicroBatchSize
 from lightrft.update.passes import in_passes
 
 
 class Scorer:
     """old_logprobs where `scores_policy`: with one optimizer step per rollout step and no KL in the reward the current
     ones are the old ones. With them the entropy where it is asked for; ref_logprobs when a reference is given; values
-    when a critic is. `size` rows are scored at a time."""
+    when a critic is. size: of one pass."""
 
     def __init__(
         self,
@@ -28,7 +29,7 @@ class Scorer:
         reference: TokenModel | None,
         critic: Critic | None = None,
         *,
-        size: int,
+        size: MicroBatchSize,
         scores_policy: bool,
         with_entropy: bool = False,
     ) -> None:

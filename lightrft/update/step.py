@@ -23,7 +23,7 @@ from lightrft.update.health import Skips
 from lightrft.update.kl import KLTerm
 from lightrft.update.loss import LossTerms, Terms
 from lightrft.update.metrics import MetricSums, UpdateReport
-from lightrft.update.partition import Part, cut, draw_parts, rows_that_move
+from lightrft.update.partition import MicroBatchSize, Part, cut, draw_parts, rows_that_move
 
 if TYPE_CHECKING:
     from lightrft.args.groups.algorithm import AlgorithmArgs
@@ -106,13 +106,17 @@ class Updater:
 
     def _micro_batches(self, batch: Batch, rows: Sequence[int]) -> list[Batch]:
         """Of this rank's rows among `rows`; equally many on all ranks."""
-        index, size = batch.index, self.settings.batch.micro_train_batch_size
+        index = batch.index
         run = rows_that_move(index, rows) if self.loss.skips_rows_without_advantage else rows
         if self.loss.skips_rows_without_advantage:
             self.sums.count("update/idle_rows", float(sum(not index.moves[row] for row in rows)))
         batch = batch.filled(group_tokens=batch.rewards.new_tensor(own_group_tokens(index, rows)))
         batch = self.loss.select_tokens(batch, index.batch_rows(rows), self.strategy.ranks)
-        cuts = cut(index, run, size, by_group=self.policy.shares_prompts)
+        b, policy = self.settings.batch, self.policy
+        size = MicroBatchSize(
+            b.micro_train_batch_size, b.max_tokens_per_micro_batch, policy.shares_prompts, policy.packs
+        )
+        cuts = cut(index, run, size)
         return [batch.select(index.batch_rows(rows)) if rows else batch.dummy_row() for rows in cuts]
 
     def _learn(self, micro_batches: Sequence[Batch], counts: Counts, turn: int) -> None:

@@ -54,11 +54,12 @@ class Case:
 
 PADDED = [Case(strategy, more="--no-share_prompts") for strategy in STRATEGIES]
 SHARED = [Case("--fsdp", 4), Case("--zero_stage 2", 12), Case("--zero_stage 3", 1)]
+PACKED = [Case("--zero_stage 2", 5, "--packing_samples"), Case("--fsdp", 12, "--packing_samples --no-share_prompts")]
 FROZEN = [Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2, "--freeze_backbone")]
-EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN)]
+EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN, *PACKED)]
 TWICE = [Case("--fsdp", 4, "--gradient_checkpointing"), Case("--zero_stage 3", 1, "--gradient_checkpointing")]
-CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2]))]
-FUSED = [Case("--zero_stage 3", 4, "--fused_linear_logprob --chunk_size 3")]
+CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2], PACKED[0]))]
+FUSED = [Case("--zero_stage 3", 4, "--packing_samples --fused_linear_logprob --chunk_size 3")]
 CASES += [(FAMILIES[0], case) for case in (*TWICE, *FUSED)]
 
 

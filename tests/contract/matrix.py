@@ -56,6 +56,8 @@ class Setting:
 BETA = 0.8
 FUSED = "--fused_linear_logprob --chunk_size 3"
 CHECKPOINTING, SHARDED = "--gradient_checkpointing", ("--zero_stage 3", "--fsdp")
+TWO = ("--zero_stage 2", "--fsdp")
+APART = "--packing_samples --no-share_prompts"
 SETTINGS = (
     Setting("plain"),
     Setting("Adam offload", "--adam_offload"),
@@ -64,6 +66,10 @@ SETTINGS = (
     Setting("critic", GAE),
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
     Setting("EMA", f"--enable_ema --ema_beta {BETA}"),
+    Setting("packed", "--packing_samples --max_tokens_per_micro_batch 40", ranks=(1, 2)),
+    Setting("packed, no prompt shared", f"{APART} --init_kl_coef 0.05", reference_seed=5, of=TWO, ranks=(1, 2)),
+    Setting("packed critic", f"{GAE} --packing_samples", of=TWO, ranks=(1, 2)),
+    Setting("packed bf16", "--bf16 --packing_samples", rounds=10, of=TWO, ranks=(1, 2)),
     Setting("sp 2", sp_size=2, ranks=(2,)),
     Setting("fused head", FUSED, ranks=(1, 2)),
     Setting("fused head, sp 2", FUSED, sp_size=2, ranks=(2,)),
@@ -72,6 +78,8 @@ SETTINGS = (
     Setting("checkpointing, bf16", f"{CHECKPOINTING} --bf16", rounds=10, of=SHARDED, ranks=(2,)),
     Setting("checkpointing, critic", f"{CHECKPOINTING} {GAE}", of=SHARDED, ranks=(2,)),
     Setting("checkpointing, sp 2", CHECKPOINTING, sp_size=2, ranks=(2,)),
+    Setting("sp 2 packed", "--packing_samples", sp_size=2, ranks=(2,)),
+    Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
 )
 
 

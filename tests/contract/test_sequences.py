@@ -14,7 +14,7 @@ from ranks import MODELS, Case, turn
 from sequences import CASES, model_of
 
 from lightrft.errors import Refused
-from lightrft.models.sequence_parallel import attention
+from lightrft.models.attention import attention
 from lightrft.ranks.sequences import SequenceRanks
 
 RUNS = [(*sizes, place, case) for sizes, cases in CASES.items() for place, case in enumerate(cases)]

@@ -11,7 +11,7 @@ import pytest
 from lightrft.groups import rows_by_group, varied_groups
 from lightrft.step_index import facts_of, index_of
 from lightrft.update.counts import own_group_tokens, step_counts
-from lightrft.update.partition import cut, rows_that_move
+from lightrft.update.partition import MicroBatchSize, cut, rows_that_move
 
 # (rank, group, sample, prompt, response, reward): two prompts whose samples lie on two ranks; the third rank has none.
 HELD = [
@@ -51,12 +51,6 @@ def test_each_rank_finds_its_own_rows_in_its_batch(views):
     assert [index.batch_rows([0, 2, 3, 4]) for index in views] == [[1], [0, 2, 1], []]
 
 
-@pytest.mark.parametrize("size, passes", [(1, 3), (2, 2), (3, 1), (4, 1)])
-def test_all_ranks_score_in_as_many_passes(views, size, passes):
-    """The second has three rows, the first two, the third none."""
-    assert [index.passes(size) for index in views] == [passes] * 3
-
-
 def test_the_denominators_of_a_part_are_those_of_all_ranks(views):
     for index in views:
         counts = step_counts(index, (0, 1, 4), 8)
@@ -69,9 +63,9 @@ def test_the_denominators_of_a_part_are_those_of_all_ranks(views):
 
 def test_all_ranks_have_as_many_micro_batches(views):
     """Of the lengths 7, 10, 5 on the second rank the longest comes first, unless groups stay together."""
-    assert [cut(index, ALL, 2, by_group=False) for index in views] == [[[2, 1], []], [[3, 0], [4]], [[], []]]
-    assert [cut(index, ALL, 2, by_group=True)[0] for index in views] == [[2, 1], [3, 4], []]
-    assert [cut(index, (1,), 2, by_group=False) for index in views] == [[[1]], [[]], [[]]]
+    assert [cut(index, ALL, MicroBatchSize(2)) for index in views] == [[[2, 1], []], [[3, 0], [4]], [[], []]]
+    assert [cut(index, ALL, MicroBatchSize(2, shares=True))[0] for index in views] == [[2, 1], [3, 4], []]
+    assert [cut(index, (1,), MicroBatchSize(2)) for index in views] == [[[1]], [[]], [[]]]
 
 
 def test_what_each_rank_finds_of_its_rows_reaches_all(views):

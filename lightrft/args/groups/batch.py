@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,10 @@ class BatchArgs:
         ge=1,
         witness=Witness("--micro_rollout_batch_size 4", "perf:decode_batches"),
     )
-    max_tokens_per_micro_batch: int | None = unbuilt(
-        "distributed",
+    max_tokens_per_micro_batch: int | None = arg(
         None,
-        "Tokens of one micro-batch, in place of a number of samples.",
-        "--max_tokens_per_micro_batch 4096",
+        "Tokens that the model is run on in one pass, in training and in scoring, in place of a number of samples.",
         ge=1,
         unset="samples are counted",
+        witness=Witness("--max_tokens_per_micro_batch 64", "perf:train_micro_batches"),
     )

@@ -24,8 +24,10 @@ class MemoryArgs:
         aliases=("ref_reward_offload",),
         witness=Witness("--ref_offload", "run"),
     )
-    packing_samples: bool = unbuilt(
-        "distributed", False, "Put several samples into one row without padding.", "--packing_samples"
+    packing_samples: bool = arg(
+        False,
+        "Put all samples of a micro-batch into one row, without padding.",
+        witness=Witness("--packing_samples", "perf:train_tokens", given="--micro_train_batch_size 8"),
     )
     fused_linear_logprob: bool = arg(
         False,

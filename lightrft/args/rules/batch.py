@@ -30,15 +30,16 @@ def train_batch_and_rollout_batch(args: Args, world_size: int) -> Iterator[Findi
 
 
 def train_batch_and_micro_batch(args: Args, world_size: int) -> Iterator[Finding]:
-    size, micro, ranks = args.batch.train_batch_size, args.batch.micro_train_batch_size, _ranks(args, world_size)
+    size, micro, ranks = args.batch.train_batch_size, _unit(args), _ranks(args, world_size)
     if size % (micro * ranks) == 0:
         return
-    micros = legal_micro_batches(size, micro, ranks)
+    micros = legal_micro_batches(size, micro, ranks) if args.batch.max_tokens_per_micro_batch is None else []
     other = f", or --micro_train_batch_size {either(micros)}" if micros else ""
+    counted = args.batch.max_tokens_per_micro_batch is None
+    by = f"--micro_train_batch_size {micro} x {processes(ranks)} = {micro * ranks}" if counted else processes(ranks)
     yield Problem(
         (*SIZES, "sp_size", "assume_gpus"),
-        f"--train_batch_size {size} is not divisible by --micro_train_batch_size {micro} x {processes(ranks)} = "
-        f"{micro * ranks}; nearest: {_train_batches(args, world_size)}{other}",
+        f"--train_batch_size {size} is not divisible by {by}; nearest: {_train_batches(args, world_size)}{other}",
     )
 
 
@@ -57,14 +58,35 @@ def rollout_batch_and_engines(args: Args, world_size: int) -> Iterator[Finding]:
         )
 
 
+def tokens_and_lengths(args: Args, world_size: int) -> Iterator[Finding]:
+    """The longest sample has to fit into a micro-batch."""
+    most, longest = args.batch.max_tokens_per_micro_batch, args.model.prompt_max_len + args.model.max_new_tokens
+    if most is not None and most < longest:
+        yield Problem(
+            ("max_tokens_per_micro_batch", "prompt_max_len", "max_new_tokens", "max_len"),
+            f"--max_tokens_per_micro_batch {most} is less than the {longest} tokens that one sample may have "
+            f"(--prompt_max_len and --max_new_tokens); give {longest} or more",
+        )
+
+
+def _unit(args: Args) -> int:
+    """Samples that a micro-batch is a multiple of: where tokens are counted, one."""
+    return args.batch.micro_train_batch_size if args.batch.max_tokens_per_micro_batch is None else 1
+
+
 def _ranks(args: Args, world_size: int) -> int:
     """Data-parallel ranks: --sp_size processes work on one sample together."""
     return max(1, world_size // args.distributed.sp_size)
 
 
 def _train_batches(args: Args, world_size: int) -> str:
-    unit = args.batch.micro_train_batch_size * _ranks(args, world_size)
+    unit = _unit(args) * _ranks(args, world_size)
     return f"--train_batch_size {either(legal_train_batches(rollout_samples(args), args.batch.train_batch_size, unit))}"
 
 
-RULES: tuple[Rule, ...] = (train_batch_and_rollout_batch, train_batch_and_micro_batch, rollout_batch_and_engines)
+RULES: tuple[Rule, ...] = (
+    train_batch_and_rollout_batch,
+    train_batch_and_micro_batch,
+    tokens_and_lengths,
+    rollout_batch_and_engines,
+)

@@ -58,6 +58,10 @@ def _splits(flag: str) -> Need:
     return Need(lambda args: have_splits(args.value(flag)), reason)
 
 
+def _runs_several(args: Args) -> bool:
+    return args.batch.micro_train_batch_size > 1 or args.batch.max_tokens_per_micro_batch is not None
+
+
 RATIO = "there is one optimizer step per rollout step, so the ratio is exactly 1"
 OFF_POLICY = Need(is_off_policy, RATIO)
 LATER_VALUES = Need(is_off_policy, "there is one optimizer step per rollout step, so values are the old ones")
@@ -101,8 +105,16 @@ STATE = Need(
     lambda args: args.training.optimizer == "adamw" or not args.distributed.fsdp, "--optimizer {optimizer} has no state"
 )
 COMPANY = Need(
-    lambda args: args.batch.micro_train_batch_size > 1 or scores_before_learning(args),
+    lambda args: _runs_several(args) or scores_before_learning(args),
     "--micro_train_batch_size 1 has no two samples of a prompt together",
+)
+SEVERAL = Need(
+    lambda args: _runs_several(args) or scores_before_learning(args),
+    "--micro_train_batch_size 1 has no two samples in a pass",
+)
+SAMPLES = Need(
+    lambda args: args.batch.max_tokens_per_micro_batch is None,
+    "--max_tokens_per_micro_batch {max_tokens_per_micro_batch} decides how many samples make a micro-batch",
 )
 PROFILED = Need(lambda args: _late_step(args) is None, "--max_steps {max_steps} ends the run before step {late_step}")
 LINES = Need(lambda args: not args.logging.quiet, "--quiet prints no line per step")
@@ -132,6 +144,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),
     "share_prompts": (COMPANY,),
     "chunk_size": (given("fused_linear_logprob"),),
+    "packing_samples": (SEVERAL,),
+    "micro_train_batch_size": (SAMPLES,),
     "zero_stage": (DEEPSPEED,),
     "overlap_comm": (OVERLAPS,),
     "adam_offload": (STATE_ELSEWHERE, STATE),

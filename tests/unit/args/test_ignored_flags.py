@@ -14,6 +14,7 @@ ONE_STEP = "there is one optimizer step per rollout step, so the ratio is exactl
 ADAM, CRITIC = "--optimizer sgd has no such setting", "--advantage_estimator group_norm has no critic"
 NO_KL, NO_EVAL = "--init_kl_coef is 0, so no KL is computed", "there is no --eval_data"
 NO_ROWS, LATE = "reasoning_gym: has no rows", "--max_steps 5 ends the run before"
+COUNTS = "decides how many samples make a micro-batch"
 FILES = "is a file, and a file is one split (reasoning_gym: and datasets have several)"
 VAIN = f"""
 clip_range 0.1 | {ONE_STEP}
@@ -50,6 +51,8 @@ adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
 adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together
 chunk_size 64 | there is no --fused_linear_logprob
+packing_samples --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples in a pass
+micro_train_batch_size 2 --max_tokens_per_micro_batch 5000 | --max_tokens_per_micro_batch 5000 {COUNTS}
 zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO
 adam_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps all of it there
 overlap_comm --fsdp | --fsdp overlaps communication by itself
@@ -137,6 +140,8 @@ def test_needs_are_of_flags_and_their_reasons_can_be_told():
         "save_steps 5 --max_steps 5",
         "profile_steps 5 --max_steps 5",
         "share_prompts",
+        "packing_samples --init_kl_coef 0 --max_tokens_per_micro_batch 5000",
+        "share_prompts --init_kl_coef 0 --max_tokens_per_micro_batch 5000",
         "share_prompts --init_kl_coef 0 --micro_train_batch_size 2",
         "share_prompts --init_kl_coef 0 --max_epochs 2",
         "share_prompts --init_kl_coef 0 --high_entropy_token_ratio 0.5",

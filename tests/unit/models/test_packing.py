@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightrft.models.packing import LARGEST_MASK, Cost, groups_of, lay_out, sharing_pays
+from lightrft.models.packing import Cost, groups_of, lay_out, sharing_pays
+from lightrft.models.segments import Segments, Tree
 
 FREE = Cost(per_token=1.0, per_pair=0.0)
+PAIRS = Cost(per_token=0.0, per_pair=1.0)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
@@ -25,32 +27,51 @@ def grouped(batch_of, *responses, prompt=2):
     return batch_of(rows, group=torch.zeros(len(rows), dtype=torch.long))
 
 
+def trees_of(batch):
+    return [group.tree for group in groups_of(batch)]
+
+
 def pays(batch, cost):
     return sharing_pays(groups_of(batch), batch.input_ids.shape, cost)
 
 
 def test_sharing_pays_where_it_costs_less(batch_of):
-    """8 + 3 + 3 = 14 tokens in one row against 2 x 11, of which attention looks at half the pairs: 14 p + 196 q against
-    22 p + 121 q, so it pays for q below 8 p / 75."""
-    batch = grouped(batch_of, 3, 3, prompt=8)
-    assert pays(batch, Cost(75.0, 7.99)) and not pays(batch, Cost(75.0, 8.01))
+    """Of a prompt of 2, responses of 6, 1, 1 in rows of 8; and of a prompt of 1 one of 1. The groups' rows have 10 and
+    2 tokens, so both 10: 20 against 4 x 8. Pairs: 8 x 8 / 2 + 1 x 2.5 + 1 x 2.5 + 2 x 2 / 2 = 39 against 4 x 32.
+    """
+    batch = grouped(batch_of, 6, 1, 1)
+    assert pays(batch, FREE) and pays(batch, PAIRS)
+    short = batch_of([([5] * 8, [0] * 2 + [1] * 6), *[([5] * 3, [0, 0, 1])] * 2, ([5, 5], [0, 1])])
+    several = short.filled(group=torch.tensor([0, 0, 0, 1]))
+    assert [tree.pairs for tree in trees_of(several)] == [37.0, 2.0]
+    assert pays(several, FREE) and pays(several, PAIRS)
 
 
-def test_the_mask_of_shared_prompts_has_a_largest_size(batch_of):
-    """11,585 is the largest length whose square is within 2^27; two groups may have half of that each."""
-    assert LARGEST_MASK == 2**27 and 11585**2 <= 2**27 < 11586**2
-    assert pays(grouped(batch_of, 11582, 1), FREE)
-    long = grouped(batch_of, 11582, 2)
-    assert not pays(long, FREE)
-    assert lay_out(long, FREE).inputs.keys() == {"input_ids"}, "padded rows, and no mask at all"
-    two = long.filled(group=torch.tensor([0, 1]))
-    assert not pays(two, FREE), "each group has the width of the longest"
-    assert pays(grouped(batch_of, 8189, 1), FREE)
+def test_sharing_does_not_pay_where_rows_would_be_padded_to_a_far_longer_one(batch_of):
+    """A prompt of 1 with five responses of 4 is 21 tokens long, and so would be the rows of four others of 5: 5 x 21
+    tokens against 9 x 5."""
+    rows = [([5] * 5, [0, 1, 1, 1, 1])] * 9
+    batch = batch_of(rows, group=torch.tensor([0] * 5 + [1, 2, 3, 4]))
+    assert not pays(batch, FREE) and lay_out(batch, FREE).inputs["input_ids"].shape == (9, 5)
+    assert lay_out(batch, FREE, packs=True).inputs["input_ids"].shape == (1, 21 + 4 * 5), "packed rows have no padding"
 
 
-def test_the_mask_lets_a_token_see_its_prompt_and_its_own_response(batch_of):
-    [[[*rows]]] = lay_out(grouped(batch_of, 2, 1), Cost(1e9, 0.0)).inputs["attention_mask"].int().tolist()
-    assert rows == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+def test_a_row_holds_each_prompt_once_and_a_response_begins_at_the_prompts_end(batch_of):
+    """Prompts of 2 and 1 tokens; responses of 2 and 1, and of 2."""
+    rows = [([3, 4, 5, 6], [0, 0, 1, 1]), ([3, 4, 7], [0, 0, 1]), ([8, 9, 10], [0, 1, 1])]
+    batch = batch_of(rows, group=torch.tensor([0, 0, 1]))
+    packed = lay_out(batch, FREE, packs=True)
+    assert packed.inputs["input_ids"].tolist() == [[3, 4, 5, 6, 7, 8, 9, 10]]
+    assert packed.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2, 0, 1, 2]]
+    assert packed.predicts.tolist() == [1, 2, 1, 5, 6]
+    assert packed.segments == Segments(((Tree(2, (2, 1)), Tree(1, (2,))),), 8)
+    apart = lay_out(batch, None, packs=True)
+    assert apart.inputs["input_ids"].tolist() == [[3, 4, 5, 6, 3, 4, 7, 8, 9, 10]]
+    assert apart.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 0, 1, 2]]
+    assert apart.predicts.tolist() == [1, 2, 5, 7, 8]
+    rows_apart = lay_out(batch, FREE)
+    assert rows_apart.inputs["input_ids"].tolist() == [[3, 4, 5, 6, 7], [8, 9, 10, 0, 0]]
+    assert rows_apart.told["attention_mask"].tolist() == [[[[False]]]], "what looks at no segments sees nothing at all"
 
 
 def test_a_part_has_its_columns_and_predicts_what_they_predict(batch_of):
@@ -68,15 +89,15 @@ def test_a_part_has_its_columns_and_predicts_what_they_predict(batch_of):
     assert parts[1].own(torch.tensor([1, 2, 3])).tolist() == [1, 2, 3]
 
 
-def test_a_part_of_shared_prompts_keeps_its_positions_and_the_whole_mask(batch_of):
+def test_a_part_of_shared_prompts_keeps_its_positions_and_the_whole_rows_segments(batch_of):
     """5 + 2 + 1 tokens in one row of 8, of which two parts have four; the third response token sees the prompt."""
     whole = lay_out(grouped(batch_of, 2, 1, prompt=5), Cost(1e9, 0.0), parts=4)
     second = whole.part(2, 4)
-    assert whole.inputs["input_ids"].shape == (1, 8) and second.inputs["attention_mask"].shape == (1, 1, 8, 8)
+    assert whole.inputs["input_ids"].shape == (1, 8) and second.segments == whole.segments
     assert whole.predicts.tolist() == [4, 5, 4]
     assert second.inputs["position_ids"].tolist() == [[4, 5]] and second.predicts.tolist() == [0, 1, 0]
-    odd = lay_out(grouped(batch_of, 2, 1, prompt=5), Cost(1e9, 0.0), parts=3).inputs
-    assert odd["input_ids"].shape == (1, 9) and odd["attention_mask"].any(-1).all(), "padding sees something"
+    odd = lay_out(grouped(batch_of, 2, 1, prompt=5), Cost(1e9, 0.0), parts=3)
+    assert odd.inputs["input_ids"].shape == (1, 9) and odd.segments.width == 9
 
 
 def test_one_column_where_nothing_is_trained_is_padded_to_a_column_each(batch_of):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightrft.models.logprob import entropy_of
-from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.packing import Cost, takes_segments
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
 
@@ -115,7 +115,7 @@ def test_the_gradient_equals_that_of_a_full_log_softmax(causal_model, batch_of, 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_samples_that_share_their_prompt_have_the_same_values_and_gradients(causal_model, batch_of, kind):
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, temperature=0.7, **GROUPED)
-    assert can_share_prompts(model)
+    assert takes_segments(model)
     trained = batch.response_mask.bool()
     padded = scored(model, batch, entropy="value")
     shared = scored(model, batch, entropy="value", sharing=FREE)
@@ -133,16 +133,15 @@ def test_sharing_a_prompt_calls_the_model_on_fewer_tokens(causal_model, batch_of
         return model(**inputs)
 
     scored(model, batch, module=module, sharing=FREE)
-    scored(model, batch, module=module, sharing=Cost(per_token=0.0, per_pair=1.0))
     scored(model, batch, module=module)
-    # group 5: prompt 4 + responses 3 + 1 + 5; group 2: 7 + 2 + 0. Where only pairs cost, five rows of 9 are cheaper.
-    assert seen == [(2, 13), (5, 9), (5, 9)]
+    # group 5: prompt 4 + responses 3 + 1 + 5; group 2: 7 + 2 + 0.
+    assert seen == [(2, 13), (5, 9)]
 
 
 @pytest.mark.parametrize("kind, can", [("llama", True), ("qwen2", True), ("mistral", False), ("gemma2", False)])
 def test_only_full_attention_with_rotary_positions_shares_prompts(causal_model, kind, can):
-    assert can_share_prompts(causal_model(kind)) is can
-    assert not can_share_prompts(causal_model("gpt2"))
+    assert takes_segments(causal_model(kind)) is can
+    assert not takes_segments(causal_model("gpt2"))
 
 
 @pytest.mark.parametrize("sharing", [None, FREE])

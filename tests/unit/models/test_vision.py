@@ -10,7 +10,7 @@ import torch
 from vision_case import Case, picture, prompt
 from vision_models import FAMILIES, save_tiny
 
-from lightrft.models.packing import Cost, can_share_prompts
+from lightrft.models.packing import Cost, takes_segments
 from lightrft.models.vision import placeholders
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.placeholders import runs_of
@@ -41,7 +41,7 @@ def test_sampled_logprobs_are_the_trainers(case):
 
 
 def test_shared_prompts_give_the_same_gradients(case):
-    if not can_share_prompts(case.model):
+    if not takes_segments(case.model):
         assert case.model.config.model_type == "gemma3"  # its images are read in both directions, its layers in windows
         return
     batch = case.batch(case.engine.generate(case.requests, Sampling(6), at_once=3))

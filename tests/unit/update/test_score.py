@@ -10,6 +10,7 @@ from lightrft.batch import collate
 from lightrft.models.packing import Cost
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
+from lightrft.update.partition import MicroBatchSize
 from lightrft.update.score import Scorer
 
 CPU = torch.device("cpu")
@@ -50,7 +51,9 @@ def test_collate_by_hand(rollouts):
 @pytest.mark.parametrize("sharing", [None, Cost(per_token=1e9, per_pair=0.0)])
 def test_old_and_reference_logprobs_are_the_models_own(causal_model, alone, rollouts, rows, sharing):
     models = [Handle(model, model) for model in (causal_model("llama"), causal_model("qwen2"))]
-    scorer = Scorer(alone, *(TokenModel(model, sharing) for model in models), size=rows, scores_policy=True)
+    scorer = Scorer(
+        alone, *(TokenModel(model, sharing) for model in models), size=MicroBatchSize(rows), scores_policy=True
+    )
     batch = scorer.to_batch(rollouts, index_of(rollouts), 0.7)
     plain = collate(rollouts, 0.7, CPU)
     with torch.no_grad():
@@ -66,19 +69,21 @@ def test_on_policy_and_without_reference_nothing_is_scored(causal_model, alone, 
         raise AssertionError("the model was called")
 
     policy = TokenModel(Handle(never, causal_model("llama")))
-    batch = Scorer(alone, policy, None, size=2, scores_policy=False).to_batch(rollouts, index_of(rollouts), 1.0)
+    batch = Scorer(alone, policy, None, size=MicroBatchSize(2), scores_policy=False).to_batch(
+        rollouts, index_of(rollouts), 1.0
+    )
     assert not batch.has("old_logprobs") and not batch.has("ref_logprobs")
 
 
 def test_the_entropy_is_scored_where_it_chooses_tokens(causal_model, alone, rollouts):
     policy = TokenModel(Handle(model := causal_model("llama"), model))
-    batch = Scorer(alone, policy, None, size=2, scores_policy=True, with_entropy=True).to_batch(
+    batch = Scorer(alone, policy, None, size=MicroBatchSize(2), scores_policy=True, with_entropy=True).to_batch(
         rollouts, index_of(rollouts), 0.7
     )
     wanted = policy.logprobs(collate(rollouts, 0.7, CPU), entropy="value").entropy
     torch.testing.assert_close(batch.entropy, wanted, rtol=1e-5, atol=1e-5)  # float32 matmuls of another shape
     assert (
-        not Scorer(alone, policy, None, size=2, scores_policy=True)
+        not Scorer(alone, policy, None, size=MicroBatchSize(2), scores_policy=True)
         .to_batch(rollouts, index_of(rollouts), 0.7)
         .has("entropy")
     )

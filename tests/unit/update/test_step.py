@@ -108,7 +108,9 @@ def updater(
     settings = UpdateSettings(
         algorithm=AlgorithmArgs(**{"is_correction": "off", **flags}), aggregation=mode, seed=0,
         max_epochs=1, max_new_tokens=16,
-        batch=SimpleNamespace(train_batch_size=part_size, micro_train_batch_size=micro), fire=fire,
+        batch=SimpleNamespace(
+            train_batch_size=part_size, micro_train_batch_size=micro, max_tokens_per_micro_batch=None
+        ), fire=fire,
     )  # fmt: skip
     return Updater(strategy, TokenModel(Handle(model, model), sharing), load_estimator(name), kl, settings)
 

@@ -1,0 +1,218 @@
+"""Attention of blocks of a row, with the log-sum-exp by which blocks are joined: on a CPU, on a GPU, and anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+class Block(NamedTuple):
+    """Tokens start to end of a row look at the tokens first to last of it."""
+
+    row: int
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+class Kernel(Protocol):
+    """query [B, H, T, D], key and value [B, G, T, D]. causal: a token sees those of its block up to itself,
+    else all."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """out [B, H, T, D] and lse [B, H, T] in float32 or better, right where a block is."""
+        ...
+
+    def backward(
+        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
+        blocks: Sequence[Block], *, causal: bool, scale: float,
+    ) -> None:  # fmt: skip
+        """Adds the blocks' share of the gradients to `sums`; out and lse are those of all blocks joined."""
+        ...
+
+
+def kernel_for(query: Tensor, key: Tensor) -> Kernel:
+    if query.device.type == "cpu":
+        return OneByOne(_cpu, _cpu_backward)
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return Together() if query.device.type == "cuda" and half else OneByOne(_dense, _dense_backward)
+
+
+class OneByOne:
+    """A call for each block, of views."""
+
+    def __init__(self, forward: Any, backward: Any) -> None:
+        self.call, self.call_backward = forward, backward
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        out = torch.empty_like(query)
+        lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
+        for block in blocks:
+            row, start, end, *_ = block
+            made = self.call(*_views(query, key, value, block), causal, scale)
+            out[row : row + 1, :, start:end], lse[row : row + 1, :, start:end] = made
+        return out, lse
+
+    def backward(
+        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
+        blocks: Sequence[Block], *, causal: bool, scale: float,
+    ) -> None:  # fmt: skip
+        for block in blocks:
+            row, start, end, *_ = block
+            of_query = [each[row : row + 1, :, start:end] for each in (grad, out, lse)]
+            made = self.call_backward(*_views(query, key, value, block), *of_query, causal, scale)
+            for total, part in zip(_views(*sums, block), made, strict=True):
+                total += part
+
+
+def _views(query: Tensor, key: Tensor, value: Tensor, block: Block) -> Three:
+    row, start, end, first, last = block
+    keys, values = (each[row : row + 1, :, first:last] for each in (key, value))
+    return query[row : row + 1, :, start:end], keys, values
+
+
+def _cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    if not _takes_groups():
+        key, value = (_repeated(each, query.shape[1]) for each in (key, value))
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+
+
+def _cpu_backward(
+    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+) -> Three:
+    groups = key.shape[1]
+    if not _takes_groups():
+        key, value = (_repeated(each, query.shape[1]) for each in (key, value))
+    made = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, query, key, value, out, lse, 0.0, causal, scale=scale
+    )
+    return made[0], _of_groups(made[1], groups), _of_groups(made[2], groups)
+
+
+@cache
+def _takes_groups() -> bool:
+    """Whether the CPU's kernel knows query heads that share keys; an older one would take other heads for them."""
+    query, key = torch.rand(1, 4, 2, 8), torch.rand(1, 2, 2, 8)
+    call = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    try:
+        return torch.allclose(call(query, key, key)[0], call(query, *[_repeated(key, 4)] * 2)[0])
+    except RuntimeError:
+        return False
+
+
+def _repeated(states: Tensor, heads: int) -> Tensor:
+    return states.repeat_interleave(heads // states.shape[1], dim=1)
+
+
+def _of_groups(grad: Tensor, groups: int) -> Tensor:
+    """[B, H, T, D] to [B, G, T, D]: of heads that share keys, the sum."""
+    return grad if grad.shape[1] == groups else grad.unflatten(1, (groups, -1)).sum(2)
+
+
+def _dense(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Holds a block's scores: for devices and precisions that no kernel is for."""
+    scores = _scores(query, key, causal, scale)
+    lse = scores.logsumexp(-1)
+    weights = (scores - lse[..., None]).exp()
+    return (weights @ _repeated(value, query.shape[1]).to(weights.dtype)).to(query.dtype), lse
+
+
+def _dense_backward(
+    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
+) -> Three:
+    weights = (_scores(query, key, causal, scale) - lse[..., None]).exp()
+    grad, out = grad.to(weights.dtype), out.to(weights.dtype)
+    keys, values = (_repeated(each, query.shape[1]).to(weights.dtype) for each in (key, value))
+    of_weights = grad @ values.transpose(-1, -2) - (grad * out).sum(-1, keepdim=True)
+    of_scores = weights * of_weights * scale
+    of_keys, of_values = of_scores.transpose(-1, -2) @ query.to(weights.dtype), weights.transpose(-1, -2) @ grad
+    groups = key.shape[1]
+    return of_scores @ keys, _of_groups(of_keys, groups), _of_groups(of_values, groups)
+
+
+def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
+    precise = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(precise) @ _repeated(key, query.shape[1]).to(precise).transpose(-1, -2) * scale
+    if not causal:
+        return scores
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    return scores.masked_fill(later, -torch.inf)
+
+
+class Together:
+    """FlashAttention-2 on an NVIDIA GPU, in half precision: one call for all blocks, their tokens laid end to end."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        places = _Places(blocks, query)
+        states = (places.queries(query), places.keys(key), places.keys(value))
+        made = torch.ops.aten._flash_attention_forward(*states, *places.lengths, 0.0, causal, False, scale=scale)
+        out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=torch.float32)
+        places.put(out, made[0])
+        places.put(lse[..., None], made[1].T[..., None])  # [H, N]
+        return out, lse
+
+    def backward(
+        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
+        blocks: Sequence[Block], *, causal: bool, scale: float,
+    ) -> None:  # fmt: skip
+        if not blocks:
+            return
+        places = _Places(blocks, query)
+        states = (places.queries(query), places.keys(key), places.keys(value))
+        joined = (places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
+        unused = torch.empty(2, dtype=torch.uint64, device=query.device)  # of dropout
+        made = torch.ops.aten._flash_attention_backward(
+            places.queries(grad), *states, *joined, *places.lengths, 0.0, causal, unused, unused, scale=scale
+        )
+        places.add(sums[0], made[0], places.of_queries)
+        for total, part in zip(sums[1:], made[1:], strict=True):
+            places.add(total, part, places.of_keys)
+
+
+class _Places:
+    """Where the tokens of blocks are among all tokens [B * T], and the blocks' ends once these are laid end to end."""
+
+    def __init__(self, blocks: Sequence[Block], query: Tensor) -> None:
+        width, device = query.shape[2], query.device
+        self.of_queries = _indices([(b.row * width + b.start, b.row * width + b.end) for b in blocks], device)
+        self.of_keys = _indices([(b.row * width + b.first, b.row * width + b.last) for b in blocks], device)
+        lengths = [b.end - b.start for b in blocks], [b.last - b.first for b in blocks]
+        ends = (torch.tensor([0, *each], dtype=torch.int32).cumsum(0, dtype=torch.int32) for each in lengths)
+        self.lengths = (*(each.to(device) for each in ends), *map(max, lengths))
+
+    def queries(self, states: Tensor) -> Tensor:
+        return _flat(states).index_select(0, self.of_queries)
+
+    def keys(self, states: Tensor) -> Tensor:
+        return _flat(states).index_select(0, self.of_keys)
+
+    def put(self, states: Tensor, found: Tensor) -> None:
+        rows, places = self.of_queries // states.shape[2], self.of_queries % states.shape[2]
+        states[rows, :, places] = found.to(states.dtype)
+
+    def add(self, total: Tensor, part: Tensor, where: Tensor) -> None:
+        """No token is in two blocks of one kind as a query; as a key of its prompt it is in one."""
+        rows, places = where // total.shape[2], where % total.shape[2]
+        total[rows, :, places] += part
+
+
+def _flat(states: Tensor) -> Tensor:
+    """[B, H, T, D] to [B * T, H, D]."""
+    return states.transpose(1, 2).flatten(0, 1)
+
+
+def _indices(ranges: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(start, end) for start, end in ranges]).to(device)

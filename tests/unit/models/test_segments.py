@@ -1,0 +1,84 @@
+"""Attention over rows of several sequences is attention under the mask that says what each token sees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from lightrft.models import segment_kernels, segments
+from lightrft.models.segments import Segments, Tree, attend
+
+DENSE = segment_kernels.OneByOne(segment_kernels._dense, segment_kernels._dense_backward)
+# a prompt with three responses, a sequence without a prompt, one without a response, empty responses, and padding
+ROWS = Segments(((Tree(3, (2, 4, 1)), Tree(0, (5,)), Tree(2, (0, 3))), (Tree(4, (6,)), Tree(2, (1, 0)))), 22)
+
+
+def seen(rows: Segments) -> torch.Tensor:
+    """[rows, width, width], token by token."""
+    mask = torch.zeros(len(rows.rows), rows.width, rows.width, dtype=torch.bool)
+    for row, trees in enumerate(rows.rows):
+        end = 0
+        for tree in trees:
+            first, end = end, end + tree.prompt
+            for token in range(first, end):
+                mask[row, token, first : token + 1] = True
+            for length in tree.responses:
+                for token in range(end, end + length):
+                    mask[row, token, first : first + tree.prompt] = True
+                    mask[row, token, end : token + 1] = True
+                end += length
+        for token in range(end, rows.width):
+            mask[row, token, end : token + 1] = True
+    return mask
+
+
+@pytest.fixture(params=("the CPU's kernel", "scores as a whole"))
+def kernel(request, monkeypatch):
+    if request.param != "the CPU's kernel":
+        monkeypatch.setattr(segments, "kernel_for", lambda query, key: DENSE)
+
+
+@pytest.mark.parametrize("groups", (6, 2, 1))
+@pytest.mark.parametrize("scale", (None, 0.3))
+def test_what_tokens_see_is_what_the_mask_says(kernel, groups, scale):
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, n, 22, 8, dtype=torch.float64, generator=draw) for n in (6, groups, groups)]
+    query, key, value = (each.requires_grad_() for each in states)
+    found = attend(query, key, value, ROWS, scale)
+    wanted = scaled_dot_product_attention(
+        query, *(each.repeat_interleave(6 // groups, 1) for each in (key, value)), seen(ROWS)[:, None], scale=scale
+    )
+    assert (found - wanted).abs().max() < 1e-12
+    weights = torch.randn(found.shape, dtype=torch.float64, generator=draw)
+    gave, exact = (torch.autograd.grad((each * weights).sum(), states) for each in (found, wanted))
+    assert max(float((a - b).abs().max()) for a, b in zip(gave, exact, strict=True)) < 1e-12
+
+
+def test_two_tokens_by_hand():
+    """A prompt of one token with two responses of one: scores 0 and ln 3 weigh values 1 and 5 to 4."""
+    query = torch.tensor([0.0, 1.0, 1.0])[None, None, :, None]
+    key = torch.tensor([0.0, 3.0, 9.0]).log().nan_to_num(neginf=0.0)[None, None, :, None]
+    value = torch.tensor([1.0, 5.0, 11.0])[None, None, :, None]
+    found = attend(query, key, value, Segments(((Tree(1, (1, 1)),),), 3), 1.0).flatten().tolist()
+    assert found == pytest.approx([1.0, 4.0, 10.0])
+
+
+def test_in_half_precision_parts_are_joined_in_float32():
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, 2, 22, 16, generator=draw).bfloat16() for _ in range(3)]
+    wanted = scaled_dot_product_attention(*(each.float() for each in states), seen(ROWS)[:, None])
+    assert (attend(*states, ROWS, None).float() - wanted).abs().max() < 0.02
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32))
+def test_on_a_gpu_as_on_a_cpu(dtype):
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(2, n, 22, 64, generator=draw) for n in (6, 2, 2)]
+    given = [[each.to(device, dtype).requires_grad_() for each in states] for device in ("cpu", "cuda")]
+    outs = [attend(*each, ROWS, None) for each in given]
+    grads = [torch.autograd.grad(out.float().square().sum(), each) for out, each in zip(outs, given, strict=True)]
+    bound = 0.05 if dtype == torch.bfloat16 else 1e-4
+    for on_cpu, on_gpu in zip((outs[0], *grads[0]), (outs[1], *grads[1]), strict=True):
+        assert (on_gpu.cpu().float() - on_cpu.float()).abs().max() < bound * (1 + on_cpu.float().abs().max())
