@@ -53,6 +53,8 @@ def choose_precision(args: Args) -> tuple[Precision, str]:
         if machine.device == "cpu":
             raise Refused("--fp16 needs a GPU, and this machine has none; leave it out, or use --bf16")
         return Precision("fp16"), "--fp16"
+    if args.memory.use_mp_opt and args.distributed.bf16 is None and not machine.bf16:
+        raise Refused("--use_mp_opt keeps bf16 shards, and without a GPU that has bf16 it is off; add --bf16")
     if args.distributed.bf16 is None:
         return Precision("bf16" if machine.bf16 else "fp32"), "the GPU has bf16" if machine.bf16 else "no GPU with bf16"
     asked = "bf16" if args.distributed.bf16 else "fp32"

@@ -25,7 +25,7 @@ from lightrft.strategy.memory import Layout, ModelStates, model_states
 
 OTHERWISE = {
     **{"fsdp": False, "fsdp_cpu_offload": False, "zero_stage": 3, "zpg": 1},
-    **{"hybrid_shard_size": None, "ref_shard_size": None},
+    **{"hybrid_shard_size": None, "ref_shard_size": None, "use_mp_opt": False},
 }
 WAYS = {  # what each changes of that
     "--zero_stage 3": {},
@@ -59,10 +59,12 @@ def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
 
 
 def _laid_out(args: Args) -> str:
-    own_shards = ", each process reads its own shards" if args.distributed.meta_init else ""
-    return (
-        _offloaded(args) + own_shards + (", layers computed twice" if args.distributed.gradient_checkpointing else "")
-    )
+    said = {
+        "bf16 shards": args.memory.use_mp_opt,
+        "each process reads its own shards": args.distributed.meta_init,
+        "layers computed twice": args.distributed.gradient_checkpointing,
+    }
+    return _offloaded(args) + "".join(f", {text}" for text, is_so in said.items() if is_so)
 
 
 def _offloaded(args: Args) -> str:
@@ -214,6 +216,7 @@ def _layout(args: Args, processes: int) -> Layout:
         ref_size=ref_shard_size(args, processes),
         states_on_cpu=d.fsdp_cpu_offload,
         adam_on_cpu=m.adam_offload,
+        masters_apart=m.use_mp_opt,
         ref_on_cpu=m.ref_offload or d.fsdp_cpu_offload,
     )
 

@@ -58,6 +58,7 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
             shard_size=d.hybrid_shard_size,
             cpu_offload=d.fsdp_cpu_offload,
             adam_offload=offload and not d.fsdp_cpu_offload,
+            masters_apart=args.memory.use_mp_opt,
             frozen=frozen,
         )
     from lightrft.strategy.deepspeed import DeepSpeedStrategy

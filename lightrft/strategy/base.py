@@ -44,7 +44,9 @@ class Handle:
     """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it.
 
     finer: of weights that do not train, those that are held in fewer digits than they came in, as they came in: by
-    name, in host memory. average: this rank's part of a moving average of the weights, which is saved with them.
+    name, in host memory. masters: where the weights that train are held in fewer digits than the optimizer steps, what
+    it steps: by name, {} where it steps the weights.
+    average: this rank's part of a moving average of the weights, which is saved with them.
     """
 
     module: Any
@@ -53,6 +55,7 @@ class Handle:
     scheduler: Any = None
     optim: OptimArgs | None = None
     finer: dict[str, Tensor] = field(default_factory=dict)
+    masters: Mapping[str, Tensor] = field(default_factory=dict)
     average: tuple[Held, ...] = ()
 
 

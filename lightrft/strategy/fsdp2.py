@@ -18,6 +18,7 @@ from lightrft.strategy import fsdp2_state
 from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, Weights, named_tensors
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
+from lightrft.strategy.masters import finest, round_masters, take_masters
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host
 from lightrft.strategy.sharding import shard, whole
 from lightrft.strategy.state import ModelState, StateReader
@@ -32,6 +33,7 @@ def _parts(handle: Handle) -> list[FSDPModule]:
 class FSDP2Strategy:
     """Parameters are float32 shards; with bf16 they are cast for compute and gradients are reduced in float32.
 
+    masters_apart: with bf16 the shards are bf16, and the optimizer has float32 masters of them (`--use_mp_opt`).
     shard_size: processes that share one copy of the shards; None = all of them. cpu_offload: shards, gradients and the
     optimizer's state are kept in host memory, and the step is made there; adam_offload: the optimizer's state alone.
     frozen: how a model without an optimizer is held; None = as one with.
@@ -45,12 +47,13 @@ class FSDP2Strategy:
         shard_size: int | None = None,
         cpu_offload: bool = False,
         adam_offload: bool = False,
+        masters_apart: bool = False,
         frozen: Frozen | None = None,
     ) -> None:
         self.world, self.ranks = world, Collectives(world)
         self.mesh = sharding_mesh(world, shard_size)
         self.compute = COMPUTE[precision.compute]
-        self.cpu_offload, self.adam_offload = cpu_offload, adam_offload
+        self.cpu_offload, self.adam_offload, self.masters_apart = cpu_offload, adam_offload, masters_apart
         self.frozen = frozen or Frozen(shard_size or world.size, cpu_offload)
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
@@ -60,8 +63,12 @@ class FSDP2Strategy:
         if weights is not None:
             place = torch.device("cpu") if self.cpu_offload else self.world.device
             fsdp2_state.fill_empty(model, self.world, weights, place)
-        optimizer = make_optimizer(model.parameters(), optim)
-        return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
+        masters, finer = {}, {}
+        if self.masters_apart and self.compute is not None:
+            masters, finer = take_masters(model, self.compute)
+        optimizer = make_optimizer(masters.values() or model.parameters(), optim)
+        scheduler = make_scheduler(optimizer, optim)
+        return Handle(model, model, optimizer, scheduler, optim, finer=finer, masters=masters)
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
         """Where there are several ranks each keeps its share of the gradient's sum alone: one that waited for the last
@@ -72,7 +79,7 @@ class FSDP2Strategy:
     def step(self, handle: Handle) -> StepReport:
         assert handle.optim is not None
         self._reshard(handle)  # somebody may have looked at the policy since its backward pass
-        parameters = list(handle.model.parameters())
+        parameters = list(handle.masters.values() or handle.model.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if handle.optim.max_norm > 0:
@@ -80,6 +87,7 @@ class FSDP2Strategy:
         lr, skipped = handle.scheduler.get_last_lr()[0], not bool(norm.isfinite())
         if not skipped:
             step_from_host(handle.optimizer) if self.adam_offload else handle.optimizer.step()
+            round_masters(handle)
             handle.scheduler.step()
         handle.optimizer.zero_grad(set_to_none=True)
         return StepReport(float(norm), lr, skipped)
@@ -99,7 +107,7 @@ class FSDP2Strategy:
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
         self._reshard(handle)
         for name, value in named_tensors(handle.model):
-            yield name, whole(value)
+            yield name, whole(finest(handle, name, value))
 
     def _reshard(self, handle: Handle) -> None:
         """A forward pass without a backward leaves the root's parameters whole, in the compute dtype and on loan."""
@@ -119,4 +127,5 @@ class FSDP2Strategy:
         fsdp2_state.set_state(handle, self.world, reader, adam_offload=self.adam_offload)
 
     def use_loaded(self, handle: Handle) -> None:
-        """They are made of the shards before every pass."""
+        """But for masters, they are made of the shards before every pass."""
+        round_masters(handle)

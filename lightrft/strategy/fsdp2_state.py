@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -53,12 +54,14 @@ def _states(handle: Handle) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
     """Of what trains: name, parameter, and what the optimizer knows of it, {} before its first step."""
     for name, parameter in handle.model.named_parameters():
         if parameter.requires_grad:
-            yield name, parameter, handle.optimizer.state[parameter]
+            stepped = handle.masters.get(name, parameter)
+            yield name, stepped, handle.optimizer.state[stepped]
 
 
 def _held(handle: Handle, world: World) -> Iterator[Held]:
     for name, value in named_tensors(handle.model):
-        yield _range(WEIGHT, name, value, world)
+        held = _range(WEIGHT, name, handle.masters.get(name, value), world)
+        yield replace(held, values=handle.finer[name].view(-1)) if name in handle.finer else held
     for name, _, state in _states(handle):
         yield from (_range(kind, name, value, world) for kind, value in moments(state))
 

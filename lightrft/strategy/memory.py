@@ -10,8 +10,9 @@ class Layout:
     """Over how many processes each part of the state is spread, and which lie in host memory.
 
     stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
-    FSDP2, whose shards are float32. shard_size: of FSDP2, processes that share one copy. zpg: of stage 3, processes
-    that share a second copy, 1 = there is none. ref_size: processes that share one copy of the reference.
+    FSDP2, whose shards are float32, or with masters_apart 16 bits under masters that the optimizer holds. shard_size:
+    of FSDP2, processes that share one copy. zpg: of stage 3, processes that share a second copy, 1 = there is none.
+    ref_size: processes that share one copy of the reference.
     """
 
     ranks: int
@@ -22,6 +23,7 @@ class Layout:
     states_on_cpu: bool  # FSDP2's shards, gradients and optimizer
     adam_on_cpu: bool
     ref_on_cpu: bool
+    masters_apart: bool = False
 
     @property
     def shards_weights(self) -> bool:
@@ -87,25 +89,27 @@ def model_states(
     stage, parts, compute = layout.stage, layout.parts, 2 if half else 4
     held, learning, sharded = parameters + critic, parameters - frozen, layout.shards_weights
     trained = learning + critic
-    weights = held * (4 if stage is None else compute) / (parts if sharded else 1)
+    weights = held * (4 if stage is None and not layout.masters_apart else compute) / (parts if sharded else 1)
     second = held * compute / layout.zpg if layout.zpg > 1 else 0
     keeps_sums = stage == 3 or (stage == 1 and half)
     own = 0 if stage == 3 else 2 if keeps_sums else 4 / (1 if stage == 1 else parts)
     gradients = max(learning, critic) * own
     sums = trained * 4 / (1 if stage == 1 else parts) if keeps_sums else 0
-    masters_apart = stage is not None and (half or layout.adam_on_cpu)
+    masters_apart = layout.masters_apart or (stage is not None and (half or layout.adam_on_cpu))
     optimizer = trained * (4 * masters_apart + 8 * adam) / parts
     copy = reference * parameters * compute / layout.ref_size
     mean = average * 4 * learning / parts
     host = copy if layout.ref_on_cpu else 0.0
+    host += frozen * 4 / parts if layout.masters_apart else 0  # as they came in, for the export
     if layout.states_on_cpu or (layout.adam_on_cpu and stage is not None):
         host, mean = host + mean, 0.0
     if layout.states_on_cpu:
         host += weights + gradients + optimizer
         weights = gradients = optimizer = 0
     elif layout.adam_on_cpu:
-        host += optimizer + (trained * 8 / parts if stage is not None else 0)
-        optimizer, sums = 0, 0 if stage == 3 else sums
+        stay = trained * 4 / parts if layout.masters_apart else 0
+        host += optimizer - stay + (trained * 8 / parts if stage is not None else 0)
+        optimizer, sums = stay, 0 if stage == 3 else sums
     return ModelStates(
         weights=weights + second,
         gradients=gradients,

@@ -63,6 +63,7 @@ SETTINGS = (
     Setting("Adam offload", "--adam_offload"),
     Setting("CPU offload", "--fsdp_cpu_offload", of=("--fsdp",)),
     Setting("bf16", "--bf16", rounds=10),
+    Setting("masters apart", "--use_mp_opt --bf16", rounds=10, of=("--fsdp",)),
     Setting("critic", GAE),
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
     Setting("EMA", f"--enable_ema --ema_beta {BETA}"),

@@ -7,7 +7,7 @@ what one process less has saved under another. A run is three steps of AdamW; th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -48,16 +48,23 @@ ON_HOST = [
     Layout("--fsdp --adam_offload"),
     Layout("--zero_stage 2 --adam_offload"),
 ]
+APART = Layout("--fsdp --use_mp_opt", "bf16")
 COPIED = Layout("--fsdp --hybrid_shard_size 1", "bf16")  # each process has all
 POLICIES = [
     *(Layout(strategy) for strategy in SHARDED),
     *ON_HOST,
     *(Layout(strategy, "bf16") for strategy in SHARDED),
     COPIED,
+    APART,
     Layout("--zero_stage 3 --adam_offload", "bf16"),
 ]
 TWICE = Layout("--zero_stage 3 --zpg {n}", model="half")  # each process has a share of a second copy, too
-HALVES = [TWICE, Layout("--fsdp", model="half"), *(Layout(f"--zero_stage {n}", "bf16", "half") for n in (1, 2, 3))]
+HALVES = [
+    TWICE,
+    Layout("--fsdp", model="half"),
+    replace(APART, model="half"),
+    *(Layout(f"--zero_stage {n}", "bf16", "half") for n in (1, 2, 3)),
+]
 CRITICS = [Layout(strategy, model="critic") for strategy in ("--zero_stage 3", "--fsdp", "--zero_stage 1")]
 LAYOUTS = [*POLICIES, *HALVES, *CRITICS]
 
@@ -125,11 +132,12 @@ class Run:
         link()
         for name, parameter in self.handle.model.named_parameters():
             for kind in ("exp_avg", "exp_avg_sq") if parameter.requires_grad else ():
-                yield f"{kind}/{name}", self._moment(parameter, kind)
+                yield f"{kind}/{name}", self._moment(name, parameter, kind)
 
-    def _moment(self, parameter: torch.nn.Parameter, kind: str) -> Tensor:
+    def _moment(self, name: str, parameter: torch.nn.Parameter, kind: str) -> Tensor:
         if isinstance(parameter, DTensor):
-            return self.handle.optimizer.state[parameter][kind].full_tensor()
+            stepped = self.handle.masters.get(name, parameter)
+            return self.handle.optimizer.state[stepped][kind].full_tensor()
         return self.strategy.deepspeed.utils.safe_get_full_optimizer_state(parameter, kind)
 
 

@@ -38,6 +38,7 @@ COLUMNS = [
 ]
 COLUMNS += [("--zero_stage 2 --adam_offload", "bf16"), ("--zero_stage 2 --adam_offload", "fp16")]
 COLUMNS += [("--zero_stage 3 --adam_offload", "bf16"), ("--fsdp --adam_offload", "bf16")]
+COLUMNS += [("--fsdp --use_mp_opt", "bf16"), ("--fsdp --use_mp_opt --fsdp_cpu_offload", "bf16")]
 each_column = pytest.mark.parametrize(("strategy", "precision"), COLUMNS)
 each_half = pytest.mark.parametrize(("strategy", "precision"), [c for c in COLUMNS if c[1] != "fp32"])
 ROWS, RATE = 64, 16.0
@@ -193,6 +194,19 @@ def test_strategies_agree_in_bfloat16(trained, rollouts):
         ends.append({name: value - start[name] for name, value in run.parameters().items()})
     for other in ends[1:]:
         assert distance(other, ends[0]) < 0.02 * length(ends[0])
+
+
+def test_masters_apart_leave_16_bits_to_the_shards(trained, rollouts):
+    """The optimizer has no shard, and the masters every one; rotary frequencies stay as they are."""
+    run = trained("--fsdp --use_mp_opt --optimizer adamw", precision="bf16")
+    run.learn(run.batch(rollouts))
+    handle, shards = run.policy, dict(run.policy.model.named_parameters())
+    assert {p._local_tensor.dtype for p in shards.values()} == {torch.bfloat16}
+    assert {p._local_tensor.dtype for p in handle.masters.values()} == {torch.float32}
+    assert handle.masters.keys() == shards.keys()
+    stepped = handle.optimizer.param_groups[0]["params"]
+    assert {id(p) for p in stepped} == {id(p) for p in handle.masters.values()}
+    assert {buffer.dtype for buffer in handle.model.buffers()} == {torch.float32}
 
 
 def test_offloaded_parameters_live_on_the_processor(world, monkeypatch):

@@ -70,6 +70,10 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     assert choose_precision(args())[0].compute == "fp32"
     with pytest.raises(Refused, match="--fp16 needs a GPU"):
         choose_precision(args("--fp16"))
+    with pytest.raises(Refused, match="--use_mp_opt keeps bf16 shards, .*; add --bf16"):
+        choose_precision(args("--fsdp --use_mp_opt"))
+    told = runtime(args("--fsdp --use_mp_opt --bf16 --gradient_checkpointing"))["strategy"]
+    assert told == "FSDP2, bf16 shards, layers computed twice"
 
 
 def test_steps_of_episodes():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightrft.args.field import Witness, arg, unbuilt
+from lightrft.args.field import Witness, arg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class MemoryArgs:
         ge=1,
         witness=Witness("--chunk_size 8", "perf:largest_logits_mib", given="--fused_linear_logprob"),
     )
-    use_mp_opt: bool = unbuilt(
-        "distributed", False, "FSDP: bf16 shards with an fp32 master copy in the optimizer.", "--use_mp_opt"
+    use_mp_opt: bool = arg(
+        False,
+        "FSDP: bf16 shards with an fp32 master copy in the optimizer; needs --fsdp and --bf16.",
+        witness=Witness("--use_mp_opt", "run", given="--bf16"),
     )

@@ -57,11 +57,17 @@ def precision(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
-    for flag in ("fsdp_cpu_offload", "hybrid_shard_size"):
+    for flag in ("fsdp_cpu_offload", "hybrid_shard_size", "use_mp_opt"):
         value = args.value(flag)
         if value and not args.distributed.fsdp:
             shown = f"--{flag}" if value is True else f"--{flag} {value}"
             yield Problem((flag, "fsdp"), f"{shown} needs --fsdp; add --fsdp or remove it")
+
+
+def of_bf16_alone(args: Args, world_size: int) -> Iterator[Finding]:
+    if args.memory.use_mp_opt and args.distributed.fsdp and args.distributed.bf16 is False:
+        text = "--use_mp_opt keeps bf16 shards, and --no-bf16 computes in float32; add --bf16 or remove it"
+        yield Problem(("use_mp_opt", "bf16"), text)
 
 
 def of_stage_3_alone(args: Args, world_size: int) -> Iterator[Finding]:
@@ -112,6 +118,7 @@ RULES: tuple[Rule, ...] = (
     attention_of_shared_sequences,
     precision,
     of_fsdp_alone,
+    of_bf16_alone,
     of_stage_3_alone,
     of_shards_alone,
     among_several_processes,

@@ -168,3 +168,12 @@ def test_what_does_not_train_is_not_averaged_and_needs_nothing_of_the_host():
     assert found.host == (40 + 20) * (12 + 8) / 2 + 40 * 4 / 2
     assert (found.weights, found.gradients) == ((100 + 20) * 2, 40 * 4 / 2)
     assert model_states(100, frozen=90, critic=20, ranks=1, stage=1, **MIXED).gradients == 20 * 2, "of the larger one"
+
+
+def test_masters_apart_are_the_optimizers():
+    """16-bit shards, a float32 sum of gradients, master and moments; what is frozen is kept whole on the host."""
+    found = model_states(100, frozen=60, ranks=4, stage=None, masters_apart=True, **MIXED)
+    assert (found.weights, found.gradients, found.optimizer) == (100 * 2 / 4, 40 * 4 / 4, 40 * 12 / 4)
+    assert (found.gathered, found.host) == (100 * 2, 60 * 4 / 4)
+    moved = model_states(100, ranks=4, stage=None, masters_apart=True, adam_on_cpu=True, **MIXED)
+    assert (moved.optimizer, moved.host) == (100 * 4 / 4, 100 * 8 / 4)
