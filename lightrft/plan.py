@@ -86,7 +86,7 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
         f"model {model.pretrain}; {chosen}",
         f"data {len(inputs.prompts)} prompts, {len(inputs.eval_prompts)} held out; reward {rewards}",
         *_frozen(args),
-        *([inputs.first_prompt()] if args.run.dry_run else []),
+        *([inputs.first_prompt(), *inputs.looked_at] if args.run.dry_run else []),
         f"{turns}, {_counted(k, 'optimizer step')} each; estimator {args.algorithm.advantage_estimator}",
         *method(args, steps),
         *_critic(args, steps),

@@ -17,7 +17,7 @@ from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
 from lightrft.models.critic import check_critic
-from lightrft.models.processor import load_vision
+from lightrft.models.processor import load_vision, told_of_pixels
 from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
@@ -25,6 +25,7 @@ from lightrft.prompts.bad_rows import BadRows, origins
 from lightrft.prompts.dataset import load_prompts
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts
+from lightrft.prompts.looking import look_at_some
 from lightrft.prompts.media.admission import Admission, admitted, idle_flags
 from lightrft.prompts.media.decoding import MediaLimits, media_of
 from lightrft.prompts.remarks import remarks_on_media
@@ -47,6 +48,7 @@ class Inputs:
     rewards: CombinedReward
     skipped: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    looked_at: list[str] = field(default_factory=list)  # by --dry_run
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -99,9 +101,13 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     check_shares(prompts, args.data.prompt_data, args.data.prompt_data_probs)
     held_out = _encode(args, held_out, encoder, held_out_rows)
     check_tokens(args.model, tokenizer, [*prompts, *held_out])
-    idle = idle_flags(args, [*prompts, *held_out])
+    (prompts, looked_at), (held_out, held_out_looked_at) = (
+        _looked_at(args, each, encoder, bad) for each, bad in ((prompts, rows), (held_out, held_out_rows))
+    )
+    idle = [*idle_flags(args, [*prompts, *held_out]), *_of_pixels(args, encoder.vision, [*prompts, *held_out])]
     notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices, *idle])
-    return Inputs(encoder, prompts, held_out, rewards, [*rows.summary(), *held_out_rows.summary()], notices)
+    skipped, lines = [*rows.summary(), *held_out_rows.summary()], [*looked_at, *held_out_looked_at]
+    return Inputs(encoder, prompts, held_out, rewards, skipped, notices, lines)
 
 
 def _vision(args: Args, tokenizer: PreTrainedTokenizerBase) -> Vision | None:
@@ -180,6 +186,19 @@ def _from_a_readable_one(prompts: list[Prompt], encoder: Encoder, bad: BadRows) 
         bad.add(prompt.origin, prompt.where, fault.removeprefix(f"{prompt.where}: "))
         bad.settle(() if prompts[index + 1 :] else origins(prompts))
     return []
+
+
+def _looked_at(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> tuple[list[Prompt], list[str]]:
+    if encoder.vision is None or not args.run.dry_run:
+        return prompts, []
+    return look_at_some(prompts, partial(encoder.request, seeds=()), bad)
+
+
+def _of_pixels(args: Args, vision: Vision | None, prompts: list[Prompt]) -> list[str]:
+    most = args.multimodal.max_pixels
+    if vision is None or most is None or not args.typed("max_pixels") or not any(prompt.images for prompt in prompts):
+        return []
+    return told_of_pixels(vision, most)
 
 
 def _encode_texts(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:

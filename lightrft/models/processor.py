@@ -14,6 +14,7 @@ from lightrft.models.suitable import end_token_ids, read_config
 from lightrft.models.vision import placeholders, sees
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.endings import closing_ids
+from lightrft.prompts.placeholders import pieces_of
 from lightrft.prompts.vision import Vision
 from lightrft.prompts.vision_texts import texts_of
 from lightrft.types import Prompt
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lightrft.types import Media
 
 Read = Callable[[Prompt], "Media"]
+SMALL = 16  # pixels of a side
+IMAGE = 4  # dimensions of an image among others: [pieces, channels, height, width]
 INSTALL = "pip install torchvision, of the release that belongs to the torch that is there"
 
 
@@ -77,7 +80,30 @@ def load_processor(args: ModelArgs, path: str | None, tokenizer: PreTrainedToken
     if not tokenizer.chat_template:  # older models have it beside their processor alone
         tokenizer.chat_template = getattr(processor, "chat_template", None)
     processor.tokenizer = tokenizer
+    videos = getattr(processor, "video_processor", None)
+    if getattr(videos, "cap_pixels_per_frame", True) is None:  # 5.16 asks all users whether to: --max_pixels does it
+        videos.cap_pixels_per_frame = False  # pyright: ignore[reportOptionalMemberAccess]
     return processor
+
+
+def told_of_pixels(vision: Vision, max_pixels: int) -> list[str]:
+    """A line where the processor scales up what `--max_pixels` has scaled down."""
+    least = least_pixels(vision)
+    if least is None or max_pixels >= least:
+        return []
+    made = f"less than the {least} pixels that the model's processor makes of any image"
+    return [f"--max_pixels {max_pixels} is {made}: detail is lost, and no token saved; use {least} or more"]
+
+
+def least_pixels(vision: Vision) -> int | None:
+    """How many pixels the model reads of the smallest image; None where what the processor makes does not tell."""
+    inputs = vision.blank(SMALL, SMALL).mm_inputs
+    assert inputs is not None, "it has an image"
+    pieces, shape = pieces_of(inputs.features), next(iter(inputs.features.values())).shape
+    side = getattr(vision.processor.image_processor, "patch_size", None)
+    if len(shape) < IMAGE:
+        return pieces * side**2 if isinstance(side, int) else None
+    return pieces * shape[-2] * shape[-1]
 
 
 def _refusal(args: ModelArgs, path: str | None, error: Exception) -> Refused:

@@ -65,11 +65,11 @@ class Vision:
         opening = opening_of(self.processor.tokenizer, bare, begun_answer(prompt))
         return Request(ids, tuple(seeds), inputs, media, bare, prompt.where, opening)
 
-    def blank(self, width: int = BLANK) -> Request:
+    def blank(self, width: int = BLANK, height: int = BLANK) -> Request:
         """A small grey image: for whoever has to run the whole model, and has no image."""
         from PIL import Image
 
-        return self.of_image(Image.new("RGB", (width, BLANK), (128, 128, 128)))
+        return self.of_image(Image.new("RGB", (width, height), (128, 128, 128)))
 
     def of_image(self, image: Any) -> Request:
         """A prompt of nothing else."""

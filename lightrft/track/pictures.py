@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.looking import spaced
 from lightrft.types import Media, Prompt
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _sheet(frames: Any) -> Image:
     """frames: uint8 [F, H, W, 3], at least one. They stand in rows, the first at the upper left."""
     from PIL import Image
 
-    chosen = [Image.fromarray(frames[place]) for place in _spread(len(frames), FRAMES)]
+    chosen = [Image.fromarray(frames[place]) for place in spaced(len(frames), FRAMES)]
     for frame in chosen:
         frame.thumbnail((LARGEST // IN_A_ROW, LARGEST // IN_A_ROW))
     width, height = chosen[0].size
@@ -58,10 +59,3 @@ def _sheet(frames: Any) -> Image:
     for number, frame in enumerate(chosen):
         sheet.paste(frame, (number % columns * width, number // columns * height))
     return sheet
-
-
-def _spread(count: int, most: int) -> Sequence[int]:
-    """At most `most` of the numbers below `count`, the first and the last among them."""
-    if count <= most:
-        return range(count)
-    return [round(number * (count - 1) / (most - 1)) for number in range(most)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,32 @@ def test_the_first_images_may_be_broken_too():
         Path(f"{number}.png").unlink(missing_ok=True)
     ended = train("--save_path none --max_steps 1 --on_bad_row skip", BASE)
     assert ended.code == 2 and "no row of this source is good" in ended.problems[0]
+
+
+def test_a_dry_run_looks_at_images_from_all_over_the_data():
+    said = done("--save_path out --dry_run --eval_data half_seen.jsonl --mixed_mm_data")
+    tokens = r"\d+ to \d+ tokens each"
+    assert re.search(rf"images of --prompt_data: 10 of 10 prompts were looked at, {tokens}$", said, re.MULTILINE)
+    assert re.search(rf"images of --eval_data: 5 of 5 prompts were looked at, {tokens}$", said, re.MULTILINE)
+    Path("9.png").unlink()
+    ended = train("--save_path out --dry_run", BASE)
+    assert ended.code == 2 and ended.problems == [
+        f"error: --prompt_data seen.jsonl:10: image 1 of 1 (9.png) does not exist (looked in {Path.cwd()}); "
+        "--on_bad_row skip leaves it out"
+    ]
+    said = done("--save_path out --dry_run --on_bad_row skip")
+    assert (
+        "data 9 prompts, 0 held out" in said and "skipped 1 of 10 rows of --prompt_data (first: seen.jsonl:10: " in said
+    )
+    assert not Path("out").exists()
+
+
+def test_fewer_pixels_than_the_processor_makes_of_any_image_are_told():
+    line = "--max_pixels 700 is less than the 784 pixels that the model's processor makes of any image"
+    assert line in done("--save_path out --dry_run --max_pixels 700")
+    assert "--max_pixels" not in done("--save_path out --dry_run --max_pixels 784")
+    strict = train("--save_path out --dry_run --max_pixels 700 --strict_args --actor_learning_rate 1e-4", BASE)
+    assert strict.code == 2 and any(line in problem for problem in strict.problems)
 
 
 def test_texts_alone_learn_as_through_the_other_program():

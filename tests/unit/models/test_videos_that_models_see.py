@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers.utils import logging
 from vision_models import model_args, save_tiny
 
 from lightrft.models.processor import load_vision
@@ -55,3 +56,12 @@ def test_a_model_that_reads_times_reads_those_of_the_frames(folders, fps, times)
     """Of each two frames the middle, in tenths: (0 + 0.5) / 2 s, (1 + 1.5) / 2 s, ..."""
     _, text = seen(folders("qwen3_vl"), fps)
     assert [word.split(" seconds>")[0] for word in text.split("<") if " seconds>" in word] == times
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_the_library_has_nothing_to_ask_about_a_video(folders, family, caplog, monkeypatch):
+    """Its processors warn, once in a process, where it is left open whether all frames together have a limit."""
+    monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
+    logging.warning_once.cache_clear()  # pyright: ignore[reportAttributeAccessIssue]
+    seen(folders(family), 2.0)
+    assert not [record for record in caplog.records if "cap_pixels" in record.getMessage()]
