@@ -40,5 +40,5 @@ class BatchArgs:
         "Tokens that the model is run on in one pass, in training and in scoring, in place of a number of samples.",
         ge=1,
         unset="samples are counted",
-        witness=Witness("--max_tokens_per_micro_batch 64", "perf:train_micro_batches"),
+        witness=Witness("--max_tokens_per_micro_batch 24", "perf:train_micro_batches"),
     )
