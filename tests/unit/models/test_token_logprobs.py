@@ -26,8 +26,8 @@ ROWS = [
 GROUPED = {"group": torch.tensor([5, 5, 5, 2, 2]), "prompt_lengths": torch.tensor([4, 4, 4, 7, 7])}
 
 
-def scored(model, batch, *, module=None, sharing=None, entropy=None):
-    return TokenModel(Handle(module or model, model), sharing).logprobs(batch, entropy=entropy)
+def scored(model, batch, *, module=None, sharing=None, entropy=None, packs=False):
+    return TokenModel(Handle(module or model, model), sharing, packs=packs).logprobs(batch, entropy=entropy)
 
 
 def naive(model, rows, temperature):
@@ -112,17 +112,29 @@ def test_the_gradient_equals_that_of_a_full_log_softmax(causal_model, batch_of, 
     assert distance(gradient(model, found), gradient(model, naive(model, ROWS, 0.7)[0])) < 1e-6
 
 
+@pytest.mark.parametrize(("sharing", "packs"), [(FREE, False), (FREE, True), (None, True)])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_samples_that_share_their_prompt_have_the_same_values_and_gradients(causal_model, batch_of, kind):
+def test_samples_that_share_a_row_have_the_same_values_and_gradients(causal_model, batch_of, kind, sharing, packs):
     model, batch = in_float64(causal_model(kind)), batch_of(ROWS, temperature=0.7, **GROUPED)
     assert takes_segments(model)
     trained = batch.response_mask.bool()
     padded = scored(model, batch, entropy="value")
-    shared = scored(model, batch, entropy="value", sharing=FREE)
+    shared = scored(model, batch, entropy="value", sharing=sharing, packs=packs)
     torch.testing.assert_close(shared.logprobs, padded.logprobs, rtol=1e-6, atol=1e-6)  # float32 logits of size 10
     torch.testing.assert_close(shared.entropy, padded.entropy, rtol=1e-6, atol=1e-6)
     found, wanted = (gradient(model, scores.logprobs[trained]) for scores in (shared, padded))
     assert distance(found, wanted) < 1e-6
+
+
+@pytest.mark.parametrize("sharing", [FREE, None])
+def test_in_a_packed_row_no_sample_sees_another(causal_model, batch_of, sharing):
+    """The library's own packing leaks, silently, where it is given a mask or a cache: each sample's values are the same
+    to the bit whatever the others hold."""
+    model, values = causal_model("llama"), []
+    for first in (11, 45):
+        rows = [((*FIRST, first, first, 13), ROWS[0][1]), *ROWS[1:]]
+        values.append(scored(model, batch_of(rows, **GROUPED), sharing=sharing, packs=True).logprobs)
+    assert torch.equal(values[0][1:], values[1][1:]) and not torch.equal(values[0][0], values[1][0])
 
 
 def test_sharing_a_prompt_calls_the_model_on_fewer_tokens(causal_model, batch_of):

@@ -1,0 +1,49 @@
+"""A model that does not hand on what rows hold is found when it is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from lightrft.errors import Refused
+from lightrft.models.packing import Cost
+from lightrft.models.segment_check import with_segments_checked
+from lightrft.models.token_model import TokenModel
+from lightrft.strategy.base import Handle
+
+COST = Cost(1.0, 0.0)
+
+
+def prepared(model, *, module=None, packs=False):
+    return TokenModel(Handle(module or model, model), COST, packs=packs)
+
+
+def forgetful(model):
+    """Calls the model without what its attention should be told."""
+    return lambda segments=None, **inputs: model(**inputs)
+
+
+def confused(model):
+    """Numbers positions of a row from its start, whatever sequences it holds."""
+    return lambda position_ids=None, **inputs: model(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_model_that_hands_it_on_is_kept(causal_model, kind, capsys):
+    model = prepared(causal_model(kind), packs=True)
+    assert with_segments_checked(model, "it", "--packing_samples") is model and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", [forgetful, confused])
+def test_one_that_does_not_is_refused_where_a_flag_asks_for_it_and_else_told(causal_model, broken, capsys):
+    model = causal_model("llama")
+    with pytest.raises(Refused, match="--packing_samples: it: what it computes of two sequences .* leave it out"):
+        with_segments_checked(prepared(model, module=broken(model), packs=True), "it", "--packing_samples")
+    kept = with_segments_checked(prepared(model, module=broken(model)), "it", None)
+    assert not kept.shares_prompts
+    told = capsys.readouterr()
+    assert "each sample computes its own prompt" in told.out + told.err
+
+
+def test_rows_of_one_sequence_are_not_tried(causal_model):
+    model = TokenModel(Handle(None, causal_model("llama")))
+    assert with_segments_checked(model, "it", None) is model
