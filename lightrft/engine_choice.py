@@ -76,36 +76,36 @@ def _faults(args: Args, kind: str, videos: bool) -> Iterator[Fault]:
     """First those of any installation. On assumed GPUs another machine is meant: what is installed there nobody
     knows."""
     offer = OFFERS[kind]
-    if videos:  # their frames are sampled once, by the trainer, which no other engine is told
-        yield Fault("prompts have videos, which the local engine alone takes", "use --engine_type local")
     for asked in _samplings(args):
         if reason := offer.module.unsupported(asked):
             yield Fault(reason, "use --engine_type local")
-    if reason := _images_fault(args, offer, None):
+    if reason := _sight_fault(args, offer, None, videos):
         yield Fault(reason, SEE[kind])
     if args.run.assume_gpus is None:
-        yield from _faults_here(args, kind, hardware(args).device)
+        yield from _faults_here(args, kind, hardware(args).device, videos)
 
 
-def _faults_here(args: Args, kind: str, device: str) -> Iterator[Fault]:
+def _faults_here(args: Args, kind: str, device: str, videos: bool) -> Iterator[Fault]:
     """Those of what is installed on this machine."""
     offer, package = OFFERS[kind], OFFERS[kind].package(device)
     if fault := package.fault():
         yield fault
     if reason := offer.module.import_fault():
         yield Fault(reason, f"{package.install}, or --engine_type local")
-    if reason := _images_fault(args, offer, device):
+    if reason := _sight_fault(args, offer, device, videos):
         yield Fault(reason, SEE[kind])
     if args.engine.engine_kwargs and (reason := offer.module.settings_fault(args.model, args.engine, device)):
         yield Fault(reason, "mend it or leave it out")
 
 
-def _images_fault(args: Args, offer: Offer, device: str | None) -> str | None:
-    """Why it cannot take the images of a model that sees; device: as `images_fault` takes it. Where there is no model
-    preflight says so."""
+def _sight_fault(args: Args, offer: Offer, device: str | None, videos: bool) -> str | None:
+    """Why it cannot take the images of a model that sees, or its videos; device: as `images_fault` takes it. Where
+    there is no model preflight says so."""
     try:
         config = read_config(args.model)
     except Refused:
         return None
-    asked = (args.model, config, args.multimodal.processor, device)
-    return offer.module.images_fault(*asked) if sees(config) else None
+    if not sees(config):
+        return None
+    of_images = offer.module.images_fault(args.model, config, device)
+    return of_images or (offer.module.videos_fault(config) if videos else None)

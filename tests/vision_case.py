@@ -41,10 +41,10 @@ class Case:
 
     family = ""
 
-    def __init__(self, folder: Any) -> None:
+    def __init__(self, folder: Any, processor: str | None = None) -> None:
         args = model_args(folder)
         self.tokenizer = load_tokenizer(args)
-        self.vision: Any = load_vision(args, None, self.tokenizer, lambda p: Media(images=p.images), True)
+        self.vision: Any = load_vision(args, processor, self.tokenizer, lambda p: Media(images=p.images), True)
         self.encoder = Encoder(self.tokenizer, self.vision)
         self.model: Any = load_model(args, torch.float32, CPU, trains=True)
         self.prompts = [

@@ -92,6 +92,7 @@ def make_engine(args: Args, inputs: Inputs, precision: Precision, borrow: Borrow
     dtype = DTYPES[precision.compute if asked == "auto" else asked]
     if kind != "local":
         beside = {} if inputs.encoder.vision is None else {"vision": inputs.encoder.vision}
+        beside |= {"videos": True} if inputs.have_videos else {}
         return OFFERS[kind].module.make(model, args.engine, inputs.tokenizer, ends, dtype, world, **beside)
     apart = needs_equal_lengths(borrow, inputs.text_ids(), precision.compute, model.pretrain)
     own = None

@@ -27,6 +27,11 @@ ALONE = Prompt(
     ({"role": "user", "content": ({"type": "image"}, {"type": "text", "text": "."})},),
     images=("alone",),
 )
+ALONE_MOVING = Prompt(
+    "alone",
+    ({"role": "user", "content": ({"type": "video"}, {"type": "text", "text": "."})},),
+    videos=("alone",),
+)
 Positions = Callable[[Mapping[str, Any]], "Tensor | None"]
 
 
@@ -75,9 +80,10 @@ class Vision:
         """A prompt of nothing else."""
         return replace(self, read=lambda _: Media(images=(image,)), longest=sys.maxsize).request(ALONE, ())
 
-    def read_by(self, processor: Any, image: Any) -> Mapping[str, Any]:
-        """What another processor makes of an image: an engine may have its own."""
-        return replace(self, processor=processor)._processed(self.texts.text(ALONE), Media(images=(image,)))
+    def read_by(self, processor: Any, media: Media) -> Mapping[str, Any]:
+        """What another processor makes of an image, or of a video: an engine may have its own."""
+        text = self.texts.text(ALONE if media.images else ALONE_MOVING)
+        return replace(self, processor=processor)._processed(text, media)
 
     def measured(self) -> Vision:
         """With the rate at which pieces of images become tokens, where all images have the same."""
@@ -150,14 +156,19 @@ def _without_last(made: Any, count: int) -> Any:
     return {**made, **rows} if count else made
 
 
-def _as_they_are(media: Media) -> dict[str, Any]:
-    """Options of a processor of videos: their frames were sampled already, at a rate that it would take for another."""
+def video_facts(media: Media) -> list[dict[str, Any]]:
+    """Of each of its videos, as transformers' `VideoMetadata` has them."""
     sizes = [(video.shape[:3], fps) for video, fps in zip(media.videos, media.video_fps, strict=True)]
-    facts = [
+    return [
         {"total_num_frames": frames, "frames_indices": list(range(frames)), "height": height, "width": width}
         | {"fps": fps, "duration": frames / fps if fps else None}
         for (frames, height, width), fps in sizes
     ]
+
+
+def _as_they_are(media: Media) -> dict[str, Any]:
+    """Options of a processor of videos: their frames were sampled already, at a rate that it would take for another."""
+    facts = video_facts(media)
     return {"videos_kwargs": {"do_sample_frames": False, "video_metadata": facts}} if facts else {}
 
 

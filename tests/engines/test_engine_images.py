@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from engine_models import expected_fingerprints
-from image_cases import VERSIONS, become
+from image_cases import VERSIONS, become, case_of, moving, save_other_processor
 from test_engines import SAMPLED, check_same, checked, start
 from vision_case import Case
 from vision_models import save_tiny
 
 from lightrft.models.fingerprint import MODULUS
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.vllm import MOVING
 from lightrft.types import Generation
 
 FAMILIES = {
@@ -29,8 +31,10 @@ BOUND = 1e-4  # nats, of a log-probability in float32
 def launched(tmp_path_factory):
     """(kind, family) -> its case, and what that engine gave; all families are run once, in one process of each kind."""
     folder = tmp_path_factory.mktemp("seeing")
-    cases = {family: Case(save_tiny(family, folder / family, scale=4)) for family in FAMILIES["vllm"]}
-    save_tiny("gemma3", folder / "gemma3", scale=4)
+    for family in (*FAMILIES["vllm"], "gemma3"):
+        save_tiny(family, folder / family, scale=4)
+    save_other_processor(folder / "qwen2_vl")
+    cases = {family: case_of(folder / family) for family in FAMILIES["vllm"]}
 
     @cache
     def run(kind: str) -> dict | str:
@@ -73,6 +77,15 @@ def test_it_reads_prompts_as_the_trainer_does(seen, says):
     assert f"read {length} tokens where the trainer has {length + 1}, other ones from token" in found["other ids"]
 
 
+@pytest.mark.parametrize("family", MOVING)
+def test_vllm_sees_the_frames_that_the_trainer_has_taken(launched, family):
+    """Of a video alone, beside an image, and of one without a rate."""
+    case, found = launched("vllm", family)
+    case = moving(Path(case.model.config.name_or_path))
+    assert all(row["prompt_ids"] == list(case.requests[n].prompt_ids) for n in range(3) for row in found["moving"][n])
+    assert gap(case, found["moving"]) < BOUND
+
+
 def test_greedy_tokens_are_hugging_faces(seen):
     case, found = seen
     become(case.model, "a")
@@ -112,3 +125,34 @@ def test_a_model_whose_images_are_read_both_ways_is_refused_without_a_gpu(launch
     assert launched("vllm", "fault gemma3")[1] == (
         "without a GPU vLLM's tokens of an image do not see later ones, as those of gemma3 do"
     )
+
+
+@pytest.fixture(scope="module")
+def on_ranks(tmp_path_factory):
+    """kind -> what each of two ranks got."""
+    folder = tmp_path_factory.mktemp("seeing_ranks")
+    save_tiny("qwen2_vl", folder / "qwen2_vl", scale=4)
+
+    @cache
+    def run(kind: str) -> list[dict] | str:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        failed = start(kind, torchrun, "image_ranks.py", folder, folder / kind, seconds=500)
+        return failed or [json.loads(Path(f"{folder / kind}{rank}.json").read_text()) for rank in range(2)]
+
+    return lambda kind: (case_of(folder / "qwen2_vl"), checked(run(kind)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ("1", "2"))
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_on_two_ranks_each_sees_its_own_images(kind, size, on_ranks):
+    """One engine for each rank, or one for both, which has the same tensors in shards."""
+    case, (first, second) = on_ranks(kind)
+    for version in ("a", "tower"):
+        made = [*first[size][version]["made"], *second[size][version]["made"]]
+        assert [row["prompt_ids"] for group in made for row in group[:1]] == [list(r.prompt_ids) for r in case.requests]
+        assert gap(case, made, version) < BOUND
+        wanted = expected_fingerprints(case.model)
+        for found in (first, second):
+            for names, value in found[size][version]["prints"]:
+                assert sum(wanted[name] for name in names) % MODULUS == value, names

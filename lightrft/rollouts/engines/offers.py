@@ -46,7 +46,7 @@ class Package:
 @dataclass(frozen=True)
 class Offer:
     """adapter: the module that speaks to the engine, with `unsupported(sampling)`, `import_fault()`,
-    `images_fault(model, config, processor, device)`, `settings_fault(model, engine, device)` and
+    `images_fault(model, config, device)`, `videos_fault(config)`, `settings_fault(model, engine, device)` and
     `make(model, engine, tokenizer, end_ids, dtype, world)`."""
 
     adapter: str

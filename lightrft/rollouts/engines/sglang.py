@@ -90,12 +90,17 @@ def import_fault() -> None:
     """Its own process says so when it starts: asking it before would import it twice."""
 
 
-def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str | None:
+def images_fault(model: ModelArgs, config: Any, device: str | None) -> str | None:
     """Why it cannot take images for that model, where that is so."""
     if config.model_type in SEEING:
         return None
     why = UNSEEING.get(config.model_type, "it was not tried")
     return f"images reach SGLang for {', '.join(SEEING)} alone, and not for {config.model_type}: {why}"
+
+
+def videos_fault(config: Any) -> str:
+    """Why it cannot take videos."""
+    return "SGLang takes the frames of a video by its own rule, and not those that the trainer has taken"
 
 
 def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:

@@ -41,7 +41,9 @@ OTHERS = {  # the same, many for one reason
     ),
     "the weights would not be those that are trained": "allow_deprecated_quantization quantization quantization_config",
     "it would report other log-probabilities": "spec_method spec_model spec_tokens speculative_config",
-    "it would see other images than the trainer": "mm_processor_kwargs video_pruning_method video_pruning_rate",
+    "it would see other images than the trainer": (
+        "mm_device_do_normalize mm_processor_kwargs video_pruning_method video_pruning_rate"
+    ),
     "the trainer hands images over as they are": (
         "allowed_local_media_path allowed_media_domains enable_mm_embeds interleave_mm_strings language_model_only "
         "media_io_kwargs mm_encoder_only"
@@ -68,6 +70,8 @@ OTHERS = {  # the same, many for one reason
     ),
 }
 SET |= {name: why for why, names in OTHERS.items() for name in names.split()}
+MOVING = ("qwen2_vl", "qwen3_vl")
+UNMOVED = {"qwen2_5_vl": "vLLM counts the positions behind a long video otherwise than transformers"}
 LEAST_TEMPERATURE = 0.01  # a lower one than this it raises to this, but for 0
 
 
@@ -92,11 +96,8 @@ def import_fault() -> str | None:
     return vllm_process.import_fault()
 
 
-def images_fault(model: ModelArgs, config: Any, processor: str | None, device: str | None) -> str | None:
-    """Why it cannot take images for that model, where that is so. processor: of `--processor`. device: None where
-    vLLM is not there to be asked."""
-    if processor is not None:
-        return f"vLLM reads images with the processor of --pretrain alone (--processor {processor})"
+def images_fault(model: ModelArgs, config: Any, device: str | None) -> str | None:
+    """Why it cannot take images for that model, where that is so. device: None where vLLM is not there to be asked."""
     named = getattr(config, "architectures", None) or [type(config).__name__]
     if device is None:
         return None
@@ -109,6 +110,14 @@ def images_fault(model: ModelArgs, config: Any, processor: str | None, device: s
     if device == "cpu" and reads_images_both_ways(place(model), model.trust_remote_code):
         return f"without a GPU vLLM's tokens of an image do not see later ones, as those of {config.model_type} do"
     return None
+
+
+def videos_fault(config: Any) -> str | None:
+    """Why it cannot take videos for that model, where that is so."""
+    if config.model_type in MOVING:
+        return None
+    why = UNMOVED.get(config.model_type, "it was not tried")
+    return f"videos reach vLLM for {', '.join(MOVING)} alone, and not for {config.model_type}: {why}"
 
 
 def settings_fault(model: ModelArgs, engine: EngineArgs, device: str) -> str | None:
@@ -138,9 +147,10 @@ def make(
     dtype: torch.dtype,
     world: World,
     vision: Vision | None = None,
+    videos: bool = False,
 ) -> InferenceEngine:
     """One engine for each rank to ask, alone or as one of `engine_tp_size` neighbours. vision: how the trainer reads
-    images, of a model that sees."""
+    images, of a model that sees. videos: whether prompts have any."""
     from lightrft.rollouts.engines.tp_group import EngineRanks, TPGroup
     from lightrft.rollouts.engines.vllm_engine import VLLMEngine
 
@@ -148,17 +158,17 @@ def make(
     if world.size > 1:
         chosen["distributed_executor_backend"] = "external_launcher"
     if vision is not None:  # its processor writes placeholders in the tokenizer's ids
-        chosen |= {"skip_tokenizer_init": False, "limit_mm_per_prompt": _limits(engine)}
+        chosen |= {"skip_tokenizer_init": False, "limit_mm_per_prompt": _limits(engine, videos)}
     ranks = EngineRanks(world, engine.engine_tp_size) if engine.engine_tp_size > 1 else ONE_RANK
     number = ranks.agree(time.time_ns()) or 0
     made = VLLMEngine(chosen, tokenizer, end_ids, dtype, number, settings.given(engine.engine_kwargs), vision)
     return made if ranks.size == 1 else TPGroup(made, ranks, dtype)
 
 
-def _limits(engine: EngineArgs) -> dict[str, int]:
+def _limits(engine: EngineArgs, videos: bool) -> dict[str, int]:
     """Of one prompt. Room is kept for the largest that may come; without a flag vLLM takes any number of images."""
     images = engine.limit_mm_image_per_prompt
-    return {**({} if images is None else {"image": images}), "video": 0}
+    return {**({} if images is None else {"image": images}), **({} if videos else {"video": 0})}
 
 
 def _chosen(model: ModelArgs, engine: EngineArgs, device: str) -> dict[str, Any]:

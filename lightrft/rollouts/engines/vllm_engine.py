@@ -168,9 +168,10 @@ class VLLMEngine:
         if self._llm is None:
             with PULSE.during("engine"):
                 dtype = str(self.dtype).removeprefix("torch.")
-                self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given)
+                processor = None if self.vision is None else self.vision.processor
+                self._llm = start({**self.chosen, "dtype": dtype}, self.number, self.given, processor)
             if self.vision is not None:
-                check_processor(self._llm, self.vision)
+                check_processor(self._llm, self.vision, "video" not in self.chosen["limit_mm_per_prompt"])
         return self._llm
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import os
@@ -9,6 +10,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,10 @@ EXTENSION = "lightrft.rollouts.engines.vllm_worker.WorkerExtension"
 NO_KV_MEMORY = ("kv cache", "cache blocks", "gpu_memory_utilization", "gpu memory utilization", "max seq len")
 
 
-def start(chosen: Mapping[str, Any], number: int, given: str = "") -> Any:
+def start(chosen: Mapping[str, Any], number: int, given: str = "", processor: Any = None) -> Any:
     """A `vllm.LLM` with weights of no meaning. chosen: fields of its EngineArgs. number: the engine's, alike on all
-    ranks that share it. given: the end of the line that says why it cannot be had."""
+    ranks that share it. given: the end of the line that says why it cannot be had. processor: the trainer's, of a model
+    that sees."""
     if fault := import_fault():
         raise Refused(f"{fault}; install it anew, or use --engine_type local")
     with undisturbed(), _quiet():
@@ -43,8 +46,11 @@ def start(chosen: Mapping[str, Any], number: int, given: str = "") -> Any:
         _keep_the_trainers_memory()
         _name_shared_memory(number)
         _keep_what_is_no_weight()
+        ours = {"load_format": "dummy", "skip_tokenizer_init": True, "worker_extension_cls": EXTENSION}
+        if processor is not None:
+            _read_with(processor)
+            ours |= _normalised_once()
         try:
-            ours = {"load_format": "dummy", "skip_tokenizer_init": True, "worker_extension_cls": EXTENSION}
             llm = LLM(**{**ours, **chosen, **transfer_settings()})
             llm.collective_rpc("lightrft_prepare")
         except Exception as error:
@@ -141,6 +147,31 @@ def _keep_what_is_no_weight() -> None:
             buffer.copy_(kept[name])
 
     DummyModelLoader.load_weights = load_weights
+
+
+def _read_with(processor: Any) -> None:
+    """Images are read with a copy of it, where it is of the class that vLLM asks for; else with that of the model's
+    folder, which may be another than --processor."""
+    from vllm.multimodal.processing import context  # pyright: ignore
+
+    load = getattr(context.cached_processor_from_config, "lightrft_original", context.cached_processor_from_config)
+    copied = copy.deepcopy(processor)
+
+    def found(model_config: Any, processor_cls: Any, **kwargs: Any) -> Any:
+        if isinstance(copied, processor_cls):
+            return copied
+        return load(model_config, processor_cls=processor_cls, **kwargs)
+
+    setattr(found, "lightrft_original", load)  # noqa: B010
+    context.cached_processor_from_config = found
+
+
+def _normalised_once() -> dict[str, Any]:
+    """By the processor. Newer versions leave it to the model, by the mean and deviation of images in its folder."""
+    from vllm.engine.arg_utils import EngineArgs  # pyright: ignore
+
+    name = "mm_device_do_normalize"
+    return {name: False} if any(field.name == name for field in fields(EngineArgs)) else {}
 
 
 def _name_shared_memory(number: int) -> None:
