@@ -59,6 +59,7 @@ class Vision:
             raise BadRow(f"{prompt.where or prompt.id}: {fault}") from fault
 
     def _request(self, prompt: Prompt, media: Media, seeds: Sequence[int]) -> Request:
+        prompt = self.texts.placed(prompt)
         self._check_marks(prompt)
         text = self.texts.text(prompt, media.slices)
         bare = self._bare(text, media)
@@ -116,7 +117,8 @@ class Vision:
             if places != len(given):
                 raise BadRow(f"it has {len(given)} {kind}s, and {places} places for them in its messages")
             if given and any(self.texts.mark(kind) in part.get("text", "") for part in parts):
-                raise BadRow(f"one of its texts holds {self.texts.mark(kind)!r}, which stands for an {kind}")
+                what = f"one of its texts holds {self.texts.mark(kind)!r}, which stands for an {kind}"
+                raise BadRow(f"{what}; write <{kind}> where each of the row's {kind}s stands")
 
     def _bare(self, text: str, media: Media) -> tuple[int, ...]:
         """The text's ids, with one mark for each image or video."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.encoding import uses_template
 from lightrft.prompts.endings import taken_off, unclosed
-from lightrft.prompts.media.marks import text_of, with_slices
+from lightrft.prompts.media.marks import joined, text_of, text_part, with_slices
 from lightrft.prompts.remarks import WHOLE, lines
 from lightrft.prompts.template import QUESTION, Template, is_whole, look_at, options_of
 from lightrft.types import Prompt
@@ -35,6 +36,21 @@ class Texts:
     def bare(self) -> bool:
         """Without a template: the tokenizer adds its own special tokens."""
         return self.template is None
+
+    def placed(self, prompt: Prompt) -> Prompt:
+        """With its images where a text that is whole already holds their own marks, one for each, and no place else."""
+        if not self._is_whole(prompt):
+            return prompt
+        content = prompt.messages[0]["content"]
+        places = [part["type"] for part in content if part["type"] != "text"]
+        marks = {kind: self.mark(kind) for kind in {*places}}
+        first_text = [part["type"] for part in content].index("text")
+        if first_text != len(places) or any(text_of(content).count(marks[k]) != places.count(k) for k in marks):
+            return prompt
+        own = re.split("(" + "|".join(map(re.escape, marks.values())) + ")", text_of(content))
+        kinds = {mark: kind for kind, mark in marks.items()}
+        parts = joined({"type": kinds[text]} if text in kinds else text_part(text) for text in own)
+        return replace(prompt, messages=({**prompt.messages[0], "content": parts},))
 
     def text(self, prompt: Prompt, slices: Sequence[int] = ()) -> str:
         """slices: for each image of the prompt, how many of them it gave: a volume has several."""

@@ -35,6 +35,7 @@ class Trajectories(Logger):
         prompt, reward = rollout.prompt, rollout.reward
         return {
             "prompt_id": prompt.id,
+            "where": prompt.where,
             "source": prompt.source,
             "group": rollout.group,
             "messages": list(prompt.messages),

@@ -17,6 +17,7 @@ from lightrft.args import parse
 from lightrft.models.processor import load_vision
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.preflight import check_inputs
+from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts
 from lightrft.rewards.rules import RuleReward
@@ -65,6 +66,18 @@ def seen(encoder: Encoder, *parts: Any, **more: Any) -> str:
 )
 def test_a_whole_text_is_not_put_into_the_template_once_more(folder, parts):
     assert seen(encoder(folder), *parts) == USER + MARK[0] + "what?" + ASKS
+
+
+def test_marks_of_the_processor_in_a_whole_text_are_the_places_of_its_images(folder):
+    """As an export of another program has them: each mark is an image, in their order."""
+    whole = USER + "first " + MARK[0] + " and " + MARK[0] + "?" + ASKS
+    assert seen(encoder(folder), IMAGE, IMAGE, says(whole)) == whole
+    with pytest.raises(BadRow, match=r"holds '<\|image_pad\|>', which stands for an image; write <image> where each"):
+        seen(encoder(folder), IMAGE, says(whole))  # two marks for one image
+    with pytest.raises(BadRow, match="holds '<|image_pad|>'"):
+        seen(encoder(folder), IMAGE, IMAGE, says("which of " + PAD + PAD))  # a text that is not whole
+    with pytest.raises(BadRow, match="holds '<|image_pad|>'"):
+        seen(encoder(folder), says(USER), IMAGE, says(MARK[0] + "?" + ASKS))  # its image has a place already
 
 
 def test_a_whole_text_is_put_there_where_it_is_asked_for_and_told_where_not(folder):

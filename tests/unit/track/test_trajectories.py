@@ -29,6 +29,7 @@ def step(make_rollout, batch_of):
     """Two rollouts: prompt [1, 3] and response [4, 5, 2]; prompt [1] and response [3], which has no reward."""
     good = make_rollout([1, 3], [4, 5, 2], total=1.5, parts={"rule": 1.0, "length": 0.25}, logprobs=[-0.5, -1.0, -2.0])
     prompt = Prompt(id="p0", messages=({"role": "user", "content": "ü?"},), reference=7, source="sums", position=0)
+    prompt = replace(prompt, where="sums.jsonl:3")
     bad = make_rollout([1], [3], error="ValueError: no", finish="length", position=1, logprobs=[-math.inf])
     batch = batch_of(
         [([1, 3, 4, 5, 2], [0, 0, 1, 1, 1]), ([1, 3], [0, 1])],
@@ -54,6 +55,7 @@ def test_a_line_per_sample_with_the_response_s_own_positions(tmp_path, step):
     assert good == {
         "step": 12,
         "prompt_id": "p0",
+        "where": "sums.jsonl:3",
         "source": "sums",
         "group": 0,
         "messages": [{"role": "user", "content": "ü?"}],
