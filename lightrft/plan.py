@@ -8,7 +8,15 @@ from typing import Any
 
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
-from lightrft.args.conditions import has_critic, has_kl, is_off_policy, kl_adapts, kl_place, ref_shard_size
+from lightrft.args.conditions import (
+    has_adapters,
+    has_critic,
+    has_kl,
+    is_off_policy,
+    kl_adapts,
+    kl_place,
+    ref_shard_size,
+)
 from lightrft.engine_choice import EngineChoice, choose_engine, told_of_engine
 from lightrft.errors import Refused
 from lightrft.hardware import DTYPES, Hardware, choose_precision, hardware, told_without_gpu
@@ -16,7 +24,7 @@ from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighted_rewards
 from lightrft.models import freezing
 from lightrft.models.critic import critic_args, saved_head
-from lightrft.models.load import count_frozen, count_parameters, described_model
+from lightrft.models.load import count_adapters, count_frozen, count_parameters, described_model
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
@@ -223,11 +231,11 @@ def _layout(args: Args, processes: int) -> Layout:
 
 def _states(args: Args, machine: Hardware) -> ModelStates:
     return model_states(
-        count_parameters(args.model),
+        count_parameters(args.model) + count_adapters(args.model),
         _layout(args, machine.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
-        reference=kl_term(args).needs_reference,
+        reference=kl_term(args).needs_reference and not has_adapters(args),
         frozen=count_frozen(args.model),
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
         average=args.training.enable_ema,

@@ -7,7 +7,7 @@ import math
 from lightrft.algorithms.control import KLController, TemperatureSchedule
 from lightrft.algorithms.estimator import AdvantageSettings, Estimator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
-from lightrft.args.conditions import is_off_policy, kl_place, needs_entropy, replays_masks
+from lightrft.args.conditions import is_off_policy, kl_place, needs_entropy, policy_learning_rate, replays_masks
 from lightrft.rollouts.collector import CollectSettings
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.strategy.base import OptimArgs
@@ -98,7 +98,7 @@ def optim_args(args: Args, steps: int) -> OptimArgs:
         warmup = math.ceil(round(training.lr_warmup_ratio * total, 6))  # 0.07 * 100 is a little above 7
     return OptimArgs(
         name=training.optimizer,
-        learning_rate=training.actor_learning_rate,
+        learning_rate=policy_learning_rate(args),
         betas=training.adam_betas,
         epsilon=training.adam_epsilon,
         weight_decay=training.l2,

@@ -6,6 +6,8 @@ from lightrft.args.batching import optimizer_steps
 from lightrft.args.estimators import Declared, declared
 from lightrft.args.surface import Args
 
+LORA_TIMES = 10  # of full training's learning rate: adapters, which change little, are trained with more
+
 
 def estimator(args: Args) -> Declared:
     """What the file of `--advantage_estimator` declares."""
@@ -14,6 +16,20 @@ def estimator(args: Args) -> Declared:
 
 def has_critic(args: Args) -> bool:
     return "critic" in estimator(args).needs
+
+
+def has_adapters(args: Args) -> bool:
+    """Whether the policy trains adapters in the place of its weights."""
+    return args.model.lora_rank > 0 or args.model.lora_path is not None
+
+
+def policy_learning_rate(args: Args) -> float:
+    """Of adapters: --lora_learning_rate, else what was set as the policy's, else ten times the default of that."""
+    m, rate = args.model, args.training.actor_learning_rate
+    if not has_adapters(args):
+        return rate
+    own = rate if args.typed("actor_learning_rate") else float(f"{LORA_TIMES * rate:.12g}")
+    return own if m.lora_learning_rate is None else m.lora_learning_rate
 
 
 def compares_samples(args: Args) -> bool:

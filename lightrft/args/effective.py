@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightrft.args.conditions import estimator, has_critic, has_kl, kl_place
+from lightrft.args.conditions import estimator, has_adapters, has_critic, has_kl, kl_place, policy_learning_rate
 from lightrft.args.surface import FLAGS, Args
 
 AUTO = "auto"  # decided by the hardware, the model or its tokenizer
@@ -56,6 +56,15 @@ def _critic(args: Args) -> Effect:
     return (args.model.pretrain, "follows --pretrain") if has_critic(args) else (None, "default (no critic)")
 
 
+def _lora_rate(args: Args) -> Effect | None:
+    if not has_adapters(args):
+        return None
+    typed = args.typed("actor_learning_rate")
+    return policy_learning_rate(
+        args
+    ), "follows --actor_learning_rate" if typed else "default (ten times full training's)"
+
+
 def _temperature(args: Args) -> Effect | None:
     constant = args.sampling.temperature_schedule == "constant"
     return (args.sampling.temperature, "follows --temperature") if constant else None
@@ -82,6 +91,7 @@ EFFECTS: dict[str, Callable[[Args], Effect | None]] = {
     "kl_target": lambda args: (0.0, "default"),
     "bf16": _bf16,
     "critic_pretrain": _critic,
+    "lora_learning_rate": _lora_rate,
     "temperature_final": _temperature,
     "wandb_run_name": _run_name,
     "log_dir": _follows("log_dir", "save_path"),

@@ -16,6 +16,7 @@ from lightrft.args import Args
 from lightrft.engine_choice import choose_engine
 from lightrft.evaluation import Evaluator
 from lightrft.hardware import DTYPES, choose_precision
+from lightrft.models.adapters import adapters_of
 from lightrft.models.load import load_model
 from lightrft.models.suitable import end_token_ids
 from lightrft.preflight import Inputs
@@ -27,7 +28,7 @@ from lightrft.rollouts.engines.base import InferenceEngine
 from lightrft.rollouts.engines.local import LocalEngine, OwnWeights
 from lightrft.rollouts.engines.offers import OFFERS
 from lightrft.rollouts.engines.probe import needs_equal_lengths
-from lightrft.strategy.base import Precision, named_tensors
+from lightrft.strategy.base import Handle, Precision, named_tensors, without_adapters
 from lightrft.sync.weights import push
 
 Borrow = Callable[[], AbstractContextManager[PreTrainedModel]]
@@ -49,11 +50,12 @@ def load_rollouts(args: Args, inputs: Inputs, device: torch.device) -> Iterator[
     seed_everything(args.training.seed)
     precision, _ = choose_precision(args)
     # As the policy: torch takes another way through weights that need no gradient, and the last bits would differ.
-    model = load_model(args.model, DTYPES[precision.compute], device, trains=True)
+    model = load_model(args.model, DTYPES[precision.compute], device, trains=True, seed=args.training.seed)
+    handle = Handle(model, model, adapters=adapters_of(model))
     engine = make_engine(args, inputs, precision, lambda: nullcontext(model), alone(device))
 
     def hand_over() -> None:
-        push(model, named_tensors(model), engine, 0)
+        push(model, without_adapters(handle, named_tensors(model)), engine, 0)
 
     def renew() -> None:
         engine.restart()

@@ -9,10 +9,12 @@ import torch
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
+from lightrft.args.conditions import has_adapters
 from lightrft.build.parity import ParityMaker
 from lightrft.build.rollouts import make_engine, make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
 from lightrft.build.update import (
+    as_it_began,
     make_advantages,
     make_average,
     make_critic,
@@ -57,7 +59,8 @@ from lightrft.update.kl import KLTerm
 from lightrft.update.partition import draw_parts
 
 PADDING = "padding changes what this model computes; only prompts of one length share a batch"
-STRUCTURE = ("optimizer",)  # what the tensors of a checkpoint depend on
+STRUCTURE = ("optimizer", "lora_rank", "lora_path")  # what the tensors of a checkpoint depend on
+OF_LORA = ("lora_alpha", "target_modules", "lora_bias")
 
 
 def make_checkpointer(
@@ -75,7 +78,9 @@ def make_checkpointer(
     }
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
-    structure = {flag: args.value(flag) for flag in (*STRUCTURE, *(["value_head_prefix"] if critic else []))}
+    flags = (*STRUCTURE, *(["value_head_prefix"] if critic else []), *(OF_LORA if has_adapters(args) else []))
+    values = {flag: args.value(flag) for flag in flags}
+    structure = {flag: list(value) if isinstance(value, tuple) else value for flag, value in values.items()}
     return Checkpointer(
         folder,
         everyone,
@@ -85,6 +90,7 @@ def make_checkpointer(
         critic=critic.model.handle if critic else None,
         average=average,
         with_hf=c.save_hf_ckpt,
+        merges=args.model.lora_merge,
         structure=structure,
         origin=place,
         behind=strategy.world.device.type == "cuda",  # on a CPU the thread would take its time from the next step
@@ -113,13 +119,17 @@ def load_models(
     device, empty = strategy.world.device, args.distributed.meta_init
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     learning = max(steps - frozen_steps(args, estimator), 0)
-    model = load_model(args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty)
+    model = load_model(
+        args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty, seed=args.training.seed
+    )
     policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
     if blank is not None:
         check_sight(policy, blank, f"--pretrain {args.model.pretrain}")
     critic = make_critic(args, strategy, estimator, dtype_to_train(critic_args(args.model), dtype), steps, blank)
     reference = None
-    if kl.needs_reference:
+    if kl.needs_reference and policy.handle.adapters is not None:
+        reference = as_it_began(policy)
+    elif kl.needs_reference:
         frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False, empty=empty)
         reference = make_token_model(args, strategy, frozen, None, blank)
     return Models(policy, critic, reference)

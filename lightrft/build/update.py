@@ -15,6 +15,7 @@ from lightrft.args.batching import rows_per_pass
 from lightrft.args.conditions import needs_entropy, ref_shard_size
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
+from lightrft.models.adapters import adapters_of
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.fused_head import check_head
@@ -86,6 +87,7 @@ def make_token_model(
     if args.distributed.gradient_checkpointing and optim is not None:
         recompute_layers(model, name)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
+    handle.adapters = adapters_of(model)
     seen = blank if needs_images(args, strategy.world) else None
     chunk = args.memory.chunk_size if args.memory.fused_linear_logprob else None
     prepared = TokenModel(handle, sharing, ranks, seen, args.memory.packing_samples, chunk)
@@ -93,6 +95,11 @@ def make_token_model(
     if chunk is not None:
         check_head(handle, name)
     return with_segments_checked(prepared, name, _several_in_a_row(args))
+
+
+def as_it_began(policy: TokenModel) -> TokenModel:
+    """The reference of a policy with adapters: itself without them, or with those that the run began with."""
+    return replace(policy, at_the_start=True)
 
 
 def needs_images(args: Args, world: World) -> bool:

@@ -32,7 +32,8 @@ from lightrft.update.ema import MovingAverage
 if TYPE_CHECKING:
     from torch import Tensor
 
-HF, EMA = "hf", "ema"  # the export in a checkpoint, and the average in an export
+# The export in a checkpoint; in an export the average, and with adapters the model that they are merged into
+HF, EMA, MERGED = "hf", "ema", "merged"
 # Bytes that a parameter takes, at most
 IN_A_MODEL = 4
 IN_A_CHECKPOINT = 12  # a float32 weight, and AdamW's two moments
@@ -58,7 +59,7 @@ class Checkpointer:
     All ranks make the same calls. ranks: all processes. given: of each model, what an export returns beside the
     weights. average: of the policy, is a part of its state. structure: the flags (and their values) that a checkpoint
     must have been made with. newest: the last checkpoint of this run, and its step. behind: checkpoints are written
-    while the run goes on.
+    while the run goes on. merges: adapters are exported merged too.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Checkpointer:
         critic: Handle | None = None,
         average: MovingAverage | None = None,
         with_hf: bool,
+        merges: bool = False,
         structure: Mapping[str, Any],
         origin: Origin | None = None,
         behind: bool = False,
@@ -79,6 +81,7 @@ class Checkpointer:
         self.folder, self.ranks, self.strategy, self.policy = folder, ranks, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.average, self.given, self.with_hf, self.structure = average, given, with_hf, structure
+        self.merges = merges
         self.origin = origin or Origin(folder.path)
         self.began_at = self.origin.mark
         self.newest: tuple[int, Path] | None = None
@@ -163,7 +166,7 @@ class Checkpointer:
         return apply(state)
 
     def _shapes(self) -> dict[str, Shapes]:
-        return {name: shapes(handle.model) for name, handle in self.trained.items()}
+        return {name: shapes(handle) for name, handle in self.trained.items()}
 
     def export(self, path: Path) -> None:
         """The policy as a Hugging Face folder; below it the critic in `critic/` and the average in `ema/`, where there
@@ -181,15 +184,27 @@ class Checkpointer:
 
     def _export(self, name: str, path: Path) -> Exception | None:
         """Why rank 0 could not write it, on rank 0. All ranks call it together."""
-        handle = self.trained[name]
-        models = {path: self.strategy.full_params(handle)}
-        if name == "policy" and self.average is not None:
-            models[path / EMA] = self.average.params()
+        handle, given = self.trained[name], self.given[name]
+        averages = {path / EMA: self.average} if name == "policy" and self.average is not None else {}
+        models: dict[Path, Iterator[tuple[str, Tensor]]] = {}
+        if handle.adapters is None:
+            models = {path: self.strategy.full_params(handle)}
+            models |= {place: average.params() for place, average in averages.items()}
+        else:
+            names = handle.adapters.names
+            models = {path: self.strategy.tensors(handle, names)}
+            models |= {place: average.tensors(names) for place, average in averages.items()}
+            if self.merges:
+                models[path / MERGED] = self.strategy.full_params(handle)
+                models |= {place / MERGED: average.params() for place, average in averages.items()}
 
         def write(place: Path, params: Iterable[tuple[str, Tensor]]) -> None:
             place.mkdir(exist_ok=True)
             with as_disk_error(place):
-                save_hf(handle.model, params, self.given[name], place)
+                if handle.adapters is None or place.name == MERGED:
+                    save_hf(handle.model, params, given, place)
+                else:
+                    handle.adapters.save(params, given, place)
 
         return write_gathered(models, write, self.ranks)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightrft.args import Args
-from lightrft.args.conditions import has_critic
+from lightrft.args.conditions import has_adapters, has_critic
 from lightrft.loop.origin import origin
 from lightrft.models.critic import critic_args
 from lightrft.models.given import dtype_to_train, weight_files
-from lightrft.models.load import count_frozen, count_parameters
+from lightrft.models.load import count_adapters, count_frozen, count_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -57,19 +57,23 @@ def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Nee
     a pass computes in.
 
     A checkpoint holds a float32 weight and Adam's two moments of each parameter of policy and critic, once, whatever
-    the precision and the strategy; of those that flags freeze a weight alone, as it is held. The final model is as
-    large as the given one, whose dtypes it has. An average of what trains of the policy is in both.
+    the precision and the strategy; of those that flags freeze a weight alone, as it is held, and beside adapters
+    nothing. The final model is as large as the given one, whose dtypes it has; adapters are float32. An average of what
+    trains of the policy is in both.
     """
     c, folder, moments = args.checkpoint, origin(args).folder, 8 if args.training.optimizer == "adamw" else 0
-    policy, frozen = count_parameters(args.model), count_frozen(args.model)
-    trained = policy - frozen + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
+    adapters = has_adapters(args)
+    learning = count_parameters(args.model) + count_adapters(args.model) - count_frozen(args.model)
+    frozen = 0 if adapters else count_frozen(args.model)
+    trained = learning + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
     model = sum(path.stat().st_size for path in weight_files(args.model))
+    model = 4 * learning + args.model.lora_merge * model if adapters else model
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)
     average = args.training.enable_ema
     model *= 1 + average
-    checkpoint = trained * (4 + moments) + (frozen and frozen * _held(args, compute)) + 4 * (policy - frozen) * average
+    checkpoint = trained * (4 + moments) + (frozen and frozen * _held(args, compute)) + 4 * learning * average
     checkpoint += c.save_hf_ckpt * model
     return Need(checkpoint, model, most, str(folder), free_bytes(folder))
 

@@ -11,6 +11,7 @@ from lightrft.args import Args
 from lightrft.args.show import as_dict
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.origin import origin
+from lightrft.models.export import MARKS
 from lightrft.track.run_record import differences, hashes
 
 
@@ -46,4 +47,4 @@ def _took_all_steps(args: Args, last: Mapping[str, Any]) -> bool:
 
 
 def _holds_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return any((folder / mark).is_file() for mark in MARKS) and any(folder.glob("*.safetensors"))

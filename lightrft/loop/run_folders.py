@@ -23,7 +23,9 @@ FLAGS = ("save_path", "ckpt_path", "log_dir", "use_tensorboard")
 READ = ("pretrain", "critic_pretrain", "prompt_data", "eval_data")  # folders that a run reads
 DEEPEST = 100  # characters that our own files below a folder need
 HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)")  # files of the system, and where a shell sends our output
-OF_A_MODEL = re.compile(r"config\.json|.*\.(safetensors|bin|pt|pth|gguf)|.*\.index\.json|tokenizer.*|critic|ema")
+OF_A_MODEL = re.compile(
+    r"(adapter_)?config\.json|.*\.(safetensors|bin|pt|pth|gguf)|.*\.index\.json|tokenizer.*|critic|ema|merged"
+)
 OF_A_RUN = re.compile(r"summary\.json|run\.json|metrics\.jsonl|step_\d{6,}|events\.out\.tfevents\..*")
 OF_A_START = {  # by flag: what a run leaves that ended before its first checkpoint
     "save_path": re.compile(r"(?!)"),

@@ -16,21 +16,30 @@ from lightrft.models.given import CONFIGURATION, INDEX, TOKENIZER, Given
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", INDEX)
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", INDEX, "adapter_model.safetensors")
+MARKS = ("config.json", "adapter_config.json")  # a folder with one has its weights
 
 
 def save_hf(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, path: Path) -> None:
     """Writes the folder of `--pretrain` with new weights to `path`, where it replaces an older model; other files stay.
 
-    Names and dtypes of the weights and the bytes of all other files are those that were given. All is written into
-    another folder and moved when it is whole. config.json is removed first and moved last: a folder with a config has
-    its weights.
+    Names and dtypes of the weights and the bytes of all other files are those that were given.
     """
+    with replacing(path) as folder:
+        _write(model, params, given, folder)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Another folder, of which all is moved to `path` when it is whole. config.json is removed first and moved last: a
+    folder with a config has its weights."""
     beside = path / ".export.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     try:
+        beside.mkdir()
         with _disk_errors():
-            _write(model, params, given, beside)
+            yield beside
+        _follow_umask(beside)
         _move(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -41,10 +50,14 @@ def _write(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folde
     _name_as_given(folder, given, getattr(model, "all_tied_weights_keys", None) or {}, model.base_model_prefix)
     for file in [*folder.glob("*.py"), *folder.glob("generation_config.json")]:  # the library's own
         file.unlink()
-    for name, content in given.files.items():
+    write_files(given.files, folder)
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """files: contents by path in the folder."""
+    for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    _follow_umask(folder)
 
 
 def _write_weights(model: Any, params: Iterable[tuple[str, Tensor]], given: Given, folder: Path) -> None:
@@ -113,13 +126,14 @@ def _given_name(name: str, given: Given, prefix: str) -> str:
 
 def _move(beside: Path, path: Path) -> None:
     """All of `beside` to `path`. Of the model there nothing stays."""
-    config = path / "config.json"
-    if config.exists():
-        config.unlink()
+    marks = [path / name for name in MARKS if (path / name).exists()]
+    if marks:
+        for mark in marks:
+            mark.unlink()
         for pattern in (*WEIGHTS, *TOKENIZER, *CONFIGURATION):
             for entry in path.glob(pattern):
                 _remove(entry)
-    for entry in sorted(beside.iterdir(), key=lambda e: (e.name == "config.json", e.name)):
+    for entry in sorted(beside.iterdir(), key=lambda e: (e.name in MARKS, e.name)):
         _remove(path / entry.name)
         os.replace(entry, path / entry.name)
 

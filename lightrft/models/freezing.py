@@ -1,4 +1,4 @@
-"""Which parameters of a model do not train: by names, and by what they are for in a model that sees."""
+"""Which parameters of a model train: all, less what flags freeze, or adapters in the layers that they do not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
+from lightrft.models import adapters
 from lightrft.models.vision import sees
 
 if TYPE_CHECKING:
@@ -18,8 +19,15 @@ WRAPPER = "model."
 
 
 def is_asked_for(args: ModelArgs) -> bool:
-    """Whether a flag freezes a part of the policy."""
-    return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector
+    """Whether a part of the policy is frozen."""
+    return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector or adapters.is_asked_for(args)
+
+
+def choose_what_trains(model: Any, args: ModelArgs, seed: int = 0) -> None:
+    """Of a model whose parameters all require gradients. seed: of new adapters' random numbers."""
+    freeze(model, args)
+    if adapters.is_asked_for(args):
+        adapters.adapt(model, args, seed)
 
 
 def freeze(model: Any, args: ModelArgs) -> None:
@@ -78,11 +86,12 @@ def _check(model: Any, args: ModelArgs, parts: dict[str, set[str]], chosen: set[
 
 def told(model: Any, args: ModelArgs) -> str:
     """How many parameters of each part train."""
-    freeze(model, args)
+    choose_what_trains(model, args)
     numbers = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in model.named_parameters()}
     counts = []
     for part, names in parts_of(model).items():
         sizes = [numbers[name] for name in names]
         if sizes:
             counts.append(f"{sum(size for size, trains in sizes if trains):,} of {sum(s for s, _ in sizes):,} ({part})")
-    return f"parameters that train: {', '.join(counts)}"
+    of_adapters = f"; {adapters.told(model)}" if adapters.is_asked_for(args) else ""
+    return f"parameters that train: {', '.join(counts)}{of_adapters}"

@@ -9,8 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, warn
+from lightrft.models import adapters
 from lightrft.models.empty import empty_model
-from lightrft.models.freezing import freeze, is_asked_for
+from lightrft.models.freezing import choose_what_trains, is_asked_for
 from lightrft.models.source import code_options, place, refusal
 from lightrft.models.suitable import read_config
 from lightrft.models.vision import model_kind, never_write_placeholders
@@ -32,12 +33,21 @@ def count_parameters(args: ModelArgs) -> int:
 
 
 def count_frozen(args: ModelArgs) -> int:
-    """Of the policy's parameters those that flags freeze."""
+    """Of the policy's parameters those that do not train."""
     if not is_asked_for(args):
         return 0
     model = described_model(args)
-    freeze(model, args)
+    choose_what_trains(model, args)
     return sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+
+
+def count_adapters(args: ModelArgs) -> int:
+    """Of the policy's parameters those that `--pretrain` has not."""
+    if not adapters.is_asked_for(args):
+        return 0
+    model = described_model(args)
+    choose_what_trains(model, args)
+    return sum(parameter.numel() for parameter in model.parameters()) - count_parameters(args)
 
 
 def described_model(args: ModelArgs) -> PreTrainedModel:
@@ -53,13 +63,19 @@ def described_model(args: ModelArgs) -> PreTrainedModel:
 
 
 def load_model(
-    args: ModelArgs, dtype: torch.dtype, device: torch.device, *, trains: bool, empty: bool = False
+    args: ModelArgs,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    trains: bool,
+    empty: bool = False,
+    seed: int = 0,
 ) -> PreTrainedModel:
     """The language model of `--pretrain`, which may see too, in `dtype` on `device`, from safetensors, dropout off.
 
-    trains: whether its parameters require gradients, but for those that flags freeze: a strategy trains those that do.
-    empty: its weights are left in
-    the files, and its parameters take no memory; `strategy.prepare` fills what a rank holds of them.
+    trains: whether its parameters require gradients, but for those that flags freeze, or adapters in their place: a
+    strategy trains those that do. seed: of new adapters' random numbers. empty: its weights are left in the files, and
+    its parameters take no memory; `strategy.prepare` fills what a rank holds of them.
     Dropout stays off while training: the policy that is trained must be the policy that sampled.
     """
     model, left = _load(model_kind(read_config(args)), args, dtype, empty)
@@ -67,11 +83,10 @@ def load_model(
         what = f"{len(left)} of its weights, such as {left[0]}, have no place in the model of its config.json"
         _warn_once(f"--pretrain {args.pretrain}: {what} and are left out")
     never_write_placeholders(model)
-    model = model if empty else model.to(device)
-    model.eval().requires_grad_(trains)
+    model.requires_grad_(trains)
     if trains:
-        freeze(model, args)
-    return model
+        choose_what_trains(model, args, seed)
+    return (model if empty else model.to(device)).eval()
 
 
 def load_backbone(args: ModelArgs, dtype: torch.dtype, *, empty: bool = False) -> PreTrainedModel:

@@ -7,8 +7,8 @@ share of the work. How rows are laid out, and why no padding mask is needed, sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,14 +46,14 @@ Answer = Callable[[Head, Tensor, Layout], Tensor]
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """What running a model over a batch takes, and nobody else asks for: adapters have their place here too, once there
-    are some.
+    """What running a model over a batch takes, and nobody else asks for.
 
     sharing: the model's costs where the samples of a group may share their prompt's computation, which is done where
     it pays; None where they may not. sequence_ranks: the processes that hold the same rows and run a part of each
     (models/sequence_parallel.py); None where this one runs whole rows. blank: a prompt with an image that is run along
     with rows that have none, where other processes may have some: all of them run the same parts of a model. packs: all
-    samples of a batch make one row, without padding.
+    samples of a batch make one row, without padding. at_the_start: the model is run as it was when the run began, which
+    its adapters know.
     """
 
     handle: Handle
@@ -61,6 +61,7 @@ class PreparedModel:
     sequence_ranks: SequenceRanks | None = None
     blank: Request | None = None
     packs: bool = False
+    at_the_start: bool = field(default=False, kw_only=True)
 
     @property
     def shares_prompts(self) -> bool:
@@ -87,9 +88,15 @@ class PreparedModel:
         computing = (
             nullcontext() if answer is None else head_gives(model, lambda head, hidden: answer(head, hidden, layout))
         )
-        with head_on(model, layout.select), computing:
+        with self._adapters(), head_on(model, layout.select), computing:
             outputs = self.handle.module(**layout.told, **more, use_cache=False).logits
         return _precise(outputs), layout
+
+    def _adapters(self) -> AbstractContextManager[None]:
+        if not self.at_the_start:
+            return nullcontext()
+        assert self.handle.adapters is not None, "a model without adapters is not what it was"
+        return self.handle.adapters.at_the_start()
 
     def _with_images(self, batch: Batch) -> Batch:
         if self.blank is None or batch.mm_inputs:

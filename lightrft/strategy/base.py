@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from lightrft.ranks.base import Ranks, World
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -39,6 +41,25 @@ class Precision:
     compute: Literal["fp32", "bf16", "fp16"]
 
 
+class LowRank(Protocol):
+    """The adapters in a model (models/adapters.py). names: of the tensors that are not `--pretrain`'s."""
+
+    @property
+    def names(self) -> Container[str]: ...
+
+    def merged(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """`tensors`, whole and in the model's order, as those of the model without adapters."""
+        ...
+
+    def save(self, tensors: Iterable[tuple[str, Tensor]], given: Any, path: Path) -> None:
+        """Writes an export of `tensors`, those of `names`; given: what it returns beside the weights."""
+        ...
+
+    def at_the_start(self) -> AbstractContextManager[None]:
+        """The model is for that long what it was when the run began."""
+        ...
+
+
 @dataclass
 class Handle:
     """A prepared model. module is what is called (engine, sharded module); model the Hugging Face model in it.
@@ -47,6 +68,7 @@ class Handle:
     name, in host memory. masters: where the weights that train are held in fewer digits than the optimizer steps, what
     it steps: by name, {} where it steps the weights.
     average: this rank's part of a moving average of the weights, which is saved with them.
+    adapters: what trains in the place of the model's own weights.
     """
 
     module: Any
@@ -57,6 +79,7 @@ class Handle:
     finer: dict[str, Tensor] = field(default_factory=dict)
     masters: Mapping[str, Tensor] = field(default_factory=dict)
     average: tuple[Held, ...] = ()
+    adapters: LowRank | None = None
 
 
 @dataclass(frozen=True)
@@ -79,9 +102,20 @@ def named_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name in persistent)
 
 
-def shapes(model: PreTrainedModel) -> dict[str, list[int]]:
-    """Of each tensor as a whole, however it is sharded; ZeRO-3 keeps the whole's shape beside it."""
-    return {name: list(getattr(value, "ds_shape", value.shape)) for name, value in named_tensors(model)}
+def saved_tensors(handle: Handle) -> Iterator[tuple[str, Tensor]]:
+    """Those that a checkpoint holds: all, or with adapters these alone, since the others are `--pretrain`'s."""
+    named, adapters = named_tensors(handle.model), handle.adapters
+    return named if adapters is None else (each for each in named if each[0] in adapters.names)
+
+
+def shapes(handle: Handle) -> dict[str, list[int]]:
+    """Of each tensor of a checkpoint as a whole, however it is sharded; ZeRO-3 keeps the whole's shape beside it."""
+    return {name: list(getattr(value, "ds_shape", value.shape)) for name, value in saved_tensors(handle)}
+
+
+def without_adapters(handle: Handle, tensors: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of the model, as Hugging Face names them."""
+    return tensors if handle.adapters is None else handle.adapters.merged(tensors)
 
 
 class Weights(Protocol):
@@ -120,7 +154,12 @@ class Strategy(Protocol):
         ...
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
-        """Whole parameters under their Hugging Face names, one at a time, in float32 as the optimizer steps them."""
+        """Whole parameters under their Hugging Face names, one at a time, in float32 as the optimizer steps them;
+        adapters are merged into the weights that they change."""
+        ...
+
+    def tensors(self, handle: Handle, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """The same as the model holds them, adapters apart; with `names` these alone."""
         ...
 
     def trained(self, handle: Handle) -> Iterator[Held]:

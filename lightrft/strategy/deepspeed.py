@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +17,15 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import when_leaving
 from lightrft.strategy import zero_state
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, Weights, named_tensors
+from lightrft.strategy.base import (
+    Handle,
+    OptimArgs,
+    Precision,
+    StepReport,
+    Weights,
+    named_tensors,
+    without_adapters,
+)
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler
@@ -223,7 +231,12 @@ class DeepSpeedStrategy:
         offload._register_deepspeed_module(offload.module)  # and the order of modules is traced afresh
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        return without_adapters(handle, self.tensors(handle))
+
+    def tensors(self, handle: Handle, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         for name, value in named_tensors(handle.model):
+            if names is not None and name not in names:
+                continue
             if name in handle.finer:
                 yield name, handle.finer[name].to(value.device)
                 continue

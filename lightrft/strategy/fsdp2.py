@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,15 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.meshes import sharding_mesh
 from lightrft.strategy import fsdp2_state
-from lightrft.strategy.base import Handle, OptimArgs, Precision, StepReport, Weights, named_tensors
+from lightrft.strategy.base import (
+    Handle,
+    OptimArgs,
+    Precision,
+    StepReport,
+    Weights,
+    named_tensors,
+    without_adapters,
+)
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
 from lightrft.strategy.masters import finest, round_masters, take_masters
@@ -105,9 +113,13 @@ class FSDP2Strategy:
             self._reshard(handle)
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:
+        return without_adapters(handle, self.tensors(handle))
+
+    def tensors(self, handle: Handle, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         self._reshard(handle)
         for name, value in named_tensors(handle.model):
-            yield name, whole(finest(handle, name, value))
+            if names is None or name in names:
+                yield name, whole(finest(handle, name, value))
 
     def _reshard(self, handle: Handle) -> None:
         """A forward pass without a backward leaves the root's parameters whole, in the compute dtype and on loan."""

@@ -14,7 +14,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from transformers import PreTrainedModel
 
 from lightrft.ranks.base import World
-from lightrft.strategy.base import Handle, Weights, named_tensors
+from lightrft.strategy.base import Handle, Weights, named_tensors, saved_tensors
 from lightrft.strategy.held import Held, fill, fill_weights, moments, own_pieces, set_steps, steps_of
 from lightrft.strategy.optimizer import fresh_state, place_schedule, steps_done
 from lightrft.strategy.state import WEIGHT, ModelState, StateReader
@@ -59,7 +59,7 @@ def _states(handle: Handle) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
 
 
 def _held(handle: Handle, world: World) -> Iterator[Held]:
-    for name, value in named_tensors(handle.model):
+    for name, value in saved_tensors(handle):
         held = _range(WEIGHT, name, handle.masters.get(name, value), world)
         yield replace(held, values=handle.finer[name].view(-1)) if name in handle.finer else held
     for name, _, state in _states(handle):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightrft.ranks.base import World
-from lightrft.strategy.base import Handle, Weights, named_tensors
+from lightrft.strategy.base import Handle, Weights, saved_tensors
 from lightrft.strategy.held import Held, fill, fill_weights, moments, own_pieces, set_steps, steps_of
 from lightrft.strategy.optimizer import fresh_state, place_schedule, steps_done
 from lightrft.strategy.state import WEIGHT, ModelState, StateReader
@@ -118,7 +118,7 @@ def _part_of_stage_3(parameter: Any, world: World) -> tuple[int, int]:
 
 
 def _held(handle: Handle, world: World) -> Iterator[Held]:
-    for name, value in named_tensors(handle.model):
+    for name, value in saved_tensors(handle):
         if not value.requires_grad:
             yield _frozen(name, handle.finer.get(name, value), world)
     yield from trained(handle, world)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lightrft.ranks.base import Ranks
-from lightrft.strategy.base import Handle, Strategy
+from lightrft.strategy.base import Handle, Strategy, without_adapters
 from lightrft.strategy.state import AVERAGE
 
 
@@ -35,8 +35,12 @@ class MovingAverage:
 
     def params(self) -> Iterator[tuple[str, Tensor]]:
         """As `Strategy.full_params`: whole, one at a time, and what does not train as it is."""
+        return without_adapters(self.handle, self.tensors())
+
+    def tensors(self, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """As `Strategy.tensors`. The average of adapters is that of each of their matrices."""
         trained = {name for name, parameter in self.handle.model.named_parameters() if parameter.requires_grad}
-        for name, value in self.strategy.full_params(self.handle):
+        for name, value in self.strategy.tensors(self.handle, names):
             yield name, self._whole(name, value) if name in trained else value
 
     def _whole(self, name: str, like: Tensor) -> Tensor:

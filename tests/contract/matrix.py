@@ -12,7 +12,7 @@ import torch
 from launch import run_rank
 from plain import Sample
 from plain_critic import GAE
-from policies import Trained, as_rollout, make_samples, prepare, small_model
+from policies import Trained, as_rollout, make_samples, prepare, small_model, with_lora
 from ranks import DEALT, MODELS, parameters
 
 from lightrft.ranks.base import World
@@ -41,7 +41,11 @@ class Setting:
     ranks: tuple[int, ...] = RANKS
 
     def make(self, seed: int = 0):
-        return small_model(seed, **MODELS[self.model])
+        return (with_lora if self.has_lora else small_model)(seed, **MODELS[self.model])
+
+    @property
+    def has_lora(self) -> bool:
+        return "LoRA" in self.name
 
     @property
     def half(self) -> bool:
@@ -81,6 +85,15 @@ SETTINGS = (
     Setting("checkpointing, sp 2", CHECKPOINTING, sp_size=2, ranks=(2,)),
     Setting("sp 2 packed", "--packing_samples", sp_size=2, ranks=(2,)),
     Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
+    Setting("LoRA", ranks=(1, 2)),
+    Setting("LoRA, bf16", "--bf16", rounds=10, of=SHARDED, ranks=(1, 2)),
+    Setting("LoRA, KL to the policy without", "--init_kl_coef 0.05", of=SHARDED, ranks=(2,)),
+    Setting("LoRA, EMA", f"--enable_ema --ema_beta {BETA}", of=("--zero_stage 2", "--fsdp"), ranks=(2,)),
+    Setting("LoRA, CPU offload", "--fsdp_cpu_offload", of=("--fsdp",), ranks=(2,)),
+    Setting("LoRA, Adam offload", "--adam_offload", of=SHARDED, ranks=(1,)),
+    Setting("LoRA, checkpointing, fused head", f"{CHECKPOINTING} {FUSED}", of=SHARDED, ranks=(1, 2)),
+    Setting("LoRA, packed", "--packing_samples", of=SHARDED, ranks=(2,)),
+    Setting("LoRA, sp 2", sp_size=2, ranks=(2,)),
 )
 
 
@@ -123,7 +136,7 @@ def stepped(world: World, case: Case, critic: str) -> Tensors:
     """Parameters after six steps of AdamW on the twelve samples, and their average where there is one."""
     _, after, run = turn(world, case, STEPS, critic, make_samples())
     average = run.updater.average
-    return after | ({f"average.{name}": value.cpu() for name, value in average.params()} if average else {})
+    return after | ({f"average.{name}": value.cpu() for name, value in average.tensors()} if average else {})
 
 
 def turn(world: World, case: Case, flags: str, critic: str, samples: list[Sample]) -> tuple[Tensors, Tensors, Trained]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import plain
 import torch
+from peft import LoraConfig, get_peft_model
 from plain import Sample
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
 from lightrft.batch import Batch
 from lightrft.build.update import (
+    as_it_began,
     make_advantages,
     make_average,
     make_critic,
@@ -29,6 +31,7 @@ from lightrft.build.update import (
     make_updater,
 )
 from lightrft.hardware import choose_precision
+from lightrft.models.adapters import adapt
 from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
@@ -126,6 +129,8 @@ def prepare(
     critic = make_critic(args, strategy, estimator, dtype, 100)
     average = make_average(args, strategy, policy.handle, Collectives(world, everyone=True))
     updater = make_updater(args, strategy, policy, estimator, kl_term(args), critic, average)
+    if reference is None and policy.handle.adapters is not None and kl_term(args).needs_reference:
+        reference = as_it_began(policy)
     return Trained(args, strategy, policy, updater, reference)
 
 
@@ -152,6 +157,31 @@ def small_model(seed: int = 0, **changes: Any):
             if "norm" not in name:
                 parameter *= 4
     return model.eval()
+
+
+LORA = {"r": 4, "lora_alpha": 6.0, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]}
+
+
+def with_lora(seed: int = 0, **changes: Any):
+    """The small model with adapters that do something, as a run adds them."""
+    given = arguments("--lora_rank 4 --lora_alpha 6 --target_modules q_proj v_proj up_proj down_proj").model
+    model = small_model(seed, **changes)
+    adapt(model, given, seed)
+    return fill_adapters(model)
+
+
+def with_lora_of_peft(seed: int = 0, **changes: Any):
+    """The same, as PEFT makes it."""
+    return fill_adapters(get_peft_model(small_model(seed, **changes), LoraConfig(**LORA)).eval())
+
+
+def fill_adapters(model):
+    """Both matrices of each: a new one's second is 0, and then the first has no gradient."""
+    draw = torch.Generator().manual_seed(11)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=draw) * (0.3 if "lora_A" in name else 0.02)
+    return model
 
 
 def half_frozen(seed: int = 0):

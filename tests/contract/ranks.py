@@ -171,8 +171,13 @@ def parameters(run: Trained) -> dict[str, torch.Tensor]:
     return {
         f"{kind}.{name}": value.detach().double().clone()
         for kind, handle in handles.items()
-        for name, value in run.strategy.full_params(handle)
+        for name, value in as_held(run, handle)
     }
+
+
+def as_held(run: Trained, handle: Handle) -> Iterator[tuple[str, torch.Tensor]]:
+    """Adapters apart from the weights that they change."""
+    return run.strategy.full_params(handle) if handle.adapters is None else run.strategy.tensors(handle)
 
 
 def told(world: World) -> list[str]:

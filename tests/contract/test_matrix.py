@@ -10,7 +10,8 @@ import torch
 from launch import launch
 from matrix import ADAM_RATE, BETA, DECAY, EPSILON, MAX_NORM, RANKS, Case, Found, Setting, cases, measure, samples_of
 from plain_critic import PlainCritic, plain_turn
-from policies import arguments, largest_difference, make_samples, save_critic, settings, small_model
+from policies import arguments, largest_difference, make_samples, save_critic, settings, small_model, with_lora_of_peft
+from ranks import MODELS
 from test_precision import GRADIENT_ERROR, distance, length
 
 from lightrft.update.partition import Part, draw_parts
@@ -52,17 +53,17 @@ def wanted(folder):
 def plain_found(setting: Setting, folder) -> Found:
     models, samples = plain_models(setting, folder), samples_of(setting)
     learn(setting, models, samples, [Part(tuple(range(len(samples))), 0)], plain.clipped_gradient)
-    gradients = {name: p.grad for name, p in everything(models).items()}
+    gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in everything(models).items()}
     models = plain_models(setting, folder)
     optimizers = {id(m): torch.optim.AdamW(m.parameters(), ADAM_RATE, (0.9, 0.95), EPSILON, DECAY) for m in models}
 
-    average = {name: p.detach().clone() for name, p in models[0].named_parameters()}
+    average = {name: p.detach().clone() for name, p in named(models[0])}
 
     def step(model, loss) -> float:
         norm = plain.clipped_gradient(model, loss, MAX_NORM)
         assert norm > MAX_NORM, "the gradient must be long enough to be clipped"
         optimizers[id(model)].step()
-        for name, p in models[0].named_parameters():
+        for name, p in named(models[0]):
             average[name] = BETA * average[name] + (1 - BETA) * p.detach()
         return norm
 
@@ -73,12 +74,18 @@ def plain_found(setting: Setting, folder) -> Found:
 
 
 def plain_models(setting: Setting, folder) -> list:
-    return [setting.make(), *([PlainCritic(folder)] if "gae" in setting.flags else [])]
+    policy = with_lora_of_peft(**MODELS[setting.model]) if setting.has_lora else setting.make()
+    return [policy, *([PlainCritic(folder)] if "gae" in setting.flags else [])]
 
 
 def everything(models) -> dict:
     kinds = zip(("policy", "critic"), models, strict=False)
-    return {f"{kind}.{name}": p for kind, model in kinds for name, p in model.named_parameters()}
+    return {f"{kind}.{name}": p for kind, model in kinds for name, p in named(model)}
+
+
+def named(model):
+    """Parameters by the names that they have in a run: PEFT puts two words before them."""
+    return ((name.removeprefix("base_model.model."), p) for name, p in model.named_parameters())
 
 
 def learn(setting: Setting, models, samples, parts, step) -> None:
@@ -90,8 +97,8 @@ def learn(setting: Setting, models, samples, parts, step) -> None:
     with torch.no_grad():
         if len(parts) > 1:
             more["old"] = [plain.logprobs(model, sample, 0.8) for sample in samples]
-        if setting.reference_seed is not None:
-            reference = setting.make(setting.reference_seed)
+        if "--init_kl_coef" in setting.flags:
+            reference = small_model() if setting.has_lora else setting.make(setting.reference_seed)
             more["reference"] = [plain.logprobs(reference, sample, 0.8) for sample in samples]
             more["kl_coef"] = 0.05
     loss = settings(**more)
@@ -119,6 +126,7 @@ def test_steps_of_adamw_are_the_plain_ones(ranks, case, found, wanted, folder):
     stepped, exact = found(ranks, case).stepped, wanted(case.setting).stepped
     if case.setting.half:
         start = {name: p.detach() for name, p in everything(plain_models(case.setting, folder)).items()}
-        assert distance(stepped, exact) < BF16_STEPS * distance(exact, start)
+        bound = BF16_STEPS * (4 if case.setting.has_lora else 1)  # few numbers, whose moments are mostly rounding
+        assert distance(stepped, exact) < bound * distance(exact, start)
     else:
         assert largest_difference(stepped, exact) < 1e-6

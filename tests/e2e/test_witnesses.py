@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor
+from transformers import AutoModelForCausalLM, AutoProcessor
 from vision_models import save_questions, save_tiny
 from wandb_files import wandb_run
 
@@ -116,7 +117,7 @@ def base_flags(witness: Witness) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workshop(tiny_folder: Path, tmp_path_factory):
-    """What the witnesses name: data, rewards, and six models, one of them with a value head, one that sees."""
+    """What the witnesses name: data, rewards, an adapter, six models, one with a value head, one that sees."""
     folder = tmp_path_factory.mktemp("witnesses")
     for source, name, count in (("train", "add", PROMPTS), ("eval", "eval", None)):
         lines = (tiny_folder / f"{source}.jsonl").read_text().splitlines()[:count]
@@ -134,6 +135,7 @@ def workshop(tiny_folder: Path, tmp_path_factory):
     _reseed(folder / "tiny_other")
     whole = folder / "tiny_critic/model.safetensors"
     save_file({**load_file(whole), "score.weight": torch.linspace(-1, 1, 128)[None]}, whole, {"format": "pt"})
+    _save_adapter(folder / "tiny", folder / "tiny_adapter")
     _edit(folder / "tiny_chat/tokenizer_config.json", chat_template=CHAT_TEMPLATE)
     save_tiny("qwen2_vl", folder / "tiny_vision")
     processor = AutoProcessor.from_pretrained(folder / "tiny_vision")
@@ -172,6 +174,12 @@ def _write_other_media(folder: Path) -> None:
     }
     for name, listed in others.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+
+
+def _save_adapter(model: Path, folder: Path) -> None:
+    """Of two layers, in which it changes something."""
+    config = LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
 
 
 def _edit(path: Path, **changes: Any) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lightrft.args.field import Witness, arg, unbuilt
 
 WITH_CRITIC = "--advantage_estimator gae"
+WITH_LORA = "--lora_rank 8"
 WITH_IMAGES = (
     "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72 --reward_fn shaped.py:length"
 )
@@ -98,29 +99,56 @@ class ModelArgs:
         "Refused: transformers 5 has one implementation of a tokenizer, no second one in Python.",
         witness=Witness("--disable_fast_tokenizer", "refused"),
     )
-    lora_rank: int = unbuilt("distributed", 0, "Rank of LoRA; 0 = train all weights.", "--lora_rank 8", ge=0)
-    lora_alpha: float = unbuilt("distributed", 16.0, "LoRA's scale is lora_alpha / lora_rank.", "--lora_alpha 32", gt=0)
-    lora_dropout: float = unbuilt("distributed", 0.0, "Dropout before LoRA.", "--lora_dropout 0.1", ge=0, lt=1)
-    target_modules: tuple[str, ...] = unbuilt(
-        "distributed", ("all-linear",), "Modules that get LoRA.", "--target_modules q_proj v_proj"
+    lora_rank: int = arg(
+        0,
+        "Rank of LoRA: adapters of so many rows train in the place of the policy's weights; 0 = all weights train.",
+        ge=0,
+        witness=Witness("--lora_rank 8", "files"),
     )
-    lora_bias: str = unbuilt(
-        "distributed",
-        "none",
-        "Biases that are trained with LoRA.",
-        "--lora_bias all",
-        choices=("none", "all", "lora_only"),
-    )
-    lora_learning_rate: float | None = unbuilt(
-        "distributed",
-        None,
-        "Peak learning rate of LoRA's weights.",
-        "--lora_learning_rate 1e-4",
+    lora_alpha: float = arg(
+        16.0,
+        "LoRA's scale is lora_alpha / lora_rank.",
         gt=0,
-        unset="--actor_learning_rate",
+        witness=Witness("--lora_alpha 32", "metrics", given=WITH_LORA),
     )
-    lora_path: str | None = unbuilt(
-        "distributed", None, "PEFT adapter to start from.", "--lora_path folder", unset="a new adapter", path=True
+    lora_dropout: float = arg(
+        0.0,
+        "Refused above 0: a policy that drops features in training is another one than the one that sampled.",
+        ge=0,
+        lt=1,
+        witness=Witness("--lora_dropout 0.1", "refused", given=WITH_LORA),
+    )
+    target_modules: tuple[str, ...] = arg(
+        ("all-linear",),
+        "Linear layers that get LoRA, by the ends of their names, less those that flags freeze; all-linear = all but "
+        "the output head.",
+        witness=Witness("--target_modules q_proj v_proj", "metrics", given=WITH_LORA),
+    )
+    lora_bias: str = arg(
+        "none",
+        "Biases of the policy that train with LoRA: all, or lora_only, those of layers that have it.",
+        choices=("none", "all", "lora_only"),
+        witness=Witness("--lora_bias all", "metrics", given=f"{WITH_LORA} --init_kl_coef 0"),
+    )
+    lora_learning_rate: float | None = arg(
+        None,
+        "Peak learning rate of LoRA.",
+        gt=0,
+        recommended=(1e-6, 1e-3),
+        unset="--actor_learning_rate where that is set, else ten times its default",
+        witness=Witness("--lora_learning_rate 1e-2", "metrics", given=WITH_LORA),
+    )
+    lora_path: str | None = arg(
+        None,
+        "PEFT adapter to start from; it brings its rank, scale and layers along.",
+        unset="a new adapter",
+        path=True,
+        witness=Witness("--lora_path tiny_adapter", "metrics", given=WITH_LORA),
+    )
+    lora_merge: bool = arg(
+        False,
+        "Export the model with LoRA merged into its weights too, in merged/ beside the adapter.",
+        witness=Witness("--lora_merge", "files", given=WITH_LORA),
     )
     load_in_4bit: bool = unbuilt("distributed", False, "QLoRA: the frozen weights in 4 bits.", "--load_in_4bit")
     bits: int = unbuilt("distributed", 16, "Bits of the frozen weights.", "--bits 4", choices=(4, 8, 16))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from lightrft.args.hardware import assumed_gpus
 from lightrft.args.preset_values import with_presets
 from lightrft.args.rules import (
+    adapters,
     batch,
     clipping,
     critic,
@@ -24,7 +25,7 @@ from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
 from lightrft.errors import Refused
 
-SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, lengths, inputs, ignored_flags, typed)
+SUBJECTS = (hardware, batch, samples, kl, clipping, sampling, critic, adapters, lengths, inputs, ignored_flags, typed)
 RULES = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
 

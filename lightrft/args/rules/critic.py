@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.conditions import has_critic
+from lightrft.args.conditions import has_adapters, has_critic, policy_learning_rate
 from lightrft.args.field import as_text
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice, Problem
@@ -12,11 +12,12 @@ from lightrft.args.surface import Args
 
 
 def learning_rates(args: Args, world_size: int) -> Iterator[Finding]:
-    actor, critic = args.training.actor_learning_rate, args.training.critic_learning_rate
+    flag = "lora_learning_rate" if has_adapters(args) else "actor_learning_rate"
+    actor, critic = policy_learning_rate(args), args.training.critic_learning_rate
     if has_critic(args) and actor >= critic:
         yield Notice(
-            ("actor_learning_rate", "critic_learning_rate"),
-            f"--actor_learning_rate {as_text(actor)} is not below --critic_learning_rate {as_text(critic)}; the critic "
+            (flag, "critic_learning_rate"),
+            f"--{flag} {as_text(actor)} is not below --critic_learning_rate {as_text(critic)}; the critic "
             f"usually learns faster, as with --critic_learning_rate {10 * actor:g}",
         )
 

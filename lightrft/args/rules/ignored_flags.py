@@ -9,6 +9,7 @@ from typing import Any
 from lightrft.args.conditions import (
     compares_samples,
     estimator,
+    has_adapters,
     has_critic,
     has_filter,
     has_kl,
@@ -117,12 +118,22 @@ SAMPLES = Need(
     "--max_tokens_per_micro_batch {max_tokens_per_micro_batch} decides how many samples make a micro-batch",
 )
 PROFILED = Need(lambda args: _late_step(args) is None, "--max_steps {max_steps} ends the run before step {late_step}")
+ADAPTERS = Need(has_adapters, "there is no --lora_rank")
+NEW_ADAPTER = Need(lambda args: args.model.lora_path is None, "the adapter of --lora_path has its own")
+OWN_RATE = Need(
+    lambda args: not has_adapters(args) or args.model.lora_learning_rate is None,
+    "--lora_learning_rate is the policy's",
+)
 LINES = Need(lambda args: not args.logging.quiet, "--quiet prints no line per step")
 
 NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is the reason
     **dict.fromkeys(("clip_range", "clip_range_higher", "dual_clip", "eps_clip", "use_clip_higher"), (OFF_POLICY,)),
     **dict.fromkeys(("critic_pretrain", "freezing_actor_steps", "value_head_prefix"), (CRITIC,)),
     **dict.fromkeys(("critic_learning_rate", "lambd"), (CRITIC,)),
+    **dict.fromkeys(("lora_alpha", "target_modules", "lora_bias"), (ADAPTERS, NEW_ADAPTER)),
+    **dict.fromkeys(("lora_learning_rate", "lora_merge"), (ADAPTERS,)),
+    "lora_rank": (NEW_ADAPTER,),
+    "actor_learning_rate": (OWN_RATE,),
     "value_clip": (CRITIC, LATER_VALUES),
     "gamma": (RETURNS,),
     "kl_estimator": (KL, REFERENCE),

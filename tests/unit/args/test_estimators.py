@@ -73,7 +73,7 @@ def own(more: str) -> str:
          "not one of its choices: k1, k2, k3"),
         (own("defaults={'save_path': 'x'}"), f": {LITERAL}: save_path x: this flag "
          "cannot have a default of an estimator"),
-        (own("defaults={'lora_rank': 8}"), f": {LITERAL}: lora_rank 8: this flag "
+        (own("defaults={'eval_n_samples': 8}"), f": {LITERAL}: eval_n_samples 8: this flag "
          "cannot have a default of an estimator"),
         (GOOD.replace("token-mean", "tokenmean").join(["ESTIMATOR = Estimator(", ")"]),
          ":1: aggregation='tokenmean' is none of 'token-mean', 'seq-mean-token-sum', 'seq-mean-token-mean', "

@@ -13,6 +13,7 @@ from lightrft.args.surface import FLAGS
 ONE_STEP = "there is one optimizer step per rollout step, so the ratio is exactly 1"
 ADAM, CRITIC = "--optimizer sgd has no such setting", "--advantage_estimator group_norm has no critic"
 NO_KL, NO_EVAL = "--init_kl_coef is 0, so no KL is computed", "there is no --eval_data"
+OWN, NO_LORA = "the adapter of --lora_path has its own", "there is no --lora_rank"
 NO_ROWS, LATE = "reasoning_gym: has no rows", "--max_steps 5 ends the run before"
 COUNTS = "decides how many samples make a micro-batch"
 FILES = "is a file, and a file is one split (reasoning_gym: and datasets have several)"
@@ -45,6 +46,13 @@ fire_mask_first_token --max_new_tokens 1 | there is no --use_fire
 replay_sampling_mask --top_p 1 | --top_p 1, --top_k -1 and --min_p 0 leave no token out
 reward_running_norm_minus_mean | there is no --reward_running_norm
 ema_beta 0.9 | there is no --enable_ema
+actor_learning_rate 1e-06 --lora_rank 8 --lora_learning_rate 1e-05 | --lora_learning_rate is the policy's
+lora_rank 8 --lora_path tests | {OWN}
+lora_alpha 32.0 | {NO_LORA}
+target_modules q_proj | {NO_LORA}
+lora_bias all | {NO_LORA}
+lora_learning_rate 1e-05 | {NO_LORA}
+lora_merge | {NO_LORA}
 num_episodes 20 --max_steps 5 | --max_steps 5 decides when training ends
 lr_warmup_ratio 0.1 --lr_warmup_steps 0 | --lr_warmup_steps 0 decides the warm-up
 adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
@@ -78,6 +86,7 @@ profile_steps 5 7 8 --max_steps 5 | {LATE} step 7
 logging_steps 2 --quiet | --quiet prints no line per step
 """
 MORE = f"""
+target_modules q_proj --lora_path tests | {OWN}
 adam_offload --fsdp --optimizer sgd | --optimizer sgd has no state
 value_clip 0.1 --advantage_estimator gae | there is one optimizer step per rollout step, so values are the old ones
 value_clip 0.1 --max_epochs 2 | {CRITIC}

@@ -127,7 +127,7 @@ def test_what_is_said_of_a_name(text: str, line: str):
     "word, advice",
     [
         ("actor_rollout_ref.rollout.name=sglang", "use --engine_type sglang"),
-        ("actor_rollout_ref.model.lora_rank=8", "use --lora_rank 8 (not built yet)"),
+        ("actor_rollout_ref.model.lora_rank=8", "use --lora_rank 8"),
         ("data.val_batch_size=null", "leave --eval_batch_size out"),
         ("rollout.name=hf", "use --engine_type local"),
         ("algorithm.filter_groups.enable=True", "use --dynamic_sampling"),

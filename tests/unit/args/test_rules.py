@@ -81,7 +81,7 @@ def test_reward_sources():
 
 
 def test_all_broken_rules_together():
-    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --lora_rank 1")) == 4
+    assert len(broken_rules("--top_k 0 --fp16 --fsdp --train_batch_size 12 --eval_n_samples 2")) == 4
 
 
 def test_what_cannot_matter_is_told_before_what_is_unusual():

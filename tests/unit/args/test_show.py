@@ -41,7 +41,7 @@ def test_json_is_what_run_json_keeps(tmp_path: Path):
     assert kept["clip_range"] == {"value": 3e-4, "source": "default:gspo"}
     assert kept["bf16"] == {"value": "auto", "source": "default (by the hardware)"}
     assert kept["loss_agg_mode"] == {"value": "seq-mean-token-mean", "source": "default:gspo"}
-    assert kept["lora_rank"] == {"value": 0, "source": "default", "built": False}
+    assert kept["eval_n_samples"] == {"value": 1, "source": "default", "built": False}
     assert kept["max_steps"] == {"value": None, "source": "default (as many as --num_episodes takes)"}
 
 
@@ -77,8 +77,12 @@ def test_texts_with_white_space_are_quoted():
         ("--temperature_schedule linear --temperature_final 0.5", "temperature_final", ["0.5", "cli"]),
         ("--use_wandb p", "wandb_run_name", ["out", "follows --save_path"]),
         ("--label_key answer", "reference_key", ["answer", "follows --label_key"]),
-        ("", "lora_rank", ["0", "default, not built yet"]),
-        ("--lora_rank 8", "lora_rank", ["8", "cli, not built yet"]),
+        ("", "eval_n_samples", ["1", "default, not built yet"]),
+        ("--eval_n_samples 8", "eval_n_samples", ["8", "cli, not built yet"]),
+        ("", "lora_alpha", ["16.0", "default"]),
+        ("--lora_rank 8", "lora_learning_rate", ["5e-06", "default (ten times full training's)"]),
+        ("--lora_rank 8 --actor_learning_rate 1e-6", "lora_learning_rate", ["1e-06", "follows --actor_learning_rate"]),
+        ("--lora_rank 8 --lora_learning_rate 1e-4", "lora_learning_rate", ["0.0001", "cli"]),
         ("", "dual_clip", ["none", "default (no dual clip)"]),
     ],
 )

@@ -1,0 +1,217 @@
+"""LoRA (arXiv:2106.09685): low-rank adapters train in a model whose own weights stay as they are.
+
+A layer of weight W computes with W + (alpha / rank) B A. A starts at random, the same on all ranks, and B at 0, so that
+a run starts from the model as it is. Where a run starts from an adapter (`--lora_path`), a second copy of that, which
+does not train, is the reference.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightrft.errors import Refused
+from lightrft.models.adapter_files import base_of, begin_from, given_config, library, save_adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from lightrft.args.groups.model import ModelArgs
+    from lightrft.models.given import Given
+
+OWN, BEGUN = "default", "begun"  # the adapters' names: of the one that trains, and of what it was at the start
+ALL_LINEAR = "all-linear"
+
+
+def is_asked_for(args: ModelArgs) -> bool:
+    return args.lora_rank > 0 or args.lora_path is not None
+
+
+def adapt(model: Any, args: ModelArgs, seed: int) -> None:
+    """Adds adapters to the layers of `model` that `--target_modules` names and whose weights no flag freezes; nothing
+    else of it trains then, but for the biases of `--lora_bias`. They are held in float32.
+
+    model: its parameters require gradients, but for those that are frozen. Raises `Refused` where no layer is left.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    config = given_config(args) or _new_config(model, args, trained)
+    config.base_model_name_or_path = base_of(args)
+    _inject(config, model, BEGUN if args.lora_path else OWN)
+    if args.lora_path:
+        _inject(config, model, OWN)
+    layers = adapted_layers(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers.values():
+            layer.set_adapter(OWN)
+            _in_float32(layer)
+            layer.reset_lora_parameters(OWN, True)
+    if args.lora_path:
+        for adapter in (OWN, BEGUN):
+            begin_from(model, args, adapter)
+    _choose(model, layers, trained, config.bias)
+
+
+def told(model: Any) -> str:
+    """Of a model with adapters: their rank, and how many layers have one."""
+    layers = adapted_layers(model)
+    ranks = sorted({layer.r[OWN] for layer in layers.values()})
+    return f"LoRA of rank {' to '.join(map(str, ranks[:1] + ranks[1:][-1:]))} in {len(layers)} layers"
+
+
+def _in_float32(layer: Any) -> None:
+    for matrices in (layer.lora_A, layer.lora_B):
+        matrices.float()
+
+
+def _inject(config: Any, model: Any, adapter: str) -> None:
+    empty = next(model.parameters()).is_meta
+    with warnings.catch_warnings():  # of layers that keep their transpose, and of a second adapter
+        warnings.simplefilter("ignore", UserWarning)
+        library().inject_adapter_in_model(config, model, adapter, low_cpu_mem_usage=empty)
+
+
+def _choose(model: Any, layers: Mapping[str, Any], trained: set[str], bias: str) -> None:
+    """What trains, of that which no flag freezes. trained: names of before there were adapters."""
+    chosen = {id(p) for name, layer in layers.items() if f"{name}.weight" in trained for p in _matrices(layer, OWN)}
+    if not chosen:
+        raise Refused("--lora_path: its layers are all frozen; freeze less")
+    if bias != "none":
+        chosen |= {id(p) for name, p in model.named_parameters() if _is_bias(name, layers, trained, bias)}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+
+
+def _matrices(layer: Any, adapter: str) -> list[Tensor]:
+    return [layer.lora_A[adapter].weight, layer.lora_B[adapter].weight]
+
+
+def _is_bias(name: str, layers: Mapping[str, Any], trained: set[str], bias: str) -> bool:
+    """Of a layer with an adapter, or with "all" of any."""
+    own = of_the_model(name)
+    layer, _, kind = own.rpartition(".")
+    return kind == "bias" and own in trained and (bias == "all" or layer in layers)
+
+
+def adapted_layers(model: Any) -> dict[str, Any]:
+    """Those with adapters, by the names that they have in the model without."""
+    kind = library().tuners.lora.LoraLayer
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
+def of_the_model(name: str) -> str:
+    """The name that a tensor has in the model without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
+def _new_config(model: Any, args: ModelArgs, trained: set[str]) -> Any:
+    found = linear_layers(model)
+    names = sorted(name for name in _targets(model, args, found) if f"{name}.weight" in trained)
+    if not names:
+        raise Refused("--target_modules: flags freeze all layers that it names; freeze less, or name others")
+    return library().LoraConfig(
+        r=args.lora_rank,
+        lora_alpha=args.lora_alpha,  # pyright: ignore[reportArgumentType]  (a fraction is fine)
+        target_modules=_shortened(names, model),
+        bias=args.lora_bias,  # pyright: ignore[reportArgumentType]  (one of its choices)
+        task_type="CAUSAL_LM",
+    )
+
+
+def linear_layers(model: Any) -> list[str]:
+    from transformers.pytorch_utils import Conv1D
+
+    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+
+
+def _targets(model: Any, args: ModelArgs, found: list[str]) -> set[str]:
+    """The layers that `--target_modules` names by the ends of their names; all of them but the output head."""
+    head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+    named: set[str] = set()
+    for target in args.target_modules:
+        ends = [name for name in found if _ends_so(name, target) or (target == ALL_LINEAR and name != head)]
+        if not ends:
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
+            raise Refused(
+                f"--target_modules {target}: no linear layer's name ends so; those there: {there}, {ALL_LINEAR}"
+            )
+        named.update(ends)
+    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        raise Refused(f"--target_modules: {head} is tied to the embeddings, which adapters would part; name others")
+    return named
+
+
+def _ends_so(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def _shortened(names: list[str], model: Any) -> list[str]:
+    """The ends of the names, where nothing else's name ends so: adapter_config.json is read by people and engines."""
+    ends = sorted({name.rpartition(".")[2] for name in names})
+    ending = sorted(name for name, _ in model.named_modules() if any(_ends_so(name, end) for end in ends))
+    return ends if ending == names else names
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Those of a model. names: of the tensors that are not `--pretrain`'s, and that a checkpoint holds."""
+
+    model: Any
+    config: Any
+    names: frozenset[str]
+
+    @contextmanager
+    def at_the_start(self) -> Iterator[None]:
+        """The model as the run began: without adapters, or with those of `--lora_path`."""
+        layers = adapted_layers(self.model).values()
+        for layer in layers:  # not peft's own switch, which changes what requires a gradient
+            layer._active_adapter = [BEGUN] if BEGUN in layer.lora_A else []
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._active_adapter = [OWN]
+
+    def save(self, tensors: Iterable[tuple[str, Tensor]], given: Given, path: Path) -> None:
+        """As a PEFT adapter. tensors: those of `names`."""
+        save_adapter(self.config, tensors, OWN, given, path)
+
+    def merged(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """`tensors`, in the model's order, as those of the model without adapters: W + scale B A, one at a time."""
+        layers, weight, down = adapted_layers(self.model), torch.empty(0), torch.empty(0)
+        for name, value in tensors:
+            layer, _, kind = name.rpartition(".lora_")
+            if not layer and not name.endswith(".base_layer.weight"):
+                yield of_the_model(name), value
+            elif not layer:
+                weight = value
+            elif kind == f"A.{OWN}.weight":
+                down = value
+            elif kind == f"B.{OWN}.weight":
+                yield f"{layer}.weight", with_adapter(layers[layer], weight, down, value)
+
+
+def with_adapter(layer: Any, weight: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """W + scale B A in float32 or better: weight [out, in], or its transpose in layers that have it so, down = A
+    [rank, in], up = B [out, rank]."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    change = up.to(dtype) @ down.to(dtype)
+    return weight.to(dtype) + layer.scaling[OWN] * (change.T if layer.fan_in_fan_out else change)
+
+
+def adapters_of(model: PreTrainedModel) -> Adapters | None:
+    """None of a model without."""
+    configs = getattr(model, "peft_config", None)
+    if configs is None:
+        return None
+    biases = {name for name, p in model.named_parameters() if p.requires_grad}
+    own = {name for name, _ in model.named_parameters() if f".{OWN}." in name}
+    return Adapters(model, configs[OWN], frozenset(own | biases))
