@@ -30,7 +30,7 @@ setup(
         "torch>=2.6",
         "transformers>=5.5,<6",  # tests ran on 5.5, 5.17 and 5.24
         "accelerate>=1.10",
-        "peft>=0.18",
+        "peft>=0.19",  # tests ran on 0.19 and 0.21
         "deepspeed==0.19.8",
         "safetensors>=0.5",
         "numpy>=1.26",

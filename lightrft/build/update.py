@@ -18,6 +18,7 @@ from lightrft.errors import Refused
 from lightrft.models.adapters import adapters_of
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
+from lightrft.models.freezing import trains_language
 from lightrft.models.fused_head import check_head
 from lightrft.models.packing import Cost, takes_segments
 from lightrft.models.recompute import recompute_layers
@@ -88,7 +89,7 @@ def make_token_model(
         recompute_layers(model, name)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
     handle.adapters = adapters_of(model)
-    seen = blank if needs_images(args, strategy.world) else None
+    seen = blank if blank is not None and needs_images(strategy.world, model) else None
     chunk = args.memory.chunk_size if args.memory.fused_linear_logprob else None
     prepared = TokenModel(handle, sharing, ranks, seen, args.memory.packing_samples, chunk)
     check_parts(prepared, name)
@@ -102,10 +103,10 @@ def as_it_began(policy: TokenModel) -> TokenModel:
     return replace(policy, at_the_start=True)
 
 
-def needs_images(args: Args, world: World) -> bool:
-    """Whether every pass of a model that sees has to have an image: other processes may have one, or the language model
-    is frozen, and then texts alone lead to no parameter that trains."""
-    return world.size > 1 or args.model.freeze_backbone
+def needs_images(world: World, model: PreTrainedModel) -> bool:
+    """Whether every pass of a model that sees has to have an image: other processes may have one, or nothing of its
+    language model trains, and then texts alone lead to no parameter that does."""
+    return world.size > 1 or not trains_language(model)
 
 
 def given_weights(args: Args, model_args: ModelArgs, model: nn.Module) -> GivenWeights | None:
@@ -136,7 +137,7 @@ def make_critic(
     if args.distributed.gradient_checkpointing:
         recompute_layers(model, name)
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
-    seen = blank if needs_images(args, strategy.world) else None
+    seen = blank if strategy.world.size > 1 else None
     prepared = TokenCritic(handle, sharing, ranks, seen, args.memory.packing_samples)
     check_parts(prepared, name)
     checked = with_segments_checked(prepared, name, _several_in_a_row(args))

@@ -35,7 +35,7 @@ def library() -> Any:
         import peft
         import peft.tuners.lora
     except ImportError as error:
-        raise Refused(f"--lora_rank: peft cannot be imported ({error}); pip install 'peft>=0.18'") from error
+        raise Refused(f"--lora_rank: peft cannot be imported ({error}); pip install 'peft>=0.19'") from error
     return peft
 
 

@@ -60,6 +60,12 @@ def parts_of(model: Any) -> dict[str, set[str]]:
     return {"vision tower": seen, "projector": set(sight) - seen, "language model": language}
 
 
+def trains_language(model: Any) -> bool:
+    """Whether anything of the language model does."""
+    names = parts_of(model)["language model"]
+    return any(parameter.requires_grad for name, parameter in model.named_parameters() if name in names)
+
+
 def _within(model: Any, part: Any) -> tuple[str, ...]:
     return tuple(f"{name}." for name, module in model.named_modules() if module is part and name)
 

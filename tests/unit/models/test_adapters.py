@@ -16,7 +16,7 @@ from vision_models import FAMILIES, model_args, save_tiny
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.adapters import adapt, adapted_layers, adapters_of
-from lightrft.models.freezing import parts_of, told
+from lightrft.models.freezing import parts_of, told, trains_language
 from lightrft.models.given import Given
 from lightrft.models.load import count_adapters, count_frozen, count_parameters, described_model, load_model
 from lightrft.strategy.base import named_tensors
@@ -239,8 +239,11 @@ def test_of_a_model_that_sees_either_part_or_both(family, tmp_path):
     parts = parts_of(described_model(args(lora_rank=0)))
 
     def adapted(**changes) -> set[str]:
-        layers = adapted_layers(load(args(**changes)))
-        return {part for part, names in parts.items() for name in layers if f"{name}.weight" in names}
+        model = load(args(**changes))
+        layers = adapted_layers(model)
+        found = {part for part, names in parts.items() for name in layers if f"{name}.weight" in names}
+        assert trains_language(model) == ("language model" in found)
+        return found
 
     linear = {"projector"} - ({"projector"} if family == "gemma3" else set())  # whose projector is a bare weight
     assert adapted() == {"vision tower", "language model"} | linear
