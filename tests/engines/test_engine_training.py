@@ -1,4 +1,4 @@
-"""`train.py` with vLLM, in its environment: what it samples is what the trainer scores, on any number of ranks."""
+"""Training with vLLM or SGLang, each in its environment: what it samples is what the trainer scores, on any ranks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from vision_models import save_questions, save_tiny
 FLAGS = """--pretrain {tiny}/model --prompt_data {tiny}/train.jsonl --eval_data {tiny}/eval.jsonl
  --reward_fn last_number --prompt_max_len 16 --max_len 24 --rollout_batch_size 4 --n_samples_per_prompt 4
  --train_batch_size 16 --micro_train_batch_size 8 --actor_learning_rate 2e-4 --temperature 0.8 --max_steps 3
- --eval_steps 2 --save_steps 2 --save_path out --plot_every 0 --engine_type vllm"""
+ --eval_steps 2 --save_steps 2 --save_path out --plot_every 0"""
 
 
 def trained(
-    folder: Path, tiny: Path, ranks: int = 1, flags: str = "", program: str = "train.py"
+    folder: Path, tiny: Path, ranks: int = 1, flags: str = "", program: str = "train.py", kind: str = "vllm"
 ) -> tuple[list[dict], str]:
     """(metrics of each step, what it said). On standard error one process says nothing."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    command = [python_of("vllm"), *torchrun, ROOT / program, *FLAGS.format(tiny=tiny).split(), *flags.split()]
+    asked = f"{FLAGS.format(tiny=tiny)} --engine_type {kind} {flags}"
+    command = [python_of(kind), *torchrun, ROOT / program, *asked.split()]
     folder.mkdir()
     done = subprocess.run(
         ["timeout", "-k", "10", "400", *map(str, command)],
@@ -55,10 +56,11 @@ def seeing(tiny_folder, tmp_path) -> str:
     return f"--pretrain {tmp_path}/model --prompt_data {tmp_path}/half_seen.jsonl --mixed_mm_data {lengths}"
 
 
-def test_what_vllm_sees_is_what_the_trainer_scores(tiny_folder, seeing, tmp_path):
+@pytest.mark.parametrize("kind", ["vllm", pytest.param("sglang", marks=pytest.mark.slow)])
+def test_what_an_engine_sees_is_what_the_trainer_scores(tiny_folder, seeing, tmp_path, kind):
     """The tower learns too, and fast: images must be seen by the weights of the step."""
     flags = f"{seeing} --actor_learning_rate 1e-2 --on_logprob_gap error"
-    steps, _ = trained(tmp_path / "run", tiny_folder, flags=flags, program="train_vl.py")
+    steps, _ = trained(tmp_path / "run", tiny_folder, flags=flags, program="train_vl.py", kind=kind)
     for step in steps:
         assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)
 
