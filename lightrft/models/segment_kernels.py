@@ -158,10 +158,10 @@ class Together:
     ) -> tuple[Tensor, Tensor]:
         places = _Places(blocks, query)
         states = (places.queries(query), places.keys(key), places.keys(value))
-        made = torch.ops.aten._flash_attention_forward(*states, *places.lengths, 0.0, causal, False, scale=scale)
-        out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=torch.float32)
-        places.put(out, made[0])
-        places.put(lse[..., None], made[1].T[..., None])  # [H, N]
+        made, made_lse = _flash(*states, *places.lengths, causal, scale)
+        out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=made_lse.dtype)
+        places.put(out, made)
+        places.put(lse[..., None], made_lse.T[..., None])
         return out, lse
 
     def backward(
@@ -173,13 +173,29 @@ class Together:
         places = _Places(blocks, query)
         states = (places.queries(query), places.keys(key), places.keys(value))
         joined = (places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
-        unused = torch.empty(2, dtype=torch.uint64, device=query.device)  # of dropout
-        made = torch.ops.aten._flash_attention_backward(
-            places.queries(grad), *states, *joined, *places.lengths, 0.0, causal, unused, unused, scale=scale
-        )
+        made = _flash_backward(places.queries(grad), *states, *joined, *places.lengths, causal, scale)
         places.add(sums[0], made[0], places.of_queries)
         for total, part in zip(sums[1:], made[1:], strict=True):
             places.add(total, part, places.of_keys)
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Tensor, most: int, most_keys: int,
+    causal: bool, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """[N, H, D] and [H, N] of sequences laid end to end, which end at `ends` [S + 1], the first of them 0."""
+    call = torch.ops.aten._flash_attention_forward
+    return call(query, key, value, ends, key_ends, most, most_keys, 0.0, causal, False, scale=scale)[:2]
+
+
+def _flash_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, ends: Tensor, key_ends: Tensor,
+    most: int, most_keys: int, causal: bool, scale: float,
+) -> Three:  # fmt: skip
+    unused = torch.empty(2, dtype=torch.uint64, device=query.device)  # of dropout
+    lengths, states = (ends, key_ends, most, most_keys), (query, key, value)
+    call = torch.ops.aten._flash_attention_backward
+    return call(grad, *states, out, lse, *lengths, 0.0, causal, unused, unused, scale=scale)
 
 
 class _Places:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -33,10 +35,36 @@ def seen(rows: Segments) -> torch.Tensor:
     return mask
 
 
-@pytest.fixture(params=("the CPU's kernel", "scores as a whole"))
+def laid_end_to_end(query, key, value, ends, key_ends, most, most_keys, causal, scale):
+    """What FlashAttention's kernel for sequences of any lengths computes, one after another."""
+    made = []
+    for (start, end), (first, last) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        assert 0 < end - start <= most and 0 < last - first <= most_keys
+        views = (each.transpose(0, 1)[None] for each in (query[start:end], key[first:last], value[first:last]))
+        made.append(segment_kernels._dense(*views, causal, scale))
+    outs, sums = zip(*made, strict=True)
+    return torch.cat(outs, 2)[0].transpose(0, 1), torch.cat(sums, 2)[0]
+
+
+def laid_end_to_end_backward(grad, query, key, value, out, lse, ends, key_ends, most, most_keys, causal, scale):
+    made = []
+    for (start, end), (first, last) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        of_query, of_key = slice(start, end), slice(first, last)
+        given = (query[of_query], key[of_key], value[of_key], grad[of_query], out[of_query])
+        views = (each.transpose(0, 1)[None] for each in given)
+        made.append(segment_kernels._dense_backward(*views, lse[None, :, of_query], causal, scale))
+    return tuple(torch.cat(parts, 2)[0].transpose(0, 1) for parts in zip(*made, strict=True))
+
+
+@pytest.fixture(params=("the CPU's kernel", "scores as a whole", "all blocks together"))
 def kernel(request, monkeypatch):
-    if request.param != "the CPU's kernel":
+    """The last with another kernel in the place of the GPU's: where its tokens come from and go to is what is tried."""
+    if request.param == "scores as a whole":
         monkeypatch.setattr(segments, "kernel_for", lambda query, key: DENSE)
+    if request.param == "all blocks together":
+        monkeypatch.setattr(segments, "kernel_for", lambda query, key: segment_kernels.Together())
+        monkeypatch.setattr(segment_kernels, "_flash", laid_end_to_end)
+        monkeypatch.setattr(segment_kernels, "_flash_backward", laid_end_to_end_backward)
 
 
 @pytest.mark.parametrize("groups", (6, 2, 1))
