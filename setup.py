@@ -13,7 +13,7 @@ VIDEO = ["av>=14"]  # torchcodec is taken in its place where it is installed
 VISION = ["pillow>=10.1", "torchvision>=0.21"]
 VOLUMES = ["nibabel>=5.2"]
 WANDB = ["psutil>=5", "wandb>=0.27"]
-TEST = ["hypothesis>=6.100", "pandas>=2", "pyright[nodejs]>=1.1.400", "pytest>=8", "ruff>=0.12"]
+TEST = ["hypothesis>=6.100", "pandas>=2", "pyright[nodejs]>=1.1.400", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.12"]
 
 setup(
     name="lightrft",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# bash tests/run.sh [pytest arguments]: lint, format, types, tests. Pytest's summary is the last line; the exit status is
-# pytest's, or 1 where only a check before it failed.
+# bash tests/run.sh [pytest arguments]: lint, format, types, tests, these by TEST_WORKERS processes (2). Pytest's summary
+# is the last line; the exit status is pytest's, or 1 where only a check before it failed.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh" || exit 1
 cd "$LIGHTRFT_ROOT" || exit 1
@@ -16,7 +16,7 @@ check python -m ruff check .
 check python -m ruff format --check .
 check python -m pyright
 
-python -m pytest "$@"
+python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile "$@" # one file after another in each; -n 0 is one process
 status=$?
 if [ "$status" -ne 0 ]; then exit "$status"; fi
 exit "$failed"
