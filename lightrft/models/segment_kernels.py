@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -22,19 +22,22 @@ class Block(NamedTuple):
     last: int
 
 
+Blocks = tuple[Block, ...]
+
+
 class Kernel(Protocol):
     """query [B, H, T, D], key and value [B, G, T, D]. causal: a token sees those of its block up to itself,
     else all."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
     ) -> tuple[Tensor, Tensor]:
         """out [B, H, T, D] and lse [B, H, T] in float32 or better, right where a block is."""
         ...
 
     def backward(
         self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Sequence[Block], *, causal: bool, scale: float,
+        blocks: Blocks, *, causal: bool, scale: float,
     ) -> None:  # fmt: skip
         """Adds the blocks' share of the gradients to `sums`; out and lse are those of all blocks joined."""
         ...
@@ -54,7 +57,7 @@ class OneByOne:
         self.call, self.call_backward = forward, backward
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
     ) -> tuple[Tensor, Tensor]:
         out = torch.empty_like(query)
         lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
@@ -66,7 +69,7 @@ class OneByOne:
 
     def backward(
         self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Sequence[Block], *, causal: bool, scale: float,
+        blocks: Blocks, *, causal: bool, scale: float,
     ) -> None:  # fmt: skip
         for block in blocks:
             row, start, end, *_ = block
@@ -154,9 +157,9 @@ class Together:
     """FlashAttention-2 on an NVIDIA GPU, in half precision: one call for all blocks, their tokens laid end to end."""
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Sequence[Block], *, causal: bool, scale: float
+        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
     ) -> tuple[Tensor, Tensor]:
-        places = _Places(blocks, query)
+        places = _places(blocks, query.shape[2], query.device)
         states = (places.queries(query), places.keys(key), places.keys(value))
         made, made_lse = _flash(*states, *places.lengths, causal, scale)
         out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=made_lse.dtype)
@@ -166,11 +169,11 @@ class Together:
 
     def backward(
         self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Sequence[Block], *, causal: bool, scale: float,
+        blocks: Blocks, *, causal: bool, scale: float,
     ) -> None:  # fmt: skip
         if not blocks:
             return
-        places = _Places(blocks, query)
+        places = _places(blocks, query.shape[2], query.device)
         states = (places.queries(query), places.keys(key), places.keys(value))
         joined = (places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
         made = _flash_backward(places.queries(grad), *states, *joined, *places.lengths, causal, scale)
@@ -201,13 +204,11 @@ def _flash_backward(
 class _Places:
     """Where the tokens of blocks are among all tokens [B * T], and the blocks' ends once these are laid end to end."""
 
-    def __init__(self, blocks: Sequence[Block], query: Tensor) -> None:
-        width, device = query.shape[2], query.device
+    def __init__(self, blocks: Blocks, width: int, device: torch.device) -> None:
         self.of_queries = _indices([(b.row * width + b.start, b.row * width + b.end) for b in blocks], device)
         self.of_keys = _indices([(b.row * width + b.first, b.row * width + b.last) for b in blocks], device)
-        lengths = [b.end - b.start for b in blocks], [b.last - b.first for b in blocks]
-        ends = (torch.tensor([0, *each], dtype=torch.int32).cumsum(0, dtype=torch.int32) for each in lengths)
-        self.lengths = (*(each.to(device) for each in ends), *map(max, lengths))
+        queries, keys = [b.end - b.start for b in blocks], [b.last - b.first for b in blocks]
+        self.lengths = (_ends(queries, device), _ends(keys, device), max(queries), max(keys))
 
     def queries(self, states: Tensor) -> Tensor:
         return _flat(states).index_select(0, self.of_queries)
@@ -223,6 +224,16 @@ class _Places:
         """No token is in two blocks of one kind as a query; as a key of its prompt it is in one."""
         rows, places = where // total.shape[2], where % total.shape[2]
         total[rows, :, places] += part
+
+
+@lru_cache(maxsize=8)
+def _places(blocks: Blocks, width: int, device: torch.device) -> _Places:
+    """The same for all layers of a pass, and moved to the device once."""
+    return _Places(blocks, width, device)
+
+
+def _ends(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
 
 
 def _flat(states: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ Their two parts are joined by their log-sum-exp, as in FlashAttention-2 (arXiv:2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.models.segment_kernels import Block, kernel_for
+from lightrft.models.segment_kernels import Block, Blocks, kernel_for
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class Segments:
     width: int
 
     @cached_property
-    def causal(self) -> list[Block]:
+    def causal(self) -> Blocks:
         """Each token sees those of its block up to itself."""
-        return [Block(row, start, end, start, end) for row, start, end in self._causal()]
+        return tuple(Block(row, start, end, start, end) for row, start, end in self._causal())
 
     @cached_property
-    def prompts(self) -> list[Block]:
+    def prompts(self) -> Blocks:
         """All responses to a prompt but the first, which see the whole of it."""
         found = []
         for row, start, tree in self._trees():
             first = start + tree.prompt + tree.responses[0]
             if tree.prompt and first < start + tree.length:
                 found.append(Block(row, first, start + tree.length, start, start + tree.prompt))
-        return found
+        return tuple(found)
 
     def _trees(self) -> Iterator[tuple[int, int, Tree]]:
         for row, trees in enumerate(self.rows):
@@ -109,7 +109,7 @@ class _InBlocks(torch.autograd.Function):
         return (*sums, None, None)
 
 
-def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Sequence[Block]) -> None:
+def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Blocks) -> None:
     """Two parts of one softmax, in place in the first, where the second has some: out [B, H, T, D], lse [B, H, T]."""
     for row, start, end, *_ in blocks:
         first, second = lse[row, :, start:end], more_lse[row, :, start:end]
