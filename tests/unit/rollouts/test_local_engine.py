@@ -255,6 +255,29 @@ def test_a_response_that_ends_with_its_last_token_stopped(tiny_model, prompts):
         assert (short.response_ids, short.finish_reason) == (whole.response_ids[:-1], "length")
 
 
+def test_a_model_trains_after_a_generation_as_before_it(causal_model):
+    """Its whole weights are made for the generation, and its rotary frequencies anew for the long rows."""
+    model = copy.deepcopy(causal_model("llama"))
+    scaled = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    model.config.rope_parameters, model.config.max_position_embeddings = scaled, 8
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    before = copy.deepcopy(model)
+
+    @contextmanager
+    def gathered():
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+        yield model
+
+    LocalEngine(gathered, None, ()).generate(requests_of(prompts_of_lengths([3, 9])), Sampling(20), at_once=2)
+    assert not torch.equal(model.model.rotary_emb.inv_freq, before.model.rotary_emb.inv_freq)
+    ids = torch.tensor(prompts_of_lengths([29]))  # as long as the longest row: the same frequencies
+    for each in (model, before):
+        each(input_ids=ids, labels=ids).loss.backward()
+    for trained, untouched in zip(model.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(trained.grad, untouched.grad, rtol=0, atol=0)
+
+
 def test_batches_are_counted_and_versions_kept(tiny_model, prompts):
     engine, requests = engine_of(tiny_model), requests_of(prompts)
     engine.generate(requests, Sampling(1), at_once=4)

@@ -48,7 +48,14 @@ class LocalEngine:
         found: dict[int, list[Generation]] = {}
         missing = len(requests) if enough is None else enough
         weights = self.borrow if self.own is None else self.own.whole
-        with torch.no_grad(), without_cudnn(), one_token_attention(), weights() as model, packed(model):
+        with (
+            torch.no_grad(),
+            without_cudnn(),
+            one_token_attention(),
+            weights() as model,
+            torch.inference_mode(),  # of what is made from here on nothing may be trained; weights are whole before
+            packed(model),
+        ):
             for run in self._runs(requests):
                 decoding = Decoding(model, self.tokenizer, self.end_ids, [requests[i] for i in run], sampling)
                 made = decoding.run(at_once=at_once, refill=not self.equal_lengths, enough=missing)

@@ -70,8 +70,9 @@ def _can(dtype: torch.dtype) -> bool:
 class _Product:
     """As `nn.Linear.forward` of each of `layers`, of their weights as they are now and without a graph.
 
-    The one that is asked first computes the outputs of all; the others take theirs if they are given that very input
-    as it was then, and what nobody has taken is let go with the next.
+    The one that is asked first computes the outputs of all; the others take theirs if they are given that very input,
+    and what nobody has taken is let go with the next. A model that changed the input in between could not be trained:
+    for its gradient a linear layer needs the input as it was.
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
@@ -80,15 +81,13 @@ class _Product:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), ROWS)
         self.bias = None if biases[0] is None else _joined(biases)
         self.inputs: Tensor | None = None
-        self.version = 0  # of the inputs: one more where they are changed in place
         self.outputs: dict[int, Tensor] = {}
 
     def output(self, place: int, inputs: Tensor) -> Tensor:
         """Of the layer at `place`."""
-        if inputs is not self.inputs or inputs._version != self.version or place not in self.outputs:
+        if inputs is not self.inputs or place not in self.outputs:
             whole = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
-            self.inputs, self.version = inputs, inputs._version
-            self.outputs = dict(enumerate(whole.split(self.widths, -1)))
+            self.inputs, self.outputs = inputs, dict(enumerate(whole.split(self.widths, -1)))
         found = self.outputs.pop(place)
         if not self.outputs:
             self.inputs = None
