@@ -19,7 +19,7 @@ from lightrft.models.adapters import adapters_of
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.freezing import trains_language
-from lightrft.models.fused_head import check_head
+from lightrft.models.output_head import check_head
 from lightrft.models.packing import Cost, takes_segments
 from lightrft.models.recompute import recompute_layers
 from lightrft.models.segment_check import with_segments_checked

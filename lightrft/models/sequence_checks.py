@@ -14,9 +14,10 @@ from lightrft.errors import Refused, RunFailed, error_text
 from lightrft.models import vision
 from lightrft.models.critic import critic_args
 from lightrft.models.load import described_model
+from lightrft.models.output_head import head_on
 from lightrft.models.packing import Layout
 from lightrft.models.reach import reach
-from lightrft.models.token_model import PreparedModel, head_on
+from lightrft.models.token_model import PreparedModel
 
 if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs

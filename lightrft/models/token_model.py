@@ -6,16 +6,18 @@ share of the work. How rows are laid out, and why no padding mask is needed, sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from lightrft.models.fused_head import Blocks, Head, fused_logprobs, head_gives
+from lightrft.models.fused_head import fused_logprobs
+from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import masked_logits, token_logprobs
+from lightrft.models.output_head import Head, head_gives, head_on
 from lightrft.models.packing import Cost, Layout, lay_out
 from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle
@@ -189,20 +191,6 @@ class TokenCritic(PreparedModel):
         """[B, T] float32: at token t the value of what stands before it, so read at position t - 1; 0 where masked."""
         outputs, layout = self._outputs(batch)
         return self._scattered(outputs[:, 0], layout, batch)
-
-
-@contextmanager
-def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Lets the model's output head see only `select(hidden)` of the hidden states [B, T, H].
-
-    A hook on the head rather than a head of our own: whatever the model does after it (scaling, soft caps) stays.
-    """
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: (select(inputs[0]), *inputs[1:]))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _precise(outputs: Tensor) -> Tensor:

@@ -78,6 +78,8 @@ SETTINGS = (
     Setting("sp 2", sp_size=2, ranks=(2,)),
     Setting("fused head", FUSED, ranks=(1, 2)),
     Setting("fused head, sp 2", FUSED, sp_size=2, ranks=(2,)),
+    Setting("fused packed", f"{FUSED} --packing_samples --init_kl_coef 0.05", reference_seed=5, of=TWO, ranks=(1, 2)),
+    Setting("fused head, bf16", f"{FUSED} --bf16", rounds=10, of=("--fsdp",), ranks=(1,)),
     Setting("fused head, checkpointing", f"{FUSED} {CHECKPOINTING}", of=SHARDED, ranks=(2,)),
     Setting("checkpointing", CHECKPOINTING, ranks=(1, 2)),
     Setting("checkpointing, bf16", f"{CHECKPOINTING} --bf16", rounds=10, of=SHARDED, ranks=(2,)),

@@ -7,11 +7,14 @@ from math import log
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightrft.errors import Refused
-from lightrft.models import fused_head
-from lightrft.models.fused_head import Blocks, check_head, fused_logprobs
+from lightrft.models import logit_blocks
+from lightrft.models.fused_head import fused_logprobs
+from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
+from lightrft.models.output_head import check_head
 from lightrft.models.packing import Cost
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
@@ -20,8 +23,8 @@ from lightrft.strategy.base import Handle
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Of 7 columns, which divide no vocabulary here."""
-    monkeypatch.setattr(fused_head, "CELLS", 0)
-    monkeypatch.setattr(fused_head, "NARROWEST", 7)
+    monkeypatch.setattr(logit_blocks, "CELLS", 0)
+    monkeypatch.setattr(logit_blocks, "NARROWEST", 7)
 
 
 def test_numbers_by_hand():
@@ -50,9 +53,14 @@ def some_tokens(rows=10, words=23) -> Tensor:
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 4096])
 @pytest.mark.parametrize("kind", [None, "value", "gradient"])
-def test_values_and_gradients_are_those_of_whole_logits(chunk, kind):
-    """With a bias, at a temperature, with words that are never written; blocks that divide neither."""
+@pytest.mark.parametrize("trained", [(0, 1, 2), (0,), (1,), (0, 2)], ids=str)
+def test_values_and_gradients_are_those_of_whole_logits(chunk, kind, trained):
+    """With a bias, at a temperature, with words that are never written; blocks that divide neither. trained: of hidden
+    states, weight and bias."""
     found, wanted, tokens = drawn(), drawn(), some_tokens().clamp(max=20)
+    for each in (found, wanted):
+        for number in {0, 1, 2} - set(trained):
+            each[number].requires_grad_(False)
     logits = (wanted[0] @ wanted[1].T + wanted[2]).index_fill(-1, torch.tensor([21, 22]), -torch.inf)
     logprobs, entropy = token_logprobs(logits, tokens, 0.7, kind)
     own = fused_logprobs(Blocks(*found, (21, 22), 0.7, chunk), tokens, kind)
@@ -64,20 +72,52 @@ def test_values_and_gradients_are_those_of_whole_logits(chunk, kind):
         loss, exact = loss + (weights.flip(0) * own[:, 1]).sum(), exact + (weights.flip(0) * entropy).sum()
     loss.backward()
     exact.backward()
-    for mine, its in zip(found, wanted, strict=True):
+    for mine, its in ((found[number], wanted[number]) for number in trained):
         torch.testing.assert_close(mine.grad, its.grad, rtol=1e-10, atol=1e-12)  # float64
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("kind", [None, "gradient"])
-def test_finite_differences(kind):
-    tokens = some_tokens(4)
-    assert torch.autograd.gradcheck(
-        lambda *tensors: fused_logprobs(Blocks(*tensors, (), 0.7, 3), tokens, kind), drawn(4)
-    )
+def test_finite_differences(kind, frozen):
+    tokens, tensors = some_tokens(4), drawn(4)
+    for each in tensors[1:]:
+        each.requires_grad_(not frozen)
+    assert torch.autograd.gradcheck(lambda *given: fused_logprobs(Blocks(*given, (), 0.7, 3), tokens, kind), tensors)
+
+
+class Largest(TorchDispatchMode):
+    """The elements of the largest array that anything makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+        made = call(*args, **(kwargs or {}))
+        for each in made if isinstance(made, (tuple, list)) else (made,):
+            self.elements = max(self.elements, each.untyped_storage().size() // 4 if isinstance(each, Tensor) else 0)
+        return made
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_nothing_of_tokens_by_vocabulary_is_ever_made(frozen):
+    """Forward and back, with an entropy to train on: inputs and their gradients are the largest."""
+    hidden, weight, _ = drawn(90, 200, 5, dtype=torch.float32)
+    weight.requires_grad_(not frozen)
+    with Largest() as largest:
+        own = fused_logprobs(Blocks(hidden, weight, None, (), 0.7, 64), some_tokens(90, 200), "gradient")
+        torch.autograd.backward(own.sum())
+    assert largest.elements == 200 * 5
+    with Largest() as largest:
+        token_logprobs(hidden @ weight.T, some_tokens(90, 200), 0.7, None)
+    assert largest.elements == 90 * 200
 
 
 def test_no_token_gives_gradients_of_zero():
     found = drawn(0)
+    assert fused_logprobs(
+        Blocks(found[0], *(x.detach() for x in found[1:]), (), 1.0, 4), some_tokens(0), None
+    ).shape == (0, 1)
     own = fused_logprobs(Blocks(*found, (), 1.0, 4), some_tokens(0), "gradient")
     assert own.shape == (0, 2)
     own.sum().backward()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightrft.models.media import Rows, ahead, joined
-from lightrft.models.token_model import head_on
+from lightrft.models.output_head import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
 from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
 
