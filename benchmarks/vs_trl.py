@@ -25,6 +25,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -115,7 +116,8 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
     from lightrft.args import check, parse
     from lightrft.build.trainer import build_trainer
     from lightrft.preflight import check_inputs
-    from lightrft.track.base import Logger, Loggers
+    from lightrft.track.base import Logger, Loggers, Sample
+    from lightrft.types import Outcome
 
     keep_freed_memory()
     check(args := parse(our_flags(options)), 1)
@@ -126,8 +128,8 @@ def run_ours(options: argparse.Namespace, pacer: Pacer) -> None:
         def metrics(self, values: dict[str, float], step: int) -> None:
             self.phases = {name: values[f"perf/{name}_s"] for name in ("generate", "score", "update")}
 
-        def rollouts(self, rollouts: list[Any], batch: Any, step: int) -> None:
-            pacer.answer(sum(len(rollout.response_ids) for rollout in rollouts), self.phases)
+        def rollouts(self, outcomes: Sequence[Outcome], samples: Sequence[Sample], step: int) -> None:
+            pacer.answer(sum(outcome.length for outcome in outcomes), self.phases)
             pacer.wait()
 
     trainer.loggers = Loggers([trainer.loggers, Last()])

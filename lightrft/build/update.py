@@ -21,6 +21,7 @@ from lightrft.models.empty import GivenWeights
 from lightrft.models.freezing import trains_language
 from lightrft.models.output_head import check_head
 from lightrft.models.packing import Cost, takes_segments
+from lightrft.models.products import multiply_by_onednn
 from lightrft.models.recompute import recompute_layers
 from lightrft.models.segment_check import with_segments_checked
 from lightrft.models.sequence_checks import check_parts
@@ -87,6 +88,7 @@ def make_token_model(
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model, name)
     if args.distributed.gradient_checkpointing and optim is not None:
         recompute_layers(model, name)
+    multiply_by_onednn(model, strategy.world.device)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
     handle.adapters = adapters_of(model)
     seen = blank if blank is not None and needs_images(strategy.world, model) else None
@@ -136,6 +138,7 @@ def make_critic(
     weights = given_weights(args, critic_args(args.model), model)
     if args.distributed.gradient_checkpointing:
         recompute_layers(model, name)
+    multiply_by_onednn(model, strategy.world.device)
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
     seen = blank if strategy.world.size > 1 else None
     prepared = TokenCritic(handle, sharing, ranks, seen, args.memory.packing_samples)

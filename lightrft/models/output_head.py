@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightrft.errors import Refused
+from lightrft.models.products import is_one_product
 from lightrft.strategy.base import Handle
 
 
@@ -58,7 +59,7 @@ def check_head(handle: Handle, name: str) -> None:
     """Refuses a model whose head is not one matrix and a bias, or that does something to the logits that the head
     gives: scales or caps them. `name` is the flag and its value. All processes together."""
     head = handle.model.get_output_embeddings()
-    if not isinstance(head, nn.Linear) or type(head).forward is not nn.Linear.forward:
+    if not is_one_product(head):
         raise _not_with(name, f"its output head is a {type(head).__module__}.{type(head).__name__}, not one matrix")
     given = torch.tensor([[[-70.0, 3.0, 900.0]]], device=head.weight.device)  # caps change the large, scales all
     with head_gives(handle.model, lambda _, hidden: given + 0 * hidden.sum().to(given)):

@@ -15,6 +15,7 @@ from plain_critic import GAE
 from policies import Trained, as_rollout, make_samples, prepare, small_model, with_lora
 from ranks import DEALT, MODELS, parameters
 
+from lightrft.models import products
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world, leave_world
 
@@ -28,7 +29,7 @@ class Setting:
     """What is switched on beside the strategy. of: the strategies, and ranks: their numbers, where it can be.
 
     rounds: of the twelve samples; ten have 70 rows that move. model: of MODELS. sp_size: processes that share a
-    sequence.
+    sequence. least: elements of a weight that oneDNN multiplies by.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Setting:
     rounds: int = 1
     model: str = "small"
     sp_size: int = 1
+    least: int = products.LEAST
     of: tuple[str, ...] = STRATEGIES
     ranks: tuple[int, ...] = RANKS
 
@@ -75,6 +77,7 @@ SETTINGS = (
     Setting("packed, no prompt shared", f"{APART} --init_kl_coef 0.05", reference_seed=5, of=TWO, ranks=(1, 2)),
     Setting("packed critic", f"{GAE} --packing_samples", of=TWO, ranks=(1, 2)),
     Setting("packed bf16", "--bf16 --packing_samples", rounds=10, of=TWO, ranks=(1, 2)),
+    Setting("oneDNN", least=1, of=("--zero_stage 1", "--zero_stage 3", "--fsdp"), ranks=(1, 2)),
     Setting("sp 2", sp_size=2, ranks=(2,)),
     Setting("fused head", FUSED, ranks=(1, 2)),
     Setting("fused head, sp 2", FUSED, sp_size=2, ranks=(2,)),
@@ -145,6 +148,7 @@ def turn(world: World, case: Case, flags: str, critic: str, samples: list[Sample
     """One turn of the loop, with this rank's rows of `samples`: parameters before and after it, and the run."""
     s = case.setting
     more = f" --critic_pretrain {critic}" if "gae" in s.flags else ""
+    products.LEAST = s.least
     run = prepare(world, f"{case.strategy} {flags} {s.flags}{more}", reference_seed=s.reference_seed, make=s.make)
     dealt = DEALT[world.dp_size][world.dp_rank]
     mine = [start + row for start in range(0, len(samples), 12) for row in dealt]

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightrft.models.products import is_one_product
+
 LEAST = 1 << 16  # elements; smaller weights gain nothing
 ROWS = 32  # of the products that the layout is chosen for; others are right and hardly slower
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # what most models call those of one input
@@ -51,7 +53,7 @@ def _inputs_of(layer: Any) -> tuple[int, torch.dtype, bool]:
 
 
 def _gains(layer: Any) -> bool:
-    plain = isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward and "forward" not in vars(layer)
+    plain = is_one_product(layer) and "forward" not in vars(layer)
     return plain and layer.weight.numel() >= LEAST and layer.weight.device.type == "cpu" and _can(layer.weight.dtype)
 
 
