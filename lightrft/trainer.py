@@ -34,6 +34,7 @@ from lightrft.track.pictures import Read
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import differences, write_json
 from lightrft.track.samples import first_samples
+from lightrft.track.speed import Speed
 from lightrft.types import Rollout
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.score import Scorer
@@ -64,6 +65,7 @@ class Trainer:
     clock: Clock
     profiler: Profiler
     save_path: Path
+    speed: Speed
     record: dict[str, Any]
     shown: int = 0
     read: Read | None = None
@@ -147,6 +149,7 @@ class Trainer:
         step, index = self.progress.step, batch.index
         metrics = {**rollout_metrics(index.outcomes), **update.metrics, **extra, "episode": self.prompts.episode}
         perf = {**self.clock.lap(), **update.perf, **peak_memory()}
+        perf |= self.speed(index, perf)
         sampled = sum(outcome.length for outcome in index.outcomes)
         perf["perf/tokens_per_s"] = sampled / max(perf["perf/generate_s"], 1e-9)
         if self.progress.reward_first is None:

@@ -32,6 +32,7 @@ from lightrft.loop.origin import origin
 from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress
 from lightrft.models.critic import critic_args, given_critic
+from lightrft.models.flops import Work, device_peak
 from lightrft.models.given import dtype_to_train, read_given
 from lightrft.models.load import load_model
 from lightrft.models.sight_check import check_sight
@@ -51,6 +52,7 @@ from lightrft.track.clock import Clock
 from lightrft.track.console import Console
 from lightrft.track.profiler import Profiler
 from lightrft.track.run_record import write_record
+from lightrft.track.speed import Speed
 from lightrft.trainer import Trainer
 from lightrft.types import Request
 from lightrft.update.critic import Critic
@@ -104,6 +106,7 @@ class Models:
     policy: TokenModel
     critic: Critic | None
     reference: TokenModel | None
+    work: Work
 
 
 def load_models(
@@ -122,6 +125,7 @@ def load_models(
     model = load_model(
         args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty, seed=args.training.seed
     )
+    work = Work.of(model)
     policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
     if blank is not None:
         check_sight(policy, blank, f"--pretrain {args.model.pretrain}")
@@ -132,7 +136,7 @@ def load_models(
     elif kl.needs_reference:
         frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False, empty=empty)
         reference = make_token_model(args, strategy, frozen, None, blank)
-    return Models(policy, critic, reference)
+    return Models(policy, critic, reference, work)
 
 
 def first_epoch(args: Args) -> Split:
@@ -183,6 +187,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         clock=clock,
         profiler=Profiler(log_dir / "profile", args.logging.profile_steps if first else ()),
         save_path=save_path,
+        speed=Speed(models.work, args.training.max_epochs, device_peak(), args.distributed.sp_size),
         record=record,
         parity=parity.gate,
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,

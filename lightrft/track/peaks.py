@@ -11,10 +11,12 @@ GIB = 1 << 30
 
 
 def peak_memory() -> dict[str, float]:
-    """In GiB: of this process, in its life so far; and of tensors on the GPU, since the last call."""
+    """In GiB: of this process, in its life so far; and on the GPU, since the last call: of tensors, and of what PyTorch
+    has reserved for them."""
     metrics = {"perf/peak_memory_gib": _resident()}
     if torch.cuda.is_available():
         metrics["perf/peak_device_memory_gib"] = torch.cuda.max_memory_allocated() / GIB
+        metrics["perf/peak_device_reserved_gib"] = torch.cuda.max_memory_reserved() / GIB
         torch.cuda.reset_peak_memory_stats()
     return metrics
 

@@ -50,7 +50,8 @@ def test_every_metric_is_explained_and_every_explained_metric_is_written(written
     keys = {key for run in written for row in all_rows(run) for key in row}
     parts = {"reward/nan_for_some", "reward/last_number", "reward/length"}
     assert parts <= keys
-    on_gpus = set() if torch.cuda.is_available() else {"perf/peak_device_memory_gib"}
+    of_gpus = {"perf/peak_device_memory_gib", "perf/peak_device_reserved_gib", "perf/mfu"}
+    on_gpus = set() if torch.cuda.is_available() else of_gpus
     of_others = {"perf/engine_steps", "perf/engine_requests"}  # vLLM's and SGLang's, which are not installed here
     of_others |= {name.replace("perf/", "perf/eval_") for name in of_others}
     assert keys - parts | {"reward/<part>"} | on_gpus | of_others == documented("metrics.jsonl")

@@ -20,5 +20,8 @@ def test_a_gpu_s_memory_is_shown_where_there_is_one_and_counted_anew_for_each_st
     used = [3 << 30, 1 << 30]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: used[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 4 << 30)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: used.pop(0))
     assert [peak_memory()["perf/peak_device_memory_gib"] for _ in range(2)] == [3, 1]
+    used.append(0)
+    assert peak_memory()["perf/peak_device_reserved_gib"] == 4
