@@ -2,6 +2,7 @@
 #
 #   PYTHON                 the Python (3.10 to 3.13) to make .venv from; default: the first that is found
 #   LIGHTRFT_ENVIRONMENT   a complete environment to use as it is, in place of .venv
+#   LIGHTRFT_INSTALL       no: nothing is installed; where .venv is not complete, the Python that is there is used
 #   LIGHTRFT_TORCH_INDEX   package index for torch, e.g. the index of CPU wheels of the PyTorch project: without it,
 #                          torch's default build may bring gigabytes of CUDA libraries onto a machine without a GPU
 #
@@ -82,18 +83,26 @@ _fingerprint() {
     { echo "$LIGHTRFT_ROOT"; cat "$LIGHTRFT_ROOT/setup.py" "$LIGHTRFT_ROOT/pyproject.toml"; } | cksum
 }
 
+_is_complete() {
+    [ -x "$LIGHTRFT_VENV/bin/python" ] && [ "$(cat "$LIGHTRFT_VENV/lightrft-installed" 2>/dev/null)" = "$(_fingerprint)" ]
+}
+
+_use_what_is_there() {
+    local needs='import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "transformers", "datasets"))))'
+    python -c "$needs" 2>/dev/null ||
+        { _fail "the Python on PATH lacks what lightrft needs; activate one that has it, or set LIGHTRFT_ENVIRONMENT"; return 1; }
+    LIGHTRFT_VENV="$(python -c 'import sys; print(sys.prefix)')"
+}
+
 _ensure() {
-    local stamp="$LIGHTRFT_VENV/lightrft-installed" wanted
-    wanted="$(_fingerprint)"
-    if [ -x "$LIGHTRFT_VENV/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-        return 0
-    fi
+    local stamp="$LIGHTRFT_VENV/lightrft-installed"
+    _is_complete && return 0
     rm -f "$stamp"
     if ! "$LIGHTRFT_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         _make_venv || return 1
     fi
     _install || return 1
-    echo "$wanted" >"$stamp"
+    _fingerprint >"$stamp"
 }
 
 # The first of NAME, NAME-2, NAME-3 … that does not exist or is empty.
@@ -109,11 +118,14 @@ fresh_folder() {
 if [ -n "${LIGHTRFT_ENVIRONMENT:-}" ]; then
     LIGHTRFT_VENV="$LIGHTRFT_ENVIRONMENT"
     [ -x "$LIGHTRFT_VENV/bin/python" ] || { _fail "LIGHTRFT_ENVIRONMENT=$LIGHTRFT_VENV has no bin/python"; return 1; }
+elif [ "${LIGHTRFT_INSTALL:-}" = no ] && ! _is_complete; then
+    _use_what_is_there || return 1
 else
     _ensure || return 1
 fi
 export VIRTUAL_ENV="$LIGHTRFT_VENV" PATH="$LIGHTRFT_VENV/bin:$PATH"
 unset PYTHONHOME LIGHTRFT_VENV
-unset -f _fail _is_supported _find_python _has_torch _make_venv _install _fingerprint _ensure
+unset -f _fail _is_supported _find_python _has_torch _make_venv _install _fingerprint _ensure _is_complete \
+    _use_what_is_there
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # torch's default wastes whole cores where threads contend
 export TOKENIZERS_PARALLELISM=false

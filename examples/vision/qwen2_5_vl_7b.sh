@@ -3,11 +3,11 @@
 # 8 GPUs of 80 GB. The data set has columns images, problem and answer; MODEL and DATA name other ones, also local folders.
 # `--dry_run --assume_gpus 8x80GB` checks it on a machine without GPUs.
 set -euo pipefail
+launch=(torchrun --nproc_per_node 8)
+case " $* " in *" --dry_run "* | *" --assume_gpus "* | *" --print_args "*) launch=(python) LIGHTRFT_INSTALL=no ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh" || exit 1
 cd "$LIGHTRFT_ROOT"
 
-launch=(torchrun --nproc_per_node 8)
-case " $* " in *" --dry_run "* | *" --assume_gpus "* | *" --print_args "*) launch=(python) ;; esac
 "${launch[@]}" train_vl.py \
     --pretrain "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" \
     --prompt_data "${DATA:-hiyouga/geometry3k}" --input_key problem --label_key answer \

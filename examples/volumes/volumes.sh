@@ -3,6 +3,7 @@
 # with the settings of volumes.yaml. MODEL names the model; KIND=image shows each slice as an image, to models that read no
 # videos. The flags below for 4 GPUs of 80 GB are left out on a machine that has none.
 set -euo pipefail
+case " $* " in *" --dry_run "* | *" --print_args "*) LIGHTRFT_INSTALL=no ;; esac # a plan needs no environment of its own
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh" || exit 1
 cd "$LIGHTRFT_ROOT"
 

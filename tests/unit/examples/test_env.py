@@ -60,3 +60,29 @@ def test_an_environment_that_is_named_is_used_as_it_is(checkout, tmp_path):
     assert not (other / "bin/calls").exists() and not (checkout / ".venv").exists()
     missing = source(checkout, tmp_path, LIGHTRFT_ENVIRONMENT="nowhere")
     assert missing.returncode == 1 and "LIGHTRFT_ENVIRONMENT=nowhere has no bin/python" in missing.stderr
+
+
+def test_a_plan_installs_nothing(checkout, tmp_path):
+    """The Python that is there is used, if it has what is needed."""
+    shutil.rmtree(checkout / ".venv")
+    there = tmp_path / "there/bin"
+    there.mkdir(parents=True)
+    (there / "python").write_text(f'#!/bin/sh\ncase "$2" in *find_spec*) exit $LACKS ;; esac\necho {there.parent}\n')
+    (there / "python").chmod(0o755)
+    asked = {"LIGHTRFT_INSTALL": "no", "PATH": f"{there}:{os.environ['PATH']}"}
+    shown = source(checkout, tmp_path, LACKS="0", **asked).stdout.splitlines()[-1].split("|")
+    assert shown[1:3] == [str(there.parent), str(there / "python")]
+    missing = source(checkout, tmp_path, LACKS="1", **asked)
+    assert missing.returncode == 1 and "the Python on PATH lacks what lightrft needs" in missing.stderr
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize("recipe", ["vision/qwen2_5_vl_7b.sh", "volumes/volumes.sh"])
+def test_recipes_for_large_models_install_nothing_for_a_plan(checkout, tmp_path, recipe):
+    shutil.copytree(ROOT / "examples", checkout / "examples", dirs_exist_ok=True)
+    (checkout / "examples/env.sh").write_text('echo "${LIGHTRFT_INSTALL:-}"; exit 0')
+    command = ["bash", str(checkout / "examples" / recipe)]
+    kept = {name: value for name, value in os.environ.items() if name != "LIGHTRFT_INSTALL"}
+    for flags, said in ((["--dry_run"], "no"), ([], "")):
+        done = subprocess.run([*command, *flags], cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == said
