@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -157,3 +160,18 @@ def test_a_template_that_the_processor_alone_has_is_that_of_texts_too(tmp_path):
     inputs = check_inputs(parse(flags.split()))
     shown = [inputs.encoder.as_the_model_sees(prompt) for prompt in inputs.prompts]
     assert shown == [USER + MARK[0] + "what?" + ASKS, USER + "what?" + ASKS]
+
+
+def test_an_image_goes_to_another_rank_once_for_all_samples_of_its_prompt(folder):
+    """Rollouts are sent as one letter; an image in base64 stands in its prompt's references, its pixels beside it."""
+    case = Case(folder)
+    file = io.BytesIO()
+    picture(200, 200).save(file, "PNG")
+    written = base64.b64encode(file.getvalue()).decode()
+    prompt = replace(case.prompts[0], images=(written,), position=0, reference="5")
+    vision = replace(case.vision, read=lambda p: Media(images=(picture(200, 200),)))
+    maker = RolloutMaker(Encoder(case.tokenizer, vision), case.engine, RuleReward("exact"), 0, 2, nullcontext)
+    made = maker.make([prompt], 1, 8, Sampling(2))
+    assert len(made) == 8 and len(written) > 100_000
+    one, all_of_them = len(pickle.dumps(made[:1])), len(pickle.dumps(made))
+    assert one > len(written) and all_of_them < one + 7 * 2_000
