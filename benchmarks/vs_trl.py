@@ -1,13 +1,14 @@
 """Our training step against that of TRL's GRPOTrainer, on this machine's CPU.
 
-    python benchmarks/vs_trl.py [--natural] [--strategy fsdp] [--steps 3]
+    python benchmarks/vs_trl.py [--natural] [--strategy fsdp] [--steps 3] [--dtypes fp32 bf16]
 
-Both sides train the same model in fp32 on the same chat prompts: generate, reward, one AdamW step (beta 0, same rate,
-betas and clipping, whole groups, micro-batches of `--micro` rows, temperature 1, no filters, the same threads). Two
-processes stay alive and step in turns, ours first, so that a busy machine disturbs both alike; each side's first step
-is a warm-up and not counted. For the headline the end of a sequence is suppressed and every response has exactly
-`--tokens` tokens; `--natural` adds a second table where responses end by themselves, so that the two sides' token
-counts differ. Rewards are a hash of the response: random-like, never equal within a group, and so no group is skipped.
+All sides train the same model on the same chat prompts: generate, reward, one AdamW step (beta 0, same rate, betas and
+clipping, whole groups, micro-batches of `--micro` rows, temperature 1, no filters, the same threads), in each of
+`--dtypes`, where bf16 is what each trainer makes of its own flag for it. Their processes stay alive and step in turns,
+ours first, so that a busy machine disturbs all alike; each side's first step is a warm-up and not counted. For the
+headline the end of a sequence is suppressed and every response has exactly `--tokens` tokens; `--natural` adds a second
+table where responses end by themselves, so that the sides' token counts differ. Rewards are a hash of the response:
+random-like, never equal within a group, and so no group is skipped.
 
 How to read it: medians over the counted steps; "trl / ours" above 1 means that ours is faster or smaller. CPU seconds
 (user and system, all threads) are the steadier figure on a busy machine. The phases are in wall seconds; "update" is
@@ -98,8 +99,9 @@ def _peak_memory() -> float:
 def our_flags(options: argparse.Namespace) -> list[str]:
     data, rows = Path(options.folder) / "prompts.jsonl", options.prompts * options.samples
     data.write_text("".join(json.dumps({"prompt": chat}) + "\n" for chat in messages(options.prompts)))
-    words = f"""--pretrain {options.model} --prompt_data {data} --reward_fn {HERE / "vs_trl.py"}:reward --no-bf16
-        --save_path {options.folder}/run-{options.natural} --save_interval 0 --quiet --max_steps {options.steps + 2}
+    words = f"""--pretrain {options.model} --prompt_data {data} --reward_fn {HERE / "vs_trl.py"}:reward
+        {"--bf16" if options.dtype == "bf16" else "--no-bf16"} --save_path {options.folder}/run-{options.log}
+        --save_interval 0 --quiet --max_steps {options.steps + 2}
         --advantage_estimator group_norm --init_kl_coef 0 --temperature 1 --top_p 1
         --rollout_batch_size {options.prompts} --n_samples_per_prompt {options.samples} --train_batch_size {rows}
         --micro_rollout_batch_size {options.prompts} --micro_train_batch_size {options.micro}
@@ -141,8 +143,9 @@ def trl_config(options: argparse.Namespace) -> Any:
     """One generation of all rows, then one optimizer step over them."""
     from trl import GRPOConfig
 
+    half = options.dtype == "bf16"
     config = GRPOConfig(
-        output_dir=options.folder, max_steps=options.steps + 2, use_cpu=True, bf16=False, gradient_checkpointing=False,
+        output_dir=options.folder, max_steps=options.steps + 2, use_cpu=True, bf16=half, gradient_checkpointing=False,
         model_init_kwargs={"dtype": "float32"}, use_vllm=False, dataloader_num_workers=0, dataloader_pin_memory=False,
         per_device_train_batch_size=options.micro, num_generations=options.samples, num_iterations=1,
         gradient_accumulation_steps=options.prompts * options.samples // options.micro,
@@ -181,22 +184,24 @@ def run_trl(options: argparse.Namespace, pacer: Pacer) -> None:
     GRPOTrainer(options.model, rewarded, trl_config(options), train_dataset=data, callbacks=[Paced()]).train()
 
 
-def start(name: str, python: str, options: argparse.Namespace) -> Side:
-    words = ["--side", json.dumps({**vars(options), "side": name})]
-    log = Path(options.folder) / f"{name}-{options.natural}.log"
-    return Side(name, [python, str(HERE / "vs_trl.py"), *words], log, options.threads)
+def start(side: str, dtype: str, python: str, options: argparse.Namespace) -> Side:
+    name = f"{side} {dtype}"
+    log = f"{side}-{dtype}-{options.natural}"
+    words = ["--side", json.dumps({**vars(options), "side": side, "dtype": dtype, "log": log})]
+    return Side(name, [python, str(HERE / "vs_trl.py"), *words], Path(options.folder) / f"{log}.log", options.threads)
 
 
 def take_turns(options: argparse.Namespace, trl_python: str) -> dict[str, list[dict[str, Any]]]:
     """The answers of the counted steps of each side."""
-    sides = [start("ours", sys.executable, options), start("trl", trl_python, options)]
+    pythons = {"ours": sys.executable, "trl": trl_python}
+    sides = [start(side, dtype, python, options) for side, python in pythons.items() for dtype in options.dtypes]
     found: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     try:
         for turn in range(options.steps + 1):
             for side in sides:
                 answer = side.ask("step")
                 label = f"step {turn}" if turn else "warm-up"
-                print(f"{label} {side.name:>4}: wall {answer['wall']:.2f} s, CPU {answer['cpu']:.2f} s", flush=True)
+                print(f"{label} {side.name:>9}: wall {answer['wall']:.2f} s, CPU {answer['cpu']:.2f} s", flush=True)
                 found[side.name] += [answer] * (turn > 0)
     finally:
         for side in sides:
@@ -206,13 +211,20 @@ def take_turns(options: argparse.Namespace, trl_python: str) -> dict[str, list[d
 
 def show(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]]) -> None:
     length = f"up to {options.tokens} tokens, natural ends" if options.natural else f"{options.tokens} tokens each"
-    print(f"\n{Path(options.model).name}: {options.prompts} prompts x {options.samples} samples, {length}; fp32")
+    print(f"\n{Path(options.model).name}: {options.prompts} prompts x {options.samples} samples, {length}")
     print(f"{options.threads} threads, {os.cpu_count()} cores; micro-batch {options.micro}; ours on {options.strategy}")
-    print(f"{'median of ' + str(options.steps) + ' steps':22}{'ours':>10}{'trl':>10}{'trl / ours':>12}")
+    of = [(own, their) for own in options.dtypes for their in options.dtypes if (own, their) != ("fp32", "bf16")]
+    pairs = [(f"ours {own}", f"trl {their}") for own, their in of]
+    titles = [f"{theirs} / {ours}" for ours, theirs in pairs]
+    print("".join([f"{'median of ' + str(options.steps) + ' steps':22}", *(f"{name:>11}" for name in found)]), end="")
+    print("".join(f"{title:>22}" for title in titles))
     for row, number in ROWS.items():
-        ours, theirs = (median(map(number, found[name])) for name in ("ours", "trl"))
-        ratio = ours / theirs if row in HIGHER_IS_BETTER else theirs / ours
-        print(f"{row:22}{ours:10.2f}{theirs:10.2f}{'' if row in NO_RATIO else f'{ratio:.2f}':>12}")
+        medians = {name: median(map(number, answers)) for name, answers in found.items()}
+        line = "".join(f"{medians[name]:11.2f}" for name in found)
+        for ours, theirs in pairs if row not in NO_RATIO else []:
+            ratio = medians[theirs] / medians[ours]
+            line += f"{1 / ratio if row in HIGHER_IS_BETTER else ratio:22.2f}"
+        print(f"{row:22}{line}")
     for name, answers in found.items():
         print(f"{name}: {', '.join(f'{package} {number}' for package, number in answers[0]['versions'].items())}")
     print(flush=True)
@@ -224,6 +236,7 @@ def read_options() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--model", default="models/SmolLM2-135M-Instruct")
     parser.add_argument("--strategy", choices=("deepspeed", "fsdp"), default="deepspeed")
+    parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
     parser.add_argument("--natural", action="store_true", help="a second table with natural lengths")
     parser.add_argument("--trl_python", help="Python of an environment with TRL; default: benchmarks/.venv-trl")
     parser.add_argument("--side", type=json.loads, help=argparse.SUPPRESS)
