@@ -106,7 +106,7 @@ class Models:
     policy: TokenModel
     critic: Critic | None
     reference: TokenModel | None
-    work: Work
+    work: Work | None
 
 
 def load_models(

@@ -97,7 +97,7 @@ def make_token_model(
     check_parts(prepared, name)
     if chunk is not None:
         check_head(handle, name)
-    return with_segments_checked(prepared, name, _several_in_a_row(args))
+    return with_segments_checked(prepared, name, _several_in_a_row(args), blank)
 
 
 def as_it_began(policy: TokenModel) -> TokenModel:
@@ -143,7 +143,7 @@ def make_critic(
     seen = blank if strategy.world.size > 1 else None
     prepared = TokenCritic(handle, sharing, ranks, seen, args.memory.packing_samples)
     check_parts(prepared, name)
-    checked = with_segments_checked(prepared, name, _several_in_a_row(args))
+    checked = with_segments_checked(prepared, name, _several_in_a_row(args), blank)
     return Critic(strategy, checked, clip=args.algorithm.value_clip)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OF_BASE = ("config.json", "generation_config.json")
+PLAIN = (True, False, "gaussian")  # ways to begin that leave the weights of the model as they are
 PREFIX = "base_model.model."  # of every name in PEFT's files
 OTHER = (  # what of an adapter's configuration is not plain LoRA
     *("use_dora", "use_qalora", "lora_bias", "modules_to_save", "target_parameters", "trainable_token_indices"),
@@ -53,6 +54,9 @@ def given_config(args: ModelArgs) -> Any:
             raise _refusal(args, f"its {other[0]} is not taken; give one of plain LoRA")
         if settings.get("bias", "none") != "none":
             raise _refusal(args, f"it has trained biases (bias {settings['bias']}); give one without")
+        begun = settings.get("init_lora_weights", True)
+        if begun not in PLAIN:
+            raise _refusal(args, f"its init_lora_weights {begun} has changed the model's own weights; give plain LoRA")
         config: Any = library().LoraConfig.from_pretrained(str(path.parent))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _refusal(args, f"its {CONFIG} cannot be read ({error})") from error

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OWN, BEGUN = "default", "begun"  # the adapters' names: of the one that trains, and of what it was at the start
 ALL_LINEAR = "all-linear"
+TIED = "tied to the embeddings, which adapters would part"
 
 
 def is_asked_for(args: ModelArgs) -> bool:
@@ -48,6 +49,9 @@ def adapt(model: Any, args: ModelArgs, seed: int) -> None:
     if args.lora_path:
         _inject(config, model, OWN)
     layers = adapted_layers(model)
+    head = model.get_output_embeddings()
+    if head in layers.values() and head.base_layer.weight is model.get_input_embeddings().weight:
+        raise Refused(f"--lora_path {args.lora_path}: it adapts the output head, {TIED}; give another")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for layer in layers.values():
@@ -145,7 +149,7 @@ def _targets(model: Any, args: ModelArgs, found: list[str]) -> set[str]:
             )
         named.update(ends)
     if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        raise Refused(f"--target_modules: {head} is tied to the embeddings, which adapters would part; name others")
+        raise Refused(f"--target_modules: {head} is {TIED}; name others")
     return named
 
 
@@ -186,7 +190,7 @@ class Adapters:
 
     def merged(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """`tensors`, in the model's order, as those of the model without adapters: W + scale B A, one at a time."""
-        layers, weight, down = adapted_layers(self.model), torch.empty(0), torch.empty(0)
+        layers, weight, down = adapted_layers(self.model), None, torch.empty(0)
         for name, value in tensors:
             layer, _, kind = name.rpartition(".lora_")
             if not layer and not name.endswith(".base_layer.weight"):
@@ -196,7 +200,9 @@ class Adapters:
             elif kind == f"A.{OWN}.weight":
                 down = value
             elif kind == f"B.{OWN}.weight":
+                assert weight is not None, f"{layer} has no weight of its own"
                 yield f"{layer}.weight", with_adapter(layers[layer], weight, down, value)
+                weight = None
 
 
 def with_adapter(layer: Any, weight: Tensor, down: Tensor, up: Tensor) -> Tensor:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 PEAKS = {"H200": 989e12, "H100": 989e12, "H20": 148e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12, "A10": 125e12}
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # in configurations
+
+
 @dataclass(frozen=True)
 class Work:
     """Of a forward and a backward pass, by what they are proportional to: positions, pairs of positions that attention
@@ -29,9 +32,17 @@ class Work:
     per_output: float
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Work:
-        """Before a strategy shards it. What sees images is not counted."""
+    def of(cls, model: PreTrainedModel) -> Work | None:
+        """Before a strategy shards it. What sees images is not counted. None of a model with experts, of which a token
+        meets a few, and of one whose configuration tells its size in another way."""
         config: Any = model.config.get_text_config()
+        try:
+            return None if any(getattr(config, name, None) for name in EXPERTS) else cls._of(model, config)
+        except AttributeError:
+            return None
+
+    @classmethod
+    def _of(cls, model: PreTrainedModel, config: Any) -> Work:
         head: Any = model.get_output_embeddings()
         embeddings = (model.get_input_embeddings(), head)
         ends = {id(p) for end in embeddings for p in end.parameters()}

@@ -49,16 +49,17 @@ def _is_onednns(inputs: Tensor, weight: Tensor) -> bool:
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
+        of_input, of_weight, _ = ctx.needs_input_grad  # what nobody asks for holds nothing
+        ctx.save_for_backward(inputs if of_weight else None, weight if of_input else None)
         return _product(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (inputs, weight), (grad,), needs = ctx.saved_tensors, grads, ctx.needs_input_grad
-        rows, back = inputs.flatten(0, -2), grad.flatten(0, -2)
+        back = grad.flatten(0, -2)
         return (
             _product(grad, weight.t()) if needs[0] else None,
-            _product(back.t(), rows.t()) if needs[1] else None,
+            _product(back.t(), inputs.flatten(0, -2).t()) if needs[1] else None,
             back.sum(0) if needs[2] else None,
         )
 

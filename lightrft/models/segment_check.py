@@ -7,26 +7,28 @@ from typing import TypeVar
 
 import torch
 
+from lightrft.batch import Batch
 from lightrft.errors import Refused, RunFailed, error_text, warn
-from lightrft.models.packing import Layout
-from lightrft.models.segments import Segments, Tree
+from lightrft.models.packing import groups_of, padded_rows, rows_of_groups
 from lightrft.models.sequence_checks import BOUNDS, hidden_of
 from lightrft.models.token_model import PreparedModel
 from lightrft.models.vision import placeholders
+from lightrft.types import Request
 
 PROMPT, RESPONSES = 3, (2, 4)  # tokens of the row that is tried
 Model = TypeVar("Model", bound=PreparedModel)
 
 
-def with_segments_checked(model: Model, name: str, asked_for: str | None) -> Model:
+def with_segments_checked(model: Model, name: str, asked_for: str | None, blank: Request | None = None) -> Model:
     """The model as it is where what it computes of a row with several sequences is what it computes of each alone;
-    else one that has a row for each sequence. asked_for: the flag that forbids this.
+    else one that has a row for each sequence. asked_for: the flag that forbids this. blank: a prompt with an image, of
+    a model that sees: it may let the tokens of one see each other.
 
     All processes together. Where processes share sequences the model is known to hand on what attention is told.
     """
     if model.sequence_ranks is not None or not (model.shares_prompts or model.packs):
         return model
-    fault = _fault(model)
+    fault = _fault(model, blank)
     if fault is None:
         return model
     if asked_for is not None:
@@ -36,33 +38,37 @@ def with_segments_checked(model: Model, name: str, asked_for: str | None) -> Mod
 
 
 @torch.no_grad()
-def _fault(model: PreparedModel) -> str | None:
+def _fault(model: PreparedModel, blank: Request | None) -> str | None:
+    batch = _two_samples(model, blank)
+    layouts = padded_rows(batch), rows_of_groups(batch, [groups_of(batch)])
     try:
-        apart, together = (hidden_of(model, layout.told) for layout in _layouts(model))
-    except (Refused, RunFailed, torch.OutOfMemoryError):
+        apart, together = (layout.select(hidden_of(model, layout.told)) for layout in layouts)
+    except (RunFailed, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # what a model's own code raises when it is not called as it wants to be
+    except Exception as error:  # also what a model's own code raises when it is not called as it wants to be
         return error_text(error, most=200)
-    first, second = apart
-    wanted = torch.cat([first[: PROMPT + RESPONSES[0]], second[PROMPT : PROMPT + RESPONSES[1]]])
-    off = float((together[0] - wanted).double().norm() / wanted.double().norm())
-    bound = BOUNDS.get(wanted.dtype, 1e-3)
-    fine = off <= bound or not bool(wanted.isfinite().all())  # a model that is not finite is reported by its first step
+    off = float((together - apart).double().norm() / apart.double().norm())
+    bound = BOUNDS.get(apart.dtype, 1e-3)
+    fine = off <= bound or not bool(apart.isfinite().all())  # a model that is not finite is reported by its first step
     return None if fine else f"what it computes of two sequences in one row is off that of each by {off:.2g}"
 
 
-def _layouts(model: PreparedModel) -> tuple[Layout, Layout]:
-    """Two rows with one prompt, and the same as one row."""
-    config = model.handle.model.config
+def _two_samples(model: PreparedModel, blank: Request | None) -> Batch:
+    """Of one prompt."""
+    config, device = model.handle.model.config, next(model.handle.model.parameters()).device
     known = [i for i in range(config.get_text_config().vocab_size) if i not in placeholders(config)]
     ids = [known[number % len(known)] for number in range(PROMPT + sum(RESPONSES))]
-    prompt, first, second = ids[:PROMPT], ids[PROMPT : PROMPT + RESPONSES[0]], ids[PROMPT + RESPONSES[0] :]
-    width = PROMPT + max(RESPONSES)
-    rows = [[*prompt, *first] + ids[:1] * (width - PROMPT - len(first)), [*prompt, *second]]
-    places = [*range(PROMPT + RESPONSES[0]), *range(PROMPT, PROMPT + RESPONSES[1])]
-    device = next(model.handle.model.parameters()).device
-    none = torch.zeros(0, dtype=torch.long, device=device)
-    together = {"input_ids": torch.tensor([ids], device=device), "position_ids": torch.tensor([places], device=device)}
-    segments = Segments(((Tree(PROMPT, RESPONSES),),), len(ids))
-    apart = Layout({"input_ids": torch.tensor(rows, device=device)}, none)
-    return apart, Layout(together, none, segments=segments)
+    prompt = ids[:PROMPT] if blank is None else list(blank.prompt_ids)
+    responses = ids[PROMPT : PROMPT + RESPONSES[0]], ids[PROMPT + RESPONSES[0] :]
+    lengths, width = [len(prompt) + length for length in RESPONSES], len(prompt) + max(RESPONSES)
+    rows = torch.zeros(len(RESPONSES), width, dtype=torch.long)
+    for row, response in zip(rows, responses, strict=True):
+        row[: len(prompt) + len(response)] = torch.tensor([*prompt, *response])
+    place, of_rows = torch.arange(width), torch.tensor(lengths)
+    trained = (place >= len(prompt)) & (place < of_rows[:, None])
+    none = torch.zeros(len(RESPONSES))
+    return Batch(
+        input_ids=rows, response_mask=trained.long(), rollout_logprobs=torch.zeros(rows.shape), rewards=none.double(),
+        group=none.long(), lengths=of_rows, prompt_lengths=torch.full_like(of_rows, len(prompt)), truncated=none.bool(),
+        mm_inputs=() if blank is None else [blank.mm_inputs] * len(RESPONSES),
+    ).to(device)  # fmt: skip

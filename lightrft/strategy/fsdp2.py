@@ -140,4 +140,4 @@ class FSDP2Strategy:
 
     def use_loaded(self, handle: Handle) -> None:
         """But for masters, they are made of the shards before every pass."""
-        round_masters(handle)
+        round_masters(handle, all_of_them=True)

@@ -6,7 +6,6 @@ rounds it to the shard's dtype; micro-batches are added up in the masters' float
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,16 +43,13 @@ def _hand_over(master: nn.Parameter) -> Any:
 
 
 @torch.no_grad()
-def round_masters(handle: Handle) -> None:
-    """The shards that are computed with, of the masters and of what does not train."""
-    if handle.masters:
-        for value, held in _finest(handle):
-            local(value).copy_(held)
-
-
-def _finest(handle: Handle) -> Iterator[tuple[Tensor, Tensor]]:
+def round_masters(handle: Handle, *, all_of_them: bool = False) -> None:
+    """The shards that are computed with, of the masters; all_of_them: and of what does not train, which a step leaves
+    as it is."""
+    held = {**handle.masters, **(handle.finer if handle.masters and all_of_them else {})}
     for name, value in handle.model.named_parameters():
-        yield value, local(handle.masters[name]) if name in handle.masters else handle.finer[name].to(value.device)
+        if name in held:
+            local(value).copy_(local(held[name]))
 
 
 def finest(handle: Handle, name: str, value: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ from lightrft.step_index import StepIndex
 
 @dataclass(frozen=True)
 class Speed:
-    """work: of the policy's passes. epochs: how often a step's rows are trained on. peak: FLOP per second of a device,
-    None where it is not known. sharing: processes that hold the same rows."""
+    """work: of the policy's passes, None where it is not known. epochs: how often a step's rows are trained on. peak:
+    FLOP per second of a device, None where it is not known. sharing: processes that hold the same rows."""
 
-    work: Work
+    work: Work | None
     epochs: int
     peak: float | None = None
     sharing: int = 1
@@ -23,7 +23,7 @@ class Speed:
         """Of this process, in the seconds of the update; rows that moved nothing are in no pass."""
         seconds = max(perf["perf/update_s"], 1e-9)
         found = {"perf/train_tokens_per_s": perf.get("perf/train_tokens", 0.0) / self.sharing / seconds}
-        if self.peak is not None:
+        if self.peak is not None and self.work is not None:
             rows = index.own[index.moves[index.own]]
             done = self.epochs * self.work.of_rows(index.lengths[rows], index.trained[rows]) / self.sharing
             found["perf/mfu"] = done / seconds / self.peak

@@ -172,6 +172,23 @@ def test_biases_that_train(model, bias, count, tmp_path, tiny_model):
 
 
 @pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"target_modules": ["lm_head"]}, "it adapts the output head, tied to the embeddings"),
+        ({"init_lora_weights": "pissa"}, "its init_lora_weights pissa has changed the model's own weights"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_the_model_as_it_is_is_refused(model, tiny_model, tmp_path, settings, line):
+    """Tied weights are one tensor, and PEFT takes off them what such a way to begin moved into the adapter."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(deepcopy(tiny_model), config).save_pretrained(tmp_path / "given")
+    path = tmp_path / "given" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    with pytest.raises(Refused, match=line):
+        model(lora_path=str(tmp_path / "given"))
+
+
+@pytest.mark.parametrize(
     "changes, line",
     [
         (

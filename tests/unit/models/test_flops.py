@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,3 +38,11 @@ def test_what_is_frozen_has_no_gradient_of_its_weights(causal_model):
     frozen = Work.of(model)
     assert frozen.per_token == free.per_token * 4 / 6 and frozen.per_output == free.per_output * 4 / 6
     assert frozen.per_pair == free.per_pair
+
+
+def test_what_is_not_known_is_not_counted(causal_model):
+    """A token meets few of a model's experts; some configurations tell their size in another way."""
+    with_experts, odd = (copy.deepcopy(causal_model("llama")) for _ in range(2))
+    with_experts.config.num_experts = 8
+    odd.config = SimpleNamespace(get_text_config=SimpleNamespace)
+    assert Work.of(with_experts) is None and Work.of(odd) is None

@@ -62,6 +62,21 @@ def test_gradients_of_what_does_not_train_are_not_computed(monkeypatch):
     assert len(asked) == 2 and weight.grad is None
 
 
+@pytest.mark.parametrize(("of_input", "of_weight"), [(True, False), (False, True), (True, True)])
+def test_what_no_gradient_needs_is_not_held(of_input, of_weight):
+    """Of a frozen layer the weight alone, and not its input, which grows with the tokens."""
+    inputs, weight = torch.randn(4, 256, requires_grad=of_input), torch.randn(256, 256, requires_grad=of_weight)
+    kept: list[tuple[int, ...]] = []
+
+    def keep(tensor):
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        linear(inputs, weight)
+    assert sorted(kept) == sorted([(4, 256)] * of_weight + [(256, 256)] * of_input)
+
+
 def test_a_model_keeps_its_names_weights_and_other_layers():
     class Own(nn.Linear):
         pass

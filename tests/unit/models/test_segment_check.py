@@ -44,6 +44,19 @@ def test_one_that_does_not_is_refused_where_a_flag_asks_for_it_and_else_told(cau
     assert "each sample computes its own prompt" in told.out + told.err
 
 
+def test_a_model_that_would_stop_where_nobody_asked_computes_each_prompt(causal_model, capsys):
+    model = causal_model("llama")
+
+    def refuses(segments=None, **inputs):
+        if segments is not None:
+            raise Refused("attention is told softcap")
+        return model(**inputs)
+
+    assert not with_segments_checked(prepared(model, module=refuses), "it", None).shares_prompts
+    told = capsys.readouterr()
+    assert "told softcap" in told.out + told.err
+
+
 def test_rows_of_one_sequence_are_not_tried(causal_model):
     model = TokenModel(Handle(None, causal_model("llama")))
     assert with_segments_checked(model, "it", None) is model
