@@ -11,10 +11,13 @@ from vision_case import Case, picture, prompt
 from vision_models import FAMILIES, save_tiny
 
 from lightrft.models.packing import Cost, takes_segments
+from lightrft.models.segment_check import with_segments_checked
+from lightrft.models.token_model import TokenModel
 from lightrft.models.vision import placeholders
 from lightrft.prompts.bad_rows import BadRow
 from lightrft.prompts.placeholders import runs_of
 from lightrft.rollouts.engines.base import Sampling
+from lightrft.strategy.base import Handle
 
 SHARED = Cost(1e9, 0.0)  # sharing always pays
 
@@ -38,6 +41,23 @@ def test_sampled_logprobs_are_the_trainers(case):
     batch = case.batch(case.engine.generate(case.requests, Sampling(6), at_once=2))
     with torch.no_grad():
         assert (case.scored(batch) - batch.rollout_logprobs).abs().max() < 1e-5
+
+
+def test_what_a_model_does_with_an_image_is_tried_when_it_is_loaded(case):
+    """One whose tokens of an image see each other, or that forgets there what rows hold, would be cut into blocks that
+    do not; of texts it makes what it should."""
+    if not takes_segments(case.model):
+        return
+
+    def forgetful(segments=None, **inputs):
+        sees_images = any(name.startswith("pixel") for name in inputs)
+        return case.model(**inputs) if sees_images else case.model(segments=segments, **inputs)
+
+    blank, whole = case.vision.blank(), TokenModel(Handle(case.model, case.model), SHARED)
+    assert with_segments_checked(whole, "it", None, blank) is whole
+    broken = TokenModel(Handle(forgetful, case.model), SHARED)
+    assert with_segments_checked(broken, "it", None) is broken
+    assert not with_segments_checked(broken, "it", None, blank).shares_prompts
 
 
 def test_shared_prompts_give_the_same_gradients(case):
