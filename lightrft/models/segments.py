@@ -103,10 +103,11 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         tensors, (kernel, segments) = ctx.saved_tensors, (ctx.kernel, ctx.segments)
-        sums = tuple(torch.zeros_like(tensor) for tensor in tensors[:3])
+        dtype = tensors[0].dtype  # a prompt's gradient is a sum over its responses: in float32 or better
+        sums = tuple(torch.zeros_like(each, dtype=torch.promote_types(dtype, torch.float32)) for each in tensors[:3])
         kernel.backward(grads[0], *tensors, sums, segments.causal, causal=True, scale=ctx.scale)
         kernel.backward(grads[0], *tensors, sums, segments.prompts, causal=False, scale=ctx.scale)
-        return (*sums, None, None)
+        return (*(each.to(dtype) for each in sums), None, None)
 
 
 def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Blocks) -> None:
