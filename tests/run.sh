@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash tests/run.sh [pytest arguments]: lint, format, types, tests, these by TEST_WORKERS processes (2). Pytest's summary
+# bash tests/run.sh [pytest arguments]: lint, format, types, tests, these by TEST_WORKERS processes. Pytest's summary
 # is the last line; the exit status is pytest's, or 1 where only a check before it failed.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../examples/env.sh" || exit 1
@@ -16,7 +16,7 @@ check python -m ruff check .
 check python -m ruff format --check .
 check python -m pyright
 
-python -m pytest -n "${TEST_WORKERS:-2}" --dist loadfile "$@" # one file after another in each; -n 0 is one process
+python -m pytest -n "${TEST_WORKERS:-0}" --dist loadfile "$@" # 0: in this process
 status=$?
 if [ "$status" -ne 0 ]; then exit "$status"; fi
 exit "$failed"
