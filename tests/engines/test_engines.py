@@ -18,6 +18,7 @@ ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 KINDS = ("local", "vllm", "sglang")
 SAMPLED = [f"temperature {t} top_p {p}" for t in (1.0, 0.6) for p in (1.0, 0.9)]
 BOUND = 1e-4  # nats, of a log-probability in float32
+GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def launched(models, tmp_path_factory):
 def start(kind: str, launcher: list[str], script: str, models: Path, out: Path, *more: str, seconds: int) -> str:
     """What it said where it failed: no second test starts it again."""
     command = [python_of(kind), *launcher, HERE / script, kind, models, out, *more]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{HERE.parent}:{HERE}", "OMP_NUM_THREADS": "1"}
+    environment = {**no_group(), "PYTHONPATH": f"{ROOT}:{HERE.parent}:{HERE}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["timeout", "-k", "10", str(seconds), *map(str, command)],
         cwd=ROOT,
@@ -51,6 +52,11 @@ def start(kind: str, launcher: list[str], script: str, models: Path, out: Path, 
         text=True,
     )
     return (done.stdout + done.stderr)[-6000:] if done.returncode else ""
+
+
+def no_group() -> dict[str, str]:
+    """The environment without the group of one process that a test in this one has begun, and whose port it holds."""
+    return {name: value for name, value in os.environ.items() if name not in GROUP}
 
 
 def checked(found):
