@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +73,13 @@ def micro_batches(index: StepIndex, rows: Sequence[int], size: MicroBatchSize) -
     lengths, groups = index.lengths.tolist(), (index.group if size.shares else np.zeros_like(index.group)).tolist()
     grouped = rows_by_group(groups[row] for row in rows).items()
     longest = {group: max(lengths[rows[number]] for number in numbers) for group, numbers in grouped}
-    ordered = sorted(rows, key=lambda row: (-longest[groups[row]], groups[row], -lengths[row], row))
+    return _filled(index, sorted(rows, key=lambda row: (-longest[groups[row]], groups[row], -lengths[row], row)), size)
+
+
+def _filled(index: StepIndex, rows: Iterable[int], size: MicroBatchSize) -> list[list[int]]:
+    """In the given order, as many together as go."""
     found: list[list[int]] = []
-    for row in ordered:
+    for row in rows:
         if found and size.holds(index, [*found[-1], row]):
             found[-1].append(row)
         else:
@@ -89,7 +93,15 @@ def cut(index: StepIndex, rows: Sequence[int], size: MicroBatchSize) -> list[lis
     Sharded models need every rank in every pass.
     """
     by_rank = [[row for row in rows if index.owner[row] == rank] for rank in range(index.n_ranks)]
-    cuts = [micro_batches(index, rows_there, size) for rows_there in by_rank]
+    return _as_many(index, [micro_batches(index, rows_there, size) for rows_there in by_rank])
+
+
+def passes(index: StepIndex, size: MicroBatchSize) -> list[list[int]]:
+    """The same of all rows, which are scored, in the order of each rank's batch."""
+    return _as_many(index, [_filled(index, index.rows_of(rank).tolist(), size) for rank in range(index.n_ranks)])
+
+
+def _as_many(index: StepIndex, cuts: Sequence[list[list[int]]]) -> list[list[int]]:
     own = cuts[index.rank]
     return own + [[]] * (max(map(len, cuts)) - len(own))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightrft.batch import Batch
 from lightrft.ranks.pulse import PULSE
-from lightrft.update.partition import MicroBatchSize, cut
+from lightrft.update.partition import MicroBatchSize, passes
 
 
 @torch.no_grad()
@@ -20,9 +20,9 @@ def in_passes(batch: Batch, size: MicroBatchSize, score: Callable[[Batch], Tenso
     models need every rank in every pass.
     """
     found: Tensor | None = None
-    passes = cut(batch.index, range(len(batch.index)), size)
-    for number, of_index in enumerate(passes, start=1):
-        PULSE.part(f"pass {number} of {len(passes)}")
+    parts = passes(batch.index, size)
+    for number, of_index in enumerate(parts, start=1):
+        PULSE.part(f"pass {number} of {len(parts)}")
         rows = batch.index.batch_rows(of_index)
         scored = score(batch.select(rows) if rows else batch.dummy_row()).float()
         if found is None:

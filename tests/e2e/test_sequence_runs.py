@@ -50,7 +50,7 @@ def test_the_metrics_are_those_of_one_process(ended, here: Path, name: str):
     several, one = rows(folder / name), rows(here / name)
     assert len(several) == len(one) == 4
     for found, expected in zip(several, one, strict=True):
-        assert found == pytest.approx(expected, rel=2e-5, abs=2e-5)
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_all_but_the_wrong_model_end_well(ended):
@@ -71,4 +71,4 @@ def test_a_run_goes_on_to_the_bit_and_with_whole_rows(ended):
     assert halves == whole
     assert alone != whole, "the sums are others"
     for found, expected in zip(alone, whole, strict=True):
-        assert found == pytest.approx(expected, rel=2e-5, abs=2e-5)
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)

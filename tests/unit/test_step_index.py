@@ -11,7 +11,7 @@ import pytest
 from lightrft.groups import rows_by_group, varied_groups
 from lightrft.step_index import facts_of, index_of
 from lightrft.update.counts import own_group_tokens, step_counts
-from lightrft.update.partition import MicroBatchSize, cut, rows_that_move
+from lightrft.update.partition import MicroBatchSize, cut, passes, rows_that_move
 
 # (rank, group, sample, prompt, response, reward): two prompts whose samples lie on two ranks; the third rank has none.
 HELD = [
@@ -49,6 +49,14 @@ def test_rows_stand_in_the_order_of_groups_and_samples_on_every_rank(views):
 def test_each_rank_finds_its_own_rows_in_its_batch(views):
     assert [index.own.tolist() for index in views] == [[1, 2], [0, 4, 3], []]
     assert [index.batch_rows([0, 2, 3, 4]) for index in views] == [[1], [0, 2, 1], []]
+
+
+@pytest.mark.parametrize("size, count", [(1, 3), (2, 2), (3, 1), (4, 1)])
+def test_all_ranks_score_in_as_many_passes(views, size, count):
+    """The second has three rows, the first two, the third none; each goes through its own in its batch's order."""
+    found = [passes(index, MicroBatchSize(size)) for index in views]
+    assert [len(each) for each in found] == [count] * 3
+    assert [[row for part in each for row in part] for each in found] == [[1, 2], [0, 4, 3], []]
 
 
 def test_the_denominators_of_a_part_are_those_of_all_ranks(views):
