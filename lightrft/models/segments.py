@@ -114,8 +114,7 @@ def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Bloc
     """Two parts of one softmax, in place in the first, where the second has some: out [B, H, T, D], lse [B, H, T]."""
     for row, start, end, *_ in blocks:
         first, second = lse[row, :, start:end], more_lse[row, :, start:end]
-        total = torch.logaddexp(first, second)
-        shares = ((each - total).exp()[..., None] for each in (first, second))
-        parts = (each[row, :, start:end].to(lse.dtype) for each in (out, more))
-        out[row, :, start:end] = sum(share * part for share, part in zip(shares, parts, strict=True))
-        lse[row, :, start:end] = total
+        own, other = (each[row, :, start:end].to(lse.dtype) for each in (out, more))
+        share = (second - first).sigmoid()[..., None]  # two shares that sum to 1, however large the scores are
+        out[row, :, start:end] = own + share * (other - own)
+        lse[row, :, start:end] = torch.logaddexp(first, second)

@@ -63,9 +63,9 @@ ENDED = {
         "error: step 6: 10 optimizer steps of the critic in a row were skipped, from step 1 on: critic/loss is not "
         "finite; lower --critic_learning_rate"
     ),
-    "--actor_learning_rate 1e30 --reward_fn own.py:large --max_steps 12": (  # sums of products overflow, or cancel
-        "error: step 6: 10 optimizer steps of the policy in a row were skipped, from step 1 on: every term of the loss "
-        "is finite, and the gradient is not; lower --actor_learning_rate"
+    "--actor_learning_rate 1e30 --reward_fn own.py:large --max_steps 12": (
+        "error: step 6: 10 optimizer steps of the policy in a row were skipped, from step 1 on: the policy's "
+        "log-probabilities are not finite; lower --actor_learning_rate"
     ),
     "--pretrain nan --reward_fn own.py:large --max_steps 2": "error: step 1: the policy's logits are not finite",
     "--pretrain nan --eval_data eval.jsonl --reward_fn own.py:large": "error: evaluation: the policy's logits are not",
