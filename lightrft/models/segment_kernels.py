@@ -44,10 +44,20 @@ class Kernel(Protocol):
 
 
 def kernel_for(query: Tensor, key: Tensor) -> Kernel:
+    if query.device.type == "cpu" and _may_overflow(query, key):
+        return OneByOne(_dense, _dense_backward)
     if query.device.type == "cpu":
         return OneByOne(_cpu, _cpu_backward)
     half = query.dtype in (torch.bfloat16, torch.float16)
     return Together() if query.device.type == "cuda" and half else OneByOne(_dense, _dense_backward)
+
+
+def _may_overflow(query: Tensor, key: Tensor) -> bool:
+    """Scores of NaN or -inf are zeros to the CPU's kernel, which would hide that a model is not finite any more."""
+    if not query.numel() or not key.numel():
+        return False
+    largest = [torch.linalg.vector_norm(each.detach(), torch.inf).float() for each in (query, key)]
+    return not bool((largest[0] * largest[1] * query.shape[-1]).isfinite())
 
 
 class OneByOne:

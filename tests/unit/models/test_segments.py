@@ -106,6 +106,14 @@ def test_parts_are_joined_as_exactly_as_one_softmax_rounds():
     assert in_blocks < under_a_mask
 
 
+@pytest.mark.parametrize("large", (1e30, -1e30, torch.inf, torch.nan))
+def test_what_is_not_finite_stays_so(large):
+    """The CPU's own kernel answers scores of -inf and NaN with zeros."""
+    states = [torch.full((2, 2, 22, 8), each) for each in (1e30, large, 1.0)]
+    assert bool(attend(*states, ROWS, None).isnan().any())
+    assert bool(attend(states[2], states[2], states[2], ROWS, None).isfinite().all())
+
+
 def test_in_half_precision_parts_are_joined_in_float32():
     draw = torch.Generator().manual_seed(0)
     states = [torch.randn(2, 2, 22, 16, generator=draw).bfloat16() for _ in range(3)]
