@@ -32,6 +32,7 @@ SAME_TEMPERATURE = 0.05  # relative: nobody sets one that is nearer, and roundin
 EXPLAINS = 0.1  # a hypothesis that leaves at most this share of the gap may be its cause
 TEMPERATURES = 41  # tried over a factor of 10 up and down, and then between the neighbours of the best
 LIKE_NOISE = 3.0  # times what rounding to bf16 does to the trainer's own numbers is precision; few tokens scatter more
+ROUNDINGS = 1.0, 1.2, 1.45, 1.7  # scales of the numbers that are rounded
 RETOKENISED = "re-tokenised text"
 OTHER_ENGINE = "use a tested version of the engine, or --engine_type local"
 
@@ -112,11 +113,16 @@ class Diagnosis:
         return [each / max(tokens, 1.0) for each in sums]
 
     def _noise(self, rows: Sequence[Batch]) -> float:
-        """Mean change of the trainer's log-probabilities when its layers round to bf16."""
+        """Mean change of the trainer's log-probabilities when its layers round to bf16: by several roundings, since of
+        few tokens one may hardly change them."""
         own = at(rows[0].temperature)
         exact = [self.policy.measured(row, lambda logits, tokens: [own(logits, tokens)])[0] for row in rows]
-        with rounded(self.policy.handle.model, torch.bfloat16):
-            return self._left([row.filled(rollout_logprobs=e) for row, e in zip(rows, exact, strict=True)], [own])[0]
+        known = [row.filled(rollout_logprobs=each) for row, each in zip(rows, exact, strict=True)]
+        changes = []
+        for scale in ROUNDINGS:
+            with rounded(self.policy.handle.model, torch.bfloat16, scale):
+                changes.append(self._left(known, [own])[0])
+        return sum(changes) / len(changes)
 
     def _hypotheses(self, rows: Sequence[Batch]) -> Iterator[Cause]:
         yield self._temperature(rows)

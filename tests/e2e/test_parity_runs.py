@@ -48,6 +48,15 @@ def test_a_fault_is_named_in_the_step_in_which_it_begins(here, engine, name):
     assert line.startswith(begins)
 
 
+@pytest.mark.parametrize("seed", (114, 120, 134))
+def test_few_tokens_that_rounding_hardly_changes_once_are_no_other_fault(here, engine, seed):
+    engine("HalfPrecisionInSecret")
+    ended = train(f"{FLAGS} --seed {seed}")
+    assert ended.code == 0, ended.err
+    [line] = warnings(ended)
+    assert line.startswith("after step 0: precision:")
+
+
 SOUND = {  # precisions of the trainer and its engine: what the gap comes to in fifty steps
     "fp32": ("", 1e-5),
     "bf16 engine": ("--engine_dtype bf16", 0.02),

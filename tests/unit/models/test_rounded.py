@@ -25,6 +25,21 @@ def test_linear_layers_read_and_write_rounded_numbers_while_it_lasts():
         assert head.weight.dtype == torch.float32
 
 
+def test_another_scale_makes_other_errors_of_the_same_size():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(256, 256, bias=False), torch.randn(64, 256)
+    errors = []
+    with torch.no_grad():
+        for scale in (1.0, 1.2, 1.45, 1.7):
+            with rounded(layer, torch.bfloat16, scale):
+                errors.append((layer(x) - linear(x, layer.weight)).flatten())
+        with rounded(layer, torch.bfloat16, 1.2):
+            assert torch.equal(layer(x), half(1.2 * linear(half(1.2 * x) / 1.2, half(1.2 * layer.weight) / 1.2)) / 1.2)
+    sizes = torch.stack(errors).norm(dim=-1)
+    assert float(sizes.max() / sizes.min()) < 1.4
+    assert float(torch.corrcoef(torch.stack(errors)).triu(1).max()) < 0.5
+
+
 def test_a_hook_that_was_there_before_sees_to_the_input_first():
     """As `head_on`, which lets the head see some positions only; it may come later too."""
     head = nn.Linear(4, 2)
