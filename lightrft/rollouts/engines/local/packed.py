@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightrft.models.products import is_one_product
+from lightrft.rollouts.engines.local.threads import all_threads
 
 LEAST = 1 << 16  # elements; smaller weights gain nothing
 ROWS = 32  # of the products that the layout is chosen for; others are right and hardly slower
@@ -88,7 +89,8 @@ class _Product:
     def output(self, place: int, inputs: Tensor) -> Tensor:
         """Of the layer at `place`."""
         if inputs is not self.inputs or place not in self.outputs:
-            whole = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+            with all_threads():
+                whole = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
             self.inputs, self.outputs = inputs, dict(enumerate(whole.split(self.widths, -1)))
         found = self.outputs.pop(place)
         if not self.outputs:

@@ -12,6 +12,7 @@ from lightrft.models.media import Rows, ahead, joined
 from lightrft.models.output_head import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
 from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
+from lightrft.rollouts.engines.local.threads import one_thread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,7 +113,8 @@ class Past:
         if self.padded:
             mask = self.mask[:, self.first : self.end + 1]
             extra |= {"attention_mask": mask, "position_ids": self.end - self.origins}
-        return self.model(input_ids=tokens[:, None], use_cache=True, **extra).logits[:, -1]
+        with one_thread(len(tokens)):
+            return self.model(input_ids=tokens[:, None], use_cache=True, **extra).logits[:, -1]
 
     def put(self, rows: Sequence[int], prompts: Prompts, which: Sequence[int]) -> None:
         """Row rows[i] becomes prompts' row which[i], as if it had been there from the start."""

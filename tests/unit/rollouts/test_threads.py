@@ -1,0 +1,71 @@
+"""Who computes with how many threads while tokens are decoded."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lightrft.rollouts.engines.base import Sampling
+from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local.threads import MOST, all_threads, one_thread
+from lightrft.types import Request
+
+SIZES = dict(hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, vocab_size=300)
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def policy(monkeypatch):
+    return lambda name: monkeypatch.setenv("OMP_WAIT_POLICY", name)
+
+
+def made(model) -> list:
+    engine = LocalEngine(lambda: nullcontext(model), None, [])  # pyright: ignore[reportArgumentType]
+    requests = [Request((5, 6, 7), (1, 2, 3)), Request((8, 9, 10, 11), (4, 5, 6))]
+    return sum(engine.generate(requests, Sampling(6), at_once=2), [])
+
+
+def test_a_step_uses_all_threads_for_its_products_alone_and_draws_the_same(two_threads, policy, monkeypatch):
+    model, seen = LlamaForCausalLM(LlamaConfig(**SIZES)).eval(), {"norm": set(), "product": set()}
+    product = torch.ops.mkldnn._linear_pointwise
+
+    def spy(*words):
+        seen["product"].add((words[0].shape[1] == 1, torch.get_num_threads()))
+        return product(*words)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
+    norm = model.model.norm
+    norm.register_forward_pre_hook(
+        lambda _, inputs: seen["norm"].add((inputs[0].shape[1] == 1, torch.get_num_threads()))
+    )
+    policy("active")
+    usual = made(model)
+    assert seen == {"norm": {(False, 2), (True, 2)}, "product": {(False, 2), (True, 2)}}
+    seen["norm"].clear()
+    policy("PASSIVE")
+    again = made(model)
+    assert [each.response_ids for each in again] == [each.response_ids for each in usual]
+    assert [each.logprobs for each in again] == [pytest.approx(each.logprobs, abs=1e-5) for each in usual]
+    assert torch.get_num_threads() == 2
+    assert seen == {"norm": {(False, 2), (True, 1)}, "product": {(False, 2), (True, 2)}}
+
+
+def test_threads_are_all_there_again_after_an_error_and_for_many_rows(two_threads, policy):
+    policy("passive")
+    with pytest.raises(ZeroDivisionError), one_thread(1), all_threads():
+        assert torch.get_num_threads() == 2
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+    with one_thread(MOST + 1), all_threads():
+        assert torch.get_num_threads() == 2
+    with one_thread(MOST):
+        assert torch.get_num_threads() == 1
