@@ -49,8 +49,8 @@ def kernel_for(query: Tensor, key: Tensor) -> Kernel:
     if query.device.type == "cpu":
         return OneByOne(_cpu, _cpu_backward)
     half = query.dtype in (torch.bfloat16, torch.float16)
-    known = query.device.type == "cuda" and half and torch.__version__ >= "2.7"  # compared as a version; before, lse is padded
-    return Together() if known else OneByOne(_dense, _dense_backward)
+    together = query.device.type == "cuda" and half and torch.__version__ >= "2.7"  # as versions; before, lse is padded
+    return Together() if together else OneByOne(_dense, _dense_backward)
 
 
 def _may_overflow(query: Tensor, key: Tensor) -> bool:
