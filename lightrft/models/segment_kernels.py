@@ -25,21 +25,23 @@ class Block(NamedTuple):
 Blocks = tuple[Block, ...]
 
 
-class Kernel(Protocol):
-    """query [B, H, T, D], key and value [B, G, T, D]. causal: a token sees those of its block up to itself,
-    else all."""
+class Rule(NamedTuple):
+    """causal: a token sees those of its block up to itself, else all. scale: of the scores."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    causal: bool
+    scale: float
+
+
+class Kernel(Protocol):
+    """states: query [B, H, T, D], key and value [B, G, T, D]."""
+
+    def forward(self, states: Three, blocks: Blocks, rule: Rule) -> tuple[Tensor, Tensor]:
         """out [B, H, T, D] and lse [B, H, T] in float32 or better, right where a block is."""
         ...
 
-    def backward(
-        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Blocks, *, causal: bool, scale: float,
-    ) -> None:  # fmt: skip
-        """Adds the blocks' share of the gradients to `sums`; out and lse are those of all blocks joined."""
+    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
+        """Adds the blocks' share of the gradients to `sums`. of_query: the gradient of out, out and lse, these of all
+        blocks joined."""
         ...
 
 
@@ -67,52 +69,48 @@ class OneByOne:
     def __init__(self, forward: Any, backward: Any) -> None:
         self.call, self.call_backward = forward, backward
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Three, blocks: Blocks, rule: Rule) -> tuple[Tensor, Tensor]:
+        query = states[0]
         out = torch.empty_like(query)
         lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         for block in blocks:
             row, start, end, *_ = block
-            made = self.call(*_views(query, key, value, block), causal, scale)
+            made = self.call(_views(states, block), rule)
             out[row : row + 1, :, start:end], lse[row : row + 1, :, start:end] = made
         return out, lse
 
-    def backward(
-        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Blocks, *, causal: bool, scale: float,
-    ) -> None:  # fmt: skip
+    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
         for block in blocks:
             row, start, end, *_ = block
-            of_query = [each[row : row + 1, :, start:end] for each in (grad, out, lse)]
-            made = self.call_backward(*_views(query, key, value, block), *of_query, causal, scale)
-            for total, part in zip(_views(*sums, block), made, strict=True):
+            own = tuple(each[row : row + 1, :, start:end] for each in of_query)
+            made = self.call_backward(_views(states, block), own, rule)
+            for total, part in zip(_views(sums, block), made, strict=True):
                 total += part
 
 
-def _views(query: Tensor, key: Tensor, value: Tensor, block: Block) -> Three:
-    row, start, end, first, last = block
+def _views(states: Three, block: Block) -> Three:
+    (query, key, value), (row, start, end, first, last) = states, block
     keys, values = (each[row : row + 1, :, first:last] for each in (key, value))
     return query[row : row + 1, :, start:end], keys, values
 
 
-def _cpu(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def _cpu(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
+    query, key, value = states
     if not _takes_groups():
         key, value = (_repeated(each, query.shape[1]) for each in (key, value))
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, rule.causal, scale=rule.scale
+    )  # fmt: skip
 
 
-def _cpu_backward(
-    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
-) -> Three:
+def _cpu_backward(states: Three, of_query: Three, rule: Rule) -> Three:
     """In float32 also of 16 bits, in which the kernel takes five times as long."""
-    groups = key.shape[1]
-    precise = torch.promote_types(query.dtype, torch.float32)
-    query, key, value, grad, out = (each.to(precise) for each in (query, key, value, grad, out))
+    groups, precise = states[1].shape[1], of_query[2].dtype
+    query, key, value, grad, out, lse = (each.to(precise) for each in (*states, *of_query))
     if not _takes_groups():
         key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     made = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        grad, query, key, value, out, lse, 0.0, causal, scale=scale
+        grad, query, key, value, out, lse, 0.0, rule.causal, scale=rule.scale
     )
     return made[0], _of_groups(made[1], groups), _of_groups(made[2], groups)
 
@@ -137,31 +135,31 @@ def _of_groups(grad: Tensor, groups: int) -> Tensor:
     return grad if grad.shape[1] == groups else grad.unflatten(1, (groups, -1)).sum(2)
 
 
-def _dense(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+def _dense(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
     """Holds a block's scores: for devices and precisions that no kernel is for."""
-    scores = _scores(query, key, causal, scale)
+    query, key, value = states
+    scores = _scores(query, key, rule)
     lse = scores.logsumexp(-1)
     weights = (scores - lse[..., None]).exp()
     return (weights @ _repeated(value, query.shape[1]).to(weights.dtype)).to(query.dtype), lse
 
 
-def _dense_backward(
-    query: Tensor, key: Tensor, value: Tensor, grad: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
-) -> Three:
-    weights = (_scores(query, key, causal, scale) - lse[..., None]).exp()
+def _dense_backward(states: Three, of_query: Three, rule: Rule) -> Three:
+    (query, key, value), (grad, out, lse) = states, of_query
+    weights = (_scores(query, key, rule) - lse[..., None]).exp()
     grad, out = grad.to(weights.dtype), out.to(weights.dtype)
     keys, values = (_repeated(each, query.shape[1]).to(weights.dtype) for each in (key, value))
     of_weights = grad @ values.transpose(-1, -2) - (grad * out).sum(-1, keepdim=True)
-    of_scores = weights * of_weights * scale
+    of_scores = weights * of_weights * rule.scale
     of_keys, of_values = of_scores.transpose(-1, -2) @ query.to(weights.dtype), weights.transpose(-1, -2) @ grad
     groups = key.shape[1]
     return of_scores @ keys, _of_groups(of_keys, groups), _of_groups(of_values, groups)
 
 
-def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
+def _scores(query: Tensor, key: Tensor, rule: Rule) -> Tensor:
     precise = torch.promote_types(query.dtype, torch.float32)
-    scores = query.to(precise) @ _repeated(key, query.shape[1]).to(precise).transpose(-1, -2) * scale
-    if not causal:
+    scores = query.to(precise) @ _repeated(key, query.shape[1]).to(precise).transpose(-1, -2) * rule.scale
+    if not rule.causal:
         return scores
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(later, -torch.inf)
@@ -170,49 +168,47 @@ def _scores(query: Tensor, key: Tensor, causal: bool, scale: float) -> Tensor:
 class Together:
     """FlashAttention-2 on an NVIDIA GPU, in half precision: one call for all blocks, their tokens laid end to end."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, blocks: Blocks, *, causal: bool, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Three, blocks: Blocks, rule: Rule) -> tuple[Tensor, Tensor]:
+        query = states[0]
         places = _places(blocks, query.shape[2], query.device)
-        states = (places.queries(query), places.keys(key), places.keys(value))
-        made, made_lse = _flash(*states, *places.lengths, causal, scale)
+        made, made_lse = _flash(places.states(states), places.lengths, rule)
         out, lse = torch.empty_like(query), query.new_empty(query.shape[:3], dtype=made_lse.dtype)
         places.put(out, made)
         places.put(lse[..., None], made_lse.T[..., None])
         return out, lse
 
-    def backward(
-        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, sums: Three,
-        blocks: Blocks, *, causal: bool, scale: float,
-    ) -> None:  # fmt: skip
+    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
         if not blocks:
             return
-        places = _places(blocks, query.shape[2], query.device)
-        states = (places.queries(query), places.keys(key), places.keys(value))
-        joined = (places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
-        made = _flash_backward(places.queries(grad), *states, *joined, *places.lengths, causal, scale)
+        grad, out, lse = of_query
+        places = _places(blocks, grad.shape[2], grad.device)
+        own = (places.queries(grad), places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
+        made = _flash_backward(places.states(states), own, places.lengths, rule)
         places.add(sums[0], made[0], places.of_queries)
         for total, part in zip(sums[1:], made[1:], strict=True):
             places.add(total, part, places.of_keys)
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, key_ends: Tensor, most: int, most_keys: int,
-    causal: bool, scale: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """[N, H, D] and [H, N] of sequences laid end to end, which end at `ends` [S + 1], the first of them 0."""
+class Lengths(NamedTuple):
+    """Of sequences laid end to end: where they end [S + 1], the first of it 0, and the longest of them."""
+
+    ends: Tensor
+    key_ends: Tensor
+    most: int
+    most_keys: int
+
+
+def _flash(states: Three, lengths: Lengths, rule: Rule) -> tuple[Tensor, Tensor]:
+    """[N, H, D] and [H, N]."""
     call = torch.ops.aten._flash_attention_forward
-    return call(query, key, value, ends, key_ends, most, most_keys, 0.0, causal, False, scale=scale)[:2]
+    return call(*states, *lengths, 0.0, rule.causal, False, scale=rule.scale)[:2]
 
 
-def _flash_backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, ends: Tensor, key_ends: Tensor,
-    most: int, most_keys: int, causal: bool, scale: float,
-) -> Three:  # fmt: skip
-    unused = torch.empty(2, dtype=torch.uint64, device=query.device)  # of dropout
-    lengths, states = (ends, key_ends, most, most_keys), (query, key, value)
+def _flash_backward(states: Three, of_query: Three, lengths: Lengths, rule: Rule) -> Three:
+    grad, out, lse = of_query
+    unused = torch.empty(2, dtype=torch.uint64, device=grad.device)  # of dropout
     call = torch.ops.aten._flash_attention_backward
-    return call(grad, *states, out, lse, *lengths, 0.0, causal, unused, unused, scale=scale)
+    return call(grad, *states, out, lse, *lengths, 0.0, rule.causal, unused, unused, scale=rule.scale)
 
 
 class _Places:
@@ -222,7 +218,10 @@ class _Places:
         self.of_queries = _indices([(b.row * width + b.start, b.row * width + b.end) for b in blocks], device)
         self.of_keys = _indices([(b.row * width + b.first, b.row * width + b.last) for b in blocks], device)
         queries, keys = [b.end - b.start for b in blocks], [b.last - b.first for b in blocks]
-        self.lengths = (_ends(queries, device), _ends(keys, device), max(queries), max(keys))
+        self.lengths = Lengths(_ends(queries, device), _ends(keys, device), max(queries), max(keys))
+
+    def states(self, states: Three) -> Three:
+        return self.queries(states[0]), self.keys(states[1]), self.keys(states[2])
 
     def queries(self, states: Tensor) -> Tensor:
         return _flat(states).index_select(0, self.of_queries)

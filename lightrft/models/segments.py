@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.models.segment_kernels import Block, Blocks, kernel_for
+from lightrft.models.segment_kernels import Block, Blocks, Rule, kernel_for
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale:
 class _InBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
-        kernel = kernel_for(query, key)
-        out, lse = kernel.forward(query, key, value, segments.causal, causal=True, scale=scale)
+        kernel, states = kernel_for(query, key), (query, key, value)
+        out, lse = kernel.forward(states, segments.causal, Rule(causal=True, scale=scale))
         if segments.prompts:
-            more, more_lse = kernel.forward(query, key, value, segments.prompts, causal=False, scale=scale)
-            _join(out, lse, more, more_lse, segments.prompts)
+            more = kernel.forward(states, segments.prompts, Rule(causal=False, scale=scale))
+            _join(out, lse, *more, segments.prompts)
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.kernel, ctx.segments, ctx.scale = kernel, segments, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        tensors, (kernel, segments) = ctx.saved_tensors, (ctx.kernel, ctx.segments)
-        dtype = tensors[0].dtype  # a prompt's gradient is a sum over its responses: in float32 or better
-        sums = tuple(torch.zeros_like(each, dtype=torch.promote_types(dtype, torch.float32)) for each in tensors[:3])
-        kernel.backward(grads[0], *tensors, sums, segments.causal, causal=True, scale=ctx.scale)
-        kernel.backward(grads[0], *tensors, sums, segments.prompts, causal=False, scale=ctx.scale)
+        (*states, out, lse), (kernel, segments) = ctx.saved_tensors, (ctx.kernel, ctx.segments)
+        dtype = out.dtype  # a prompt's gradient is a sum over its responses: in float32 or better
+        sums = tuple(torch.zeros_like(each, dtype=torch.promote_types(dtype, torch.float32)) for each in states)
+        of_query = (grads[0], out, lse)
+        kernel.backward(states, of_query, sums, segments.causal, Rule(causal=True, scale=ctx.scale))
+        kernel.backward(states, of_query, sums, segments.prompts, Rule(causal=False, scale=ctx.scale))
         return (*(each.to(dtype) for each in sums), None, None)
 
 

@@ -35,24 +35,25 @@ def seen(rows: Segments) -> torch.Tensor:
     return mask
 
 
-def laid_end_to_end(query, key, value, ends, key_ends, most, most_keys, causal, scale):
+def laid_end_to_end(states, lengths, rule):
     """What FlashAttention's kernel for sequences of any lengths computes, one after another."""
-    made = []
+    (query, key, value), (ends, key_ends, most, most_keys), made = states, lengths, []
     for (start, end), (first, last) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
         assert 0 < end - start <= most and 0 < last - first <= most_keys
         views = (each.transpose(0, 1)[None] for each in (query[start:end], key[first:last], value[first:last]))
-        made.append(segment_kernels._dense(*views, causal, scale))
+        made.append(segment_kernels._dense(tuple(views), rule))
     outs, sums = zip(*made, strict=True)
     return torch.cat(outs, 2)[0].transpose(0, 1), torch.cat(sums, 2)[0]
 
 
-def laid_end_to_end_backward(grad, query, key, value, out, lse, ends, key_ends, most, most_keys, causal, scale):
-    made = []
+def laid_end_to_end_backward(states, own, lengths, rule):
+    (query, key, value), (grad, out, lse), (ends, key_ends, *_), made = states, own, lengths, []
     for (start, end), (first, last) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
         of_query, of_key = slice(start, end), slice(first, last)
         given = (query[of_query], key[of_key], value[of_key], grad[of_query], out[of_query])
-        views = (each.transpose(0, 1)[None] for each in given)
-        made.append(segment_kernels._dense_backward(*views, lse[None, :, of_query], causal, scale))
+        views = [each.transpose(0, 1)[None] for each in given]
+        own = (*views[3:], lse[None, :, of_query])
+        made.append(segment_kernels._dense_backward(tuple(views[:3]), own, rule))
     return tuple(torch.cat(parts, 2)[0].transpose(0, 1) for parts in zip(*made, strict=True))
 
 
