@@ -4,7 +4,7 @@
 # `--dry_run --assume_gpus 8x80GB` checks it on a machine without GPUs.
 set -euo pipefail
 launch=(torchrun --nproc_per_node 8)
-case " $* " in *" --dry_run "* | *" --assume_gpus "* | *" --print_args "*) launch=(python) LIGHTRFT_INSTALL=no ;; esac
+case " $*" in *" --dry_run"* | *" --assume_gpus"* | *" --print_args"*) launch=(python) LIGHTRFT_INSTALL=no ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh" || exit 1
 cd "$LIGHTRFT_ROOT"
 

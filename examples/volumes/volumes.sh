@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
 # bash examples/volumes/volumes.sh [flags of train_vl.py]: where in a volume a tumour lies, on volumes that are made here,
 # with the settings of volumes.yaml. MODEL names the model; KIND=image shows each slice as an image, to models that read no
-# videos. The flags below for 4 GPUs of 80 GB are left out on a machine that has none.
+# videos. The flags below for 4 GPUs of 80 GB are left out on a machine that has none. A plan (`--dry_run`) leaves nothing.
 set -euo pipefail
-case " $* " in *" --dry_run "* | *" --print_args "*) LIGHTRFT_INSTALL=no ;; esac # a plan needs no environment of its own
+plan=""
+case " $*" in *" --dry_run"* | *" --assume_gpus"* | *" --print_args"*) plan=yes LIGHTRFT_INSTALL=no ;; esac
 . "$(dirname "${BASH_SOURCE[0]}")/../env.sh" || exit 1
 cd "$LIGHTRFT_ROOT"
 
 kind="${KIND:-video}" start="${START:-outputs/volumes_$kind}"
-[ -f "$start/eval.jsonl" ] || python examples/volumes/make_volumes.py --out "$start" --kind "$kind"
+if [ ! -f "$start/eval.jsonl" ]; then
+    if [ -n "$plan" ]; then
+        start="$(mktemp -d)"
+        trap 'rm -rf "$start"' EXIT
+    fi
+    python examples/volumes/make_volumes.py --out "$start" --kind "$kind"
+fi
 launch=(python) machine=()
 if command -v nvidia-smi >/dev/null; then
     launch=(torchrun --nproc_per_node 4)

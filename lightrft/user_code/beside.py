@@ -62,7 +62,7 @@ class Beside(MetaPathFinder):
     def _check(self, file: Path) -> None:
         for name in sorted(_imported(file) - set(sys.stdlib_module_names) - self._helpers):
             helper, other = self._file(name), _file_without_us(name)
-            if helper is not None and other is not None and Path(other).resolve() != helper:
+            if helper is not None and other is not None and Path(other).resolve() != helper.resolve():
                 means = f"'import {name}' in {file.name} means {other}, not {helper}"
                 raise Refused(f"{self._label}: {means}; rename {helper.name}, and import it by its new name")
 

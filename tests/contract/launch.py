@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from children import environment
+
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 
 
@@ -17,7 +19,7 @@ def launch(script: str, processes: int, *words: object, seconds: int) -> None:
     done = subprocess.run(
         ["timeout", "-k", "10", str(seconds), *torchrun, str(HERE / script), *map(str, words)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{HERE}:{HERE.parent}", "OMP_NUM_THREADS": "1"},
+        env=environment(PYTHONPATH=f"{ROOT}:{HERE}:{HERE.parent}", OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )

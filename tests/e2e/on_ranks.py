@@ -16,7 +16,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from runs import LAUNCHER_VARIABLES, ROOT, Ended, call
+from children import environment
+from runs import ROOT, Ended, call
 
 from lightrft.ranks.launch import leave_world
 
@@ -36,10 +37,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def environment() -> dict[str, str]:
-    """Of a launch: one thread a rank, as every test has."""
-    clean = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    return {**clean, "PYTHONPATH": f"{ROOT}:{HERE}", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def of_launch() -> dict[str, str]:
+    """One thread a rank, as every test has."""
+    return environment(PYTHONPATH=f"{ROOT}:{HERE}:{HERE.parent}", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
 
 
 def run_on(
@@ -54,7 +54,7 @@ def run_on(
         str(seconds),
         *torchrun(processes, str(HERE / script), "cases.json", "ended"),
     ]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=of_launch(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     told = [json.loads((folder / f"ended.{rank}").read_text()) for rank in range(processes)]
     return [[Ended(**ended) for ended in of_line] for of_line in zip(*told, strict=True)]

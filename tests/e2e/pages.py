@@ -23,7 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from runs import LAUNCHER_VARIABLES, ROOT, Ended, call
+from children import environment
+from runs import ROOT, Ended, call
 
 # What takes long, installs or never returns: shown to the reader, not run here. Nothing else is left out.
 SHOWN_ONLY = (
@@ -205,7 +206,7 @@ def with_programs(folder: Path) -> dict[str, str]:
     for name, more in {"python": "", "torchrun": "-m torch.distributed.run"}.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {more} "$@"\n')
         (programs / name).chmod(0o755)
-    mine = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    mine = environment()
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), mine.get("PATH", "")])
     return {**mine, "PATH": path}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from children import environment
+
 from lightrft.cli import main
 
 ROOT = Path(__file__).parents[2]
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 DEADLINE_S = 120  # of a started process; far above what it needs, so that a hang ends in a failure
 
 BASE = """--pretrain tiny --prompt_data add.jsonl --eval_data eval.jsonl --reward_fn last_number
@@ -112,11 +112,10 @@ def call(argv: list[str], program: str = "text") -> Ended:
 
 
 def start(flags: str, folder: Path, base: str = BASE) -> subprocess.Popen:
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *words(flags, base)],
         cwd=folder,
-        env={**environment, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env=environment(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

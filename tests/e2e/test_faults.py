@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from on_ranks import environment, torchrun
+from on_ranks import of_launch, torchrun
 from runs import DEADLINE_S, ROOT, read_json, wait_for_steps, words
 
 WITHIN_S = 60  # of the fault, until everything has ended
@@ -67,7 +67,7 @@ class Ending:
 
 
 def launch(folder: Path, command: list[str]) -> Ending:
-    marked = {**environment(), "LIGHTRFT_TEST": str(folder)}
+    marked = {**of_launch(), "LIGHTRFT_TEST": str(folder)}
     done = subprocess.run(
         ["timeout", "-k", "5", "200", *command], cwd=folder, env=marked, capture_output=True, text=True
     )
@@ -206,7 +206,7 @@ def started(folder: Path) -> subprocess.Popen:
     """Two ranks that have taken a step, and would take some minutes more."""
     flags = words("--fsdp --save_path out --save_interval 0 --max_steps 500 --reward_fn shaped.py:slow")
     command = torchrun(2, str(ROOT / "train.py"), *flags)
-    marked = {**environment(), "LIGHTRFT_TEST": str(folder)}
+    marked = {**of_launch(), "LIGHTRFT_TEST": str(folder)}
     process = subprocess.Popen(
         command, cwd=folder, env=marked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

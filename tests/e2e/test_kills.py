@@ -5,7 +5,6 @@ By hand: `pytest -m slow tests/e2e/test_kills.py` kills 20 times in a row, under
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runs import LAUNCHER_VARIABLES, ROOT, read_json, rows, weights, words
+from children import environment
+from runs import ROOT, read_json, rows, weights, words
 
 ALONE, TOGETHER = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 DEADLINE_S = 300  # of one start; far above what it needs
@@ -27,12 +27,11 @@ class Job:
 
     def __init__(self, flags: str, ranks: int, folder: Path) -> None:
         launcher = ALONE if ranks == 1 else [*TOGETHER, f"--nproc_per_node={ranks}"]
-        environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
         self.output = (folder / "output.txt").open("a")
         self.process = subprocess.Popen(
             [*launcher, str(ROOT / "train.py"), *words(flags)],
             cwd=folder,
-            env={**environment, "OMP_NUM_THREADS": "1"},
+            env=environment(OMP_NUM_THREADS="1"),
             stdout=self.output,
             stderr=subprocess.STDOUT,
         )

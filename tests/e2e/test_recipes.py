@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -11,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import LAUNCHER_VARIABLES, ROOT
+from children import environment
+from runs import ROOT
 
 from lightrft.args import Args, parse
 from lightrft.args.rules import findings
@@ -41,9 +41,8 @@ def checkout(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def run(recipe: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     command = ["bash", f"examples/recipes/{recipe}.sh", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=DEADLINE_S)
 
 
 def test_there_is_one_for_each_of_the_well_known():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -11,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 import transformers as hf
-from runs import LAUNCHER_VARIABLES, ROOT, all_rows, call, samples
+from runs import ROOT, all_rows, call, samples
 from vision_models import FAMILIES, IDS, save_tiny
 
 PARTS = ["iou", "peak_slice", "tumor_ratio", "thinking_format", "video_keyword", "format"]
@@ -47,7 +47,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(recipe: str, folder: Path, flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    kept = children.environment()
     path = f"{ROOT}:{kept.get('PYTHONPATH', '')}"
     command = ["bash", f"examples/{recipe}.sh", *flags.split()]
     return subprocess.run(
@@ -103,6 +103,22 @@ def test_volumes_are_learned_from(checkout: Path):
     (row,) = all_rows(checkout / "run")
     assert [row[f"reward/{part}"] for part in PARTS] == [0.0] * 6, "eight random bytes are no answer"
     assert [len(sample["images"]) for sample in samples(checkout / "run")] == [4] * 10, "a picture of each slice"
+
+
+def test_a_plan_of_volumes_leaves_none_behind(checkout: Path):
+    """63 MB of them were left in outputs/, where nothing had run."""
+    (checkout / "there").mkdir()
+    given = {"MODEL": str(save_tiny("llava", checkout / "tiny")), "KIND": "image", "TMPDIR": str(checkout / "there")}
+    before = {*checkout.iterdir()}
+    done = run(
+        "volumes/volumes",
+        checkout,
+        "--assume_gpus 8x80GB --prompt_max_len 490 --max_new_tokens 8 --max_len 512",
+        **given,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data 256 prompts, 64 held out" in done.stdout
+    assert {*checkout.iterdir()} == before and not [*(checkout / "there").iterdir()]
 
 
 def test_a_first_prompt_whose_image_is_too_large_is_left_out_like_any_other(checkout: Path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+from children import environment
 from test_engines import ROOT, python_of
 
 STEPS, LAST = 60, 15
@@ -34,7 +34,7 @@ def rewards(kind: str, seed: int, flags: list[str], folder: Path) -> list[float]
     command = [python_of(kind), ROOT / "train.py", *flags, "--engine_type", kind, "--seed", str(seed)]
     done = subprocess.run(
         [*map(str, command), "--save_path", str(folder)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        env=environment(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )

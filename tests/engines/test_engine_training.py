@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from children import environment
 from test_engines import ROOT, python_of
 from vision_models import save_questions, save_tiny
 
@@ -28,7 +28,7 @@ def trained(
     done = subprocess.run(
         ["timeout", "-k", "10", "400", *map(str, command)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )

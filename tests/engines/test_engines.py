@@ -4,7 +4,6 @@ is compared here with Hugging Face's forward pass and with what the trainer woul
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
@@ -12,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import environment
 from engine_models import END, LAYOUTS, expected_fingerprints, load_version, write_models
 
 ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
 KINDS = ("local", "vllm", "sglang")
 SAMPLED = [f"temperature {t} top_p {p}" for t in (1.0, 0.6) for p in (1.0, 0.9)]
 BOUND = 1e-4  # nats, of a log-probability in float32
-GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +42,14 @@ def launched(models, tmp_path_factory):
 def start(kind: str, launcher: list[str], script: str, models: Path, out: Path, *more: str, seconds: int) -> str:
     """What it said where it failed: no second test starts it again."""
     command = [python_of(kind), *launcher, HERE / script, kind, models, out, *more]
-    environment = {**no_group(), "PYTHONPATH": f"{ROOT}:{HERE.parent}:{HERE}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["timeout", "-k", "10", str(seconds), *map(str, command)],
         cwd=ROOT,
-        env=environment,
+        env=environment(PYTHONPATH=f"{ROOT}:{HERE.parent}:{HERE}", OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
     )
     return (done.stdout + done.stderr)[-6000:] if done.returncode else ""
-
-
-def no_group() -> dict[str, str]:
-    """The environment without the group of one process that a test in this one has begun, and whose port it holds."""
-    return {name: value for name, value in os.environ.items() if name not in GROUP}
 
 
 def checked(found):

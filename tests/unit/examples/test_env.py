@@ -83,6 +83,6 @@ def test_recipes_for_large_models_install_nothing_for_a_plan(checkout, tmp_path,
     (checkout / "examples/env.sh").write_text('echo "${LIGHTRFT_INSTALL:-}"; exit 0')
     command = ["bash", str(checkout / "examples" / recipe)]
     kept = {name: value for name, value in os.environ.items() if name != "LIGHTRFT_INSTALL"}
-    for flags, said in ((["--dry_run"], "no"), ([], "")):
+    for flags, said in ((["--dry_run"], "no"), (["--assume_gpus=8x80GB"], "no"), ([], "")):
         done = subprocess.run([*command, *flags], cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=60)
         assert done.stdout.strip() == said

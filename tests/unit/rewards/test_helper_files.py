@@ -1,7 +1,10 @@
 import sys
+from pathlib import Path
 
+import numpy
 import pytest
 
+import lightrft
 from lightrft.errors import Refused
 from lightrft.rewards.functions import FunctionReward
 
@@ -79,6 +82,15 @@ def test_a_helper_whose_name_means_another_module_is_refused(tmp_path, rollout):
     write(tmp_path / "in", my="import helper\n" + SCORE, helper="import numpy\nVALUE = 1\n", numpy="")
     with pytest.raises(Refused, match="'import numpy' in helper.py means"):
         FunctionReward(f"{tmp_path}/in/my.py:score", set())
+
+
+def test_a_link_to_the_module_that_a_name_means_is_that_module(tmp_path, rollout):
+    """Such as lightrft/ beside a reward, in a folder that is no checkout."""
+    text = "import numpy\nfrom lightrft import types\nVALUE = types.Prompt and numpy.prod([2, 3])\n"
+    write(tmp_path, my=text + SCORE.replace("helper.", ""))
+    for module in (lightrft, numpy):
+        (tmp_path / module.__name__).symlink_to(Path(module.__file__).parent)
+    assert total(rollout, tmp_path / "my.py:score") == 6.0
 
 
 def test_the_standard_library_wins_and_folders_without_modules_do_not_count(tmp_path, rollout):
