@@ -1,5 +1,8 @@
 """The output head with its loss part, forward and back: whole logits, `--fused_linear_logprob`, Liger where it is.
 
+Whole logits ("naive") are those of the trainer without the flag: its linear layers' product, by oneDNN on a CPU. Liger
+multiplies by torch.
+
     python benchmarks/head.py --rounds 5
 
 Each side is a process of its own, and they take turns. Memory is the peak above what was held before the pass, the
@@ -29,6 +32,7 @@ from lightrft.allocator import keep_freed_memory
 from lightrft.models.fused_head import fused_logprobs
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
+from lightrft.models.products import linear
 
 TEMPERATURE, CHUNK = 0.8, 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -58,7 +62,7 @@ Scores = tuple[Tensor, Tensor | None]
 
 
 def naive(p: Problem, entropy: str | None) -> Scores:
-    logits = torch.nn.functional.linear(p.hidden, p.weight).float()
+    logits = linear(p.hidden, p.weight).float()
     return token_logprobs(logits, p.tokens, TEMPERATURE, entropy)
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightrft.models.logit_blocks import Blocks, add_product, own_words, totals
+from lightrft.models.logit_blocks import Blocks, own_words, totals
 from lightrft.models.logprob import LEAST
+from lightrft.models.products import product
 
 
 def fused_logprobs(blocks: Blocks, tokens: Tensor, entropy: str | None) -> Tensor:
@@ -107,29 +108,34 @@ class _Slope:
             logp.clamp_(min=LEAST)
             weights = torch.addcmul((g + e * self.values[rows])[:, None], logp, e[:, None]).neg_()
             dz = logp.exp_().mul_(weights)
-        own, places = own_words(self.tokens[rows], columns)
-        dz[own, places] += g[own]
+        inside, places = own_words(self.tokens[rows], columns)
+        dz[torch.arange(len(dz), device=dz.device), places] += torch.where(inside, g, 0)
         return dz
 
 
 def _gradients(blocks: Blocks, slope: _Slope, needed: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
     """Of hidden, weight and bias, where they are needed."""
-    space, dtype = blocks.space(), blocks.hidden.dtype
-    hidden = torch.zeros_like(blocks.hidden, dtype=space.dtype) if needed[0] else None
+    hidden = torch.zeros_like(blocks.hidden, dtype=blocks.dtype) if needed[0] else None
     weight = torch.empty_like(blocks.weight) if needed[1] else None
     bias = torch.empty_like(blocks.bias) if needed[2] and blocks.bias is not None else None
     for columns in blocks.columns():
-        width = columns.stop - columns.start
-        own = space.new_zeros(width, blocks.weight.shape[1]) if weight is not None else None
-        shift = space.new_zeros(width)
+        own: Tensor | None = None
+        shift: Tensor | None = None
         for rows in blocks.rows():
-            dz = slope.of_logits(blocks.logits(rows, columns, space), rows, columns)
-            shift += dz.sum(0) if bias is not None else 0
-            dz = dz.to(dtype)
-            add_product(None if hidden is None else hidden[rows], dz, blocks.weight[columns])
-            add_product(own, dz.t(), blocks.hidden[rows])
+            dz = slope.of_logits(blocks.logits(rows, columns), rows, columns)
+            shift = _plus(shift, dz.sum(0)) if bias is not None else None
+            dz = dz.to(blocks.hidden.dtype)
+            if hidden is not None:
+                hidden[rows] += product(dz, blocks.weight[columns])
+            if weight is not None:
+                own = _plus(own, product(dz.t(), blocks.hidden[rows]).to(blocks.dtype))
+            del dz  # before the next block is made
         if weight is not None and own is not None:
             weight[columns] = own
-        if bias is not None:
+        if bias is not None and shift is not None:
             bias[columns] = shift
-    return None if hidden is None else hidden.to(dtype), weight, bias
+    return None if hidden is None else hidden.to(blocks.hidden.dtype), weight, bias
+
+
+def _plus(total: Tensor | None, part: Tensor) -> Tensor:
+    return part if total is None else total.add_(part)

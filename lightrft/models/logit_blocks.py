@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightrft.models.logprob import LEAST
+from lightrft.models.products import product
 
 CELLS = 1 << 20  # logits of a block, 4 MiB: in a processor's cache
 CELLS_OF_DEVICES = 1 << 25  # 128 MiB, where launches cost
@@ -56,18 +57,9 @@ class Blocks:
         rows, columns = self.shape
         return rows * columns
 
-    def space(self) -> Tensor:
-        """For one block at a time."""
-        return self.hidden.new_empty(self.cells, dtype=self.dtype)
-
-    def logits(self, rows: slice, columns: slice, space: Tensor) -> Tensor:
-        """Over the temperature, in `space`."""
-        hidden, weight = self.hidden[rows], self.weight[columns]
-        out = space[: len(hidden) * len(weight)].view(len(hidden), len(weight))
-        if out.dtype == hidden.dtype:
-            torch.mm(hidden, weight.t(), out=out)
-        else:
-            out.copy_(torch.mm(hidden, weight.t()))
+    def logits(self, rows: slice, columns: slice) -> Tensor:
+        """Over the temperature; the caller's to overwrite."""
+        out = product(self.hidden[rows], self.weight[columns].t()).to(self.dtype)
         if self.bias is not None:
             out += self.bias[columns]
         for word in self.never:
@@ -81,17 +73,11 @@ def _slices(length: int, size: int) -> Iterator[slice]:
 
 
 def own_words(tokens: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """The rows whose token lies in these columns, and where in them."""
-    own = ((tokens >= columns.start) & (tokens < columns.stop)).nonzero()[:, 0]
-    return own, tokens[own] - columns.start
-
-
-def add_product(to: Tensor | None, left: Tensor, right: Tensor) -> None:
-    """Onto `to`, which may be of a finer dtype."""
-    if to is not None and to.dtype == left.dtype:
-        to.addmm_(left, right)
-    elif to is not None:
-        to += left @ right
+    """Whether each token [N] lies in these columns, and where in them; anywhere if it does not. How many do is not
+    asked: a device would have to answer."""
+    places = tokens - columns.start
+    last = columns.stop - columns.start - 1
+    return (places >= 0) & (places <= last), places.clamp(0, last)
 
 
 @dataclass(frozen=True)
@@ -107,15 +93,16 @@ class Totals:
 
 
 def totals(blocks: Blocks, tokens: Tensor, *, entropy: bool = False, pull: bool = False, lean: bool = False) -> Totals:
-    space, found = blocks.space(), list[Totals]()
+    found = list[Totals]()
     for rows in blocks.rows():
-        own, picked = tokens[rows], space.new_empty(rows.stop - rows.start)
+        picked = blocks.hidden.new_zeros(rows.stop - rows.start, dtype=blocks.dtype)
         sums = _Sums.none(picked, blocks.hidden.shape[1], entropy, pull or lean, lean)
         for columns in blocks.columns():
-            z = blocks.logits(rows, columns, space)
-            mine, places = own_words(own, columns)
-            picked[mine] = z[mine, places]
+            z = blocks.logits(rows, columns)
+            inside, places = own_words(tokens[rows], columns)
+            picked = torch.where(inside, z.gather(-1, places[:, None])[:, 0], picked)
             sums.add(z, blocks.weight[columns])
+            del z  # before the next block is made
         found.append(sums.totals(picked))
     return _joined(found)
 
@@ -156,12 +143,12 @@ class _Sums:
         w = z.exp_() if self.tilt is None else z.exp()
         if self.lean is not None and self.pull is not None:
             self.lean.addcmul_(self.pull, shift[:, None]).mul_(fade[:, None])
-            add_product(self.lean, (w * z.clamp_(min=LEAST)).to(words.dtype), words)
+            self.lean += product((w * z.clamp_(min=LEAST)).to(words.dtype), words)
         if self.tilt is not None:
             self.tilt = fade * (self.tilt + shift * self.mass) + torch.einsum("nv,nv->n", w, z.clamp_(min=LEAST))
         self.mass = fade * self.mass + w.sum(-1)
         if self.pull is not None:
-            add_product(self.pull.mul_(fade[:, None]), w.to(words.dtype), words)
+            self.pull.mul_(fade[:, None]).add_(product(w.to(words.dtype), words))
 
     def totals(self, picked: Tensor) -> Totals:
         log, mass = self.mass.log(), self.mass[:, None]

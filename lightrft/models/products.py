@@ -1,4 +1,5 @@
-"""Linear layers whose matrix products on a CPU are oneDNN's: the forward one, and both of the backward pass.
+"""Linear layers whose matrix products on a CPU are oneDNN's: the forward one, and both of the backward pass; and single
+products for what computes its own gradients.
 
 torch multiplies float32 matrices by MKL, which reads vectors of half the width on processors that are not Intel's:
 there oneDNN is more than twice as fast. Its results differ in the last bits. Products in 16 bits are oneDNN's already.
@@ -6,6 +7,7 @@ there oneDNN is more than twice as fast. Its results differ in the last bits. Pr
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeGuard
 
 import torch
@@ -16,8 +18,7 @@ LEAST = 1 << 16  # elements of a weight; products of smaller ones take no longer
 
 def multiply_by_onednn(model: nn.Module, device: torch.device) -> None:
     """Its linear layers, for a model that runs on a CPU that has the kernels; names and weights stay as they are."""
-    vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    if device.type != "cpu" or not vectors or not torch.backends.mkldnn.is_available():
+    if device.type != "cpu" or not _has_kernels():
         return
     for layer in model.modules():
         if type(layer) is nn.Linear:
@@ -39,6 +40,19 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if _is_onednns(inputs, weight):
         return _Linear.apply(inputs, weight, bias)
     return nn.functional.linear(inputs, weight, bias)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left [N, K] x right [K, M]: [N, M], of either of which a transposed view will do; without a graph."""
+    if _has_kernels() and _is_onednns(left, right):
+        return _product(left, right.t())
+    return left @ right
+
+
+@cache
+def _has_kernels() -> bool:
+    vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return vectors and torch.backends.mkldnn.is_available()
 
 
 def _is_onednns(inputs: Tensor, weight: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightrft.errors import Refused
-from lightrft.models import logit_blocks
+from lightrft.models import logit_blocks, products
 from lightrft.models.fused_head import fused_logprobs
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
@@ -39,6 +39,34 @@ def test_numbers_by_hand():
     assert fused_logprobs(Blocks(hidden, weight, None, (2, 3), 1.0, 1), tokens, None)[0].tolist() == pytest.approx(
         [log(1 / 3)]
     )
+
+
+def test_gradients_by_hand():
+    """p = 1/2 1/4 1/4, H = 3/2 log 2. d log p[1] = (-1/2, 3/4, -1/4); dH = -p (log p + H) = (-1/4, 1/8, 1/8) log 2."""
+    weight = torch.tensor([[2.0], [1.0], [1.0]]).log().requires_grad_()
+    for column, wanted in ((0, [-1 / 2, 3 / 4, -1 / 4]), (1, [-log(2) / 4, log(2) / 8, log(2) / 8])):
+        weight.grad = None
+        own = fused_logprobs(Blocks(torch.ones(1, 1), weight, None, (), 1.0, 1), torch.tensor([1]), "gradient")
+        torch.autograd.backward(own[0, column])
+        assert weight.grad is not None and weight.grad[:, 0].tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(("frozen", "wanted"), [(False, 4), (True, 2)])
+def test_its_products_are_those_of_linear_layers(frozen, wanted, monkeypatch):
+    """Logits, of a trained head once more, and the gradients of what trains; and the same numbers as by torch's."""
+    monkeypatch.setattr(logit_blocks, "NARROWEST", 256)
+    asked = []
+    own = products._product
+    monkeypatch.setattr(products, "_product", lambda *given: asked.append(1) or own(*given))
+    hidden, weight, _ = drawn(256, 256, 256, dtype=torch.float32)
+    weight.requires_grad_(not frozen)
+    found = fused_logprobs(Blocks(hidden, weight, None, (), 16.0, 4096), some_tokens(256, 256), None)
+    found.sum().backward()
+    exact = torch.autograd.grad(
+        token_logprobs(hidden.double() @ weight.double().T, some_tokens(256, 256), 16.0, None)[0].sum(), hidden
+    )
+    assert len(asked) == wanted
+    torch.testing.assert_close(hidden.grad, exact[0], rtol=1e-4, atol=1e-6)  # float32
 
 
 def drawn(rows=10, words=23, width=5, dtype=torch.float64) -> list[Tensor]:
@@ -111,6 +139,54 @@ def test_nothing_of_tokens_by_vocabulary_is_ever_made(frozen):
     with Largest() as largest:
         token_logprobs(hidden @ weight.T, some_tokens(90, 200), 0.7, None)
     assert largest.elements == 90 * 200
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", [None, "value", "gradient"])
+def test_a_device_is_never_asked_for_a_value(kind, frozen):
+    """It would have to finish all that it was told before the next block: tensors without values do."""
+    hidden, weight, bias = (each.detach().to("meta").requires_grad_() for each in drawn())
+    weight.requires_grad_(not frozen)
+    bias.requires_grad_(not frozen)
+    own = fused_logprobs(Blocks(hidden, weight, bias, (21,), 0.7, 3), some_tokens().to("meta"), kind)
+    own.sum().backward()
+    assert hidden.grad is not None and (frozen or weight.grad is not None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
+def test_on_a_gpu_it_is_as_near_to_float64_as_whole_logits(dtype, bound, frozen, monkeypatch):
+    """Values, and lengths of the gradients' errors, in blocks that divide neither tokens nor words; no host waits."""
+    monkeypatch.setattr(logit_blocks, "CELLS_OF_DEVICES", 100 * 1000)
+    drawn_ones = drawn(300, 5000, 64, dtype=torch.float32)
+    given = [each.detach().to("cuda", dtype) / 4 for each in drawn_ones]
+    tokens, slopes = some_tokens(300, 5000).cuda(), torch.linspace(-1.0, 2.0, 300, device="cuda")
+
+    def found(score, kind) -> list[Tensor]:
+        leaves = [each.to(kind).requires_grad_(not (frozen and place)) for place, each in enumerate(given)]
+        scores = score(*leaves)
+        (scores * torch.stack([slopes, slopes.flip(0)], -1)).sum().backward()
+        return [scores.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+    def whole(hidden, weight, bias) -> Tensor:
+        logits = torch.nn.functional.linear(hidden, weight, bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return torch.stack(
+            [value for value in token_logprobs(logits, tokens, 0.7, "gradient") if value is not None], -1
+        )
+
+    def fused(*leaves) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return fused_logprobs(Blocks(*leaves, (), 0.7, 100), tokens, "gradient")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    exact, plain, own = found(whole, torch.float64), found(whole, dtype), found(fused, dtype)
+    for mine, its, right in zip(own, plain, exact, strict=True):
+        errors = [float((each.double() - right).norm() / right.norm()) for each in (mine, its)]
+        assert errors[0] < max(bound, 1.5 * errors[1])
 
 
 def test_no_token_gives_gradients_of_zero():

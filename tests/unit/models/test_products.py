@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import linear as torch_linear
 
 from lightrft.models import products
-from lightrft.models.products import LEAST, OneDNNLinear, linear, multiply_by_onednn
+from lightrft.models.products import LEAST, OneDNNLinear, linear, multiply_by_onednn, product
 
 CPU = torch.device("cpu")
 
@@ -51,6 +51,25 @@ def test_what_torch_multiplies_as_fast_is_left_to_it(dtype, rows, width):
     given = draw(rows, width, dtype=dtype), draw(256, width, seed=1, dtype=dtype)
     for one, other in zip(found(linear, *given), found(torch_linear, *given), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)], ids=str)
+def test_a_product_is_that_of_float64_however_its_factors_lie(turned, monkeypatch):
+    asked = []
+    own = products._product
+    monkeypatch.setattr(products, "_product", lambda *given: asked.append(1) or own(*given))
+    left, right = draw(37, 260), draw(260, 256, seed=1)
+    found = product(*(f.t().contiguous().t() if turn else f for f, turn in zip((left, right), turned, strict=True)))
+    assert max(errors([found], [left.double() @ right.double()])) < 1e-6 and len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rows", "width"), [(torch.bfloat16, 3, 256), (torch.float64, 3, 256), (torch.float32, 3, 16)]
+)
+def test_a_product_that_torch_makes_as_fast_is_left_to_it(dtype, rows, width, monkeypatch):
+    monkeypatch.setattr(products, "_product", None)
+    left, right = draw(rows, width, dtype=dtype), draw(width, 256, seed=1, dtype=dtype)
+    assert torch.equal(product(left, right), left @ right)
 
 
 def test_gradients_of_what_does_not_train_are_not_computed(monkeypatch):
