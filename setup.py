@@ -9,6 +9,7 @@ assert VERSION, "lightrft/__init__.py has no __version__"
 README = ROOT / "README.md"
 
 EXAMPLES = ["gguf>=0.17", "reasoning-gym>=0.1.25"]
+QLORA = ["bitsandbytes>=0.50"]
 VIDEO = ["av>=14"]  # torchcodec is taken in its place where it is installed
 VISION = ["pillow>=10.1", "torchvision>=0.21"]
 VOLUMES = ["nibabel>=5.2"]
@@ -44,11 +45,12 @@ setup(
         "vllm": ["vllm>=0.26,<0.33"],  # for GPUs; without one: tests/engines/environment.sh
         "sglang": ["sglang==0.5.23"],
         "examples": EXAMPLES,
+        "qlora": QLORA,
         "wandb": WANDB,
         "vision": VISION,
         "video": [*VISION, *VIDEO],
         "volumes": [*VISION, *VOLUMES],
-        "test": [*EXAMPLES, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB],
-        "dev": [*EXAMPLES, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB, "pre-commit>=4"],
+        "test": [*EXAMPLES, *QLORA, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB],
+        "dev": [*EXAMPLES, *QLORA, *TEST, *VIDEO, *VISION, *VOLUMES, *WANDB, "pre-commit>=4"],
     },
 )

@@ -9,6 +9,7 @@ from typing import Any
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
 from lightrft.args.conditions import (
+    has_4_bits,
     has_adapters,
     has_critic,
     has_kl,
@@ -24,7 +25,7 @@ from lightrft.loop.disk import Need, disk_need
 from lightrft.method import method, weighted_rewards
 from lightrft.models import freezing
 from lightrft.models.critic import critic_args, saved_head
-from lightrft.models.load import count_adapters, count_frozen, count_parameters, described_model
+from lightrft.models.load import count_adapters, count_frozen, count_in_4_bits, count_parameters, described_model
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
@@ -155,6 +156,10 @@ def _frozen(args: Args) -> Iterator[str]:
     """What trains of a model of which parts are frozen; refused where that cannot be."""
     if freezing.is_asked_for(args.model):
         yield freezing.told(described_model(args.model), args.model)
+    if has_4_bits(args):
+        numbers, size = count_in_4_bits(args.model)
+        share = f"{numbers:,} of {count_parameters(args.model):,}"
+        yield f"weights in 4 bits ({args.model.quant_type}): {share} in {size:,} bytes, all of them on each process"
 
 
 def _critic(args: Args, steps: int) -> Iterator[str]:
@@ -230,15 +235,17 @@ def _layout(args: Args, processes: int) -> Layout:
 
 
 def _states(args: Args, machine: Hardware) -> ModelStates:
+    in_4_bits, their_bytes = count_in_4_bits(args.model)
     return model_states(
-        count_parameters(args.model) + count_adapters(args.model),
+        count_parameters(args.model) + count_adapters(args.model) - in_4_bits,
         _layout(args, machine.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference and not has_adapters(args),
-        frozen=count_frozen(args.model),
+        frozen=count_frozen(args.model) - in_4_bits,
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
         average=args.training.enable_ema,
+        in_4_bits=their_bytes,
     )
 
 

@@ -23,6 +23,11 @@ def has_adapters(args: Args) -> bool:
     return args.model.lora_rank > 0 or args.model.lora_path is not None
 
 
+def has_4_bits(args: Args) -> bool:
+    """Whether the weights that adapters are added to are kept in 4 bits."""
+    return args.model.bits == 4
+
+
 def policy_learning_rate(args: Args) -> float:
     """Of adapters: --lora_learning_rate, else what was set as the policy's, else ten times the default of that."""
     m, rate = args.model, args.training.actor_learning_rate

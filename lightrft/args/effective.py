@@ -92,6 +92,7 @@ EFFECTS: dict[str, Callable[[Args], Effect | None]] = {
     "bf16": _bf16,
     "critic_pretrain": _critic,
     "lora_learning_rate": _lora_rate,
+    "bits": _follows("bits", "load_in_4bit"),
     "temperature_final": _temperature,
     "wandb_run_name": _run_name,
     "log_dir": _follows("log_dir", "save_path"),

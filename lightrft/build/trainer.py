@@ -9,7 +9,7 @@ import torch
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import has_adapters
+from lightrft.args.conditions import has_4_bits, has_adapters
 from lightrft.build.parity import ParityMaker
 from lightrft.build.rollouts import make_engine, make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
@@ -62,7 +62,8 @@ from lightrft.update.partition import draw_parts
 
 PADDING = "padding changes what this model computes; only prompts of one length share a batch"
 STRUCTURE = ("optimizer", "lora_rank", "lora_path")  # what the tensors of a checkpoint depend on
-OF_LORA = ("lora_alpha", "target_modules", "lora_bias")
+OF_LORA = ("lora_alpha", "target_modules", "lora_bias", "bits")
+OF_4_BITS = ("double_quant", "quant_type")
 
 
 def make_checkpointer(
@@ -81,6 +82,7 @@ def make_checkpointer(
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
     flags = (*STRUCTURE, *(["value_head_prefix"] if critic else []), *(OF_LORA if has_adapters(args) else []))
+    flags += OF_4_BITS if has_4_bits(args) else ()
     values = {flag: args.value(flag) for flag in flags}
     structure = {flag: list(value) if isinstance(value, tuple) else value for flag, value in values.items()}
     return Checkpointer(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightrft.errors import Refused
 from lightrft.models.adapter_files import base_of, begin_from, given_config, library, save_adapter
+from lightrft.models.quantised import layers_in_4_bits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,8 +190,11 @@ class Adapters:
         save_adapter(self.config, tensors, OWN, given, path)
 
     def merged(self, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """`tensors`, in the model's order, as those of the model without adapters: W + scale B A, one at a time."""
+        """`tensors`, in the model's order, as those of the model without adapters: W + scale B A, one at a time.
+
+        Weights in 4 bits are not among `tensors`, and are made of what they hold."""
         layers, weight, down = adapted_layers(self.model), None, torch.empty(0)
+        in_4_bits = {of_the_model(f"{name}.weight"): layer for name, layer in layers_in_4_bits(self.model).items()}
         for name, value in tensors:
             layer, _, kind = name.rpartition(".lora_")
             if not layer and not name.endswith(".base_layer.weight"):
@@ -200,9 +204,10 @@ class Adapters:
             elif kind == f"A.{OWN}.weight":
                 down = value
             elif kind == f"B.{OWN}.weight":
-                assert weight is not None, f"{layer} has no weight of its own"
-                yield f"{layer}.weight", with_adapter(layers[layer], weight, down, value)
+                base = in_4_bits.pop(f"{layer}.weight").weight if weight is None else weight
+                yield f"{layer}.weight", with_adapter(layers[layer], base, down, value)
                 weight = None
+        yield from ((name, layer.weight) for name, layer in in_4_bits.items())
 
 
 def with_adapter(layer: Any, weight: Tensor, down: Tensor, up: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightrft.models.quantised import numbers_in_4_bits
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -50,7 +52,8 @@ class Work:
         heads = getattr(config, "num_attention_heads", 0)  # some layers have no attention
         width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
         pairs = 12.0 * config.num_hidden_layers * heads * width  # scores and values forward, both twice backward
-        return cls(_products(body), pairs, _products(list(head.parameters())))
+        in_4_bits = 4 * numbers_in_4_bits(model.get_decoder())  # and they never train
+        return cls(_products(body) + in_4_bits, pairs, _products(list(head.parameters())))
 
     def of_rows(self, lengths: np.ndarray, trained: np.ndarray) -> float:
         """lengths: of rows, each of which sees itself alone and backwards; trained: tokens of each that are learned."""

@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused, warn
-from lightrft.models import adapters
+from lightrft.models import adapters, quantised
 from lightrft.models.empty import empty_model
 from lightrft.models.freezing import choose_what_trains, is_asked_for
 from lightrft.models.source import code_options, place, refusal
@@ -50,6 +50,14 @@ def count_adapters(args: ModelArgs) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) - count_parameters(args)
 
 
+def count_in_4_bits(args: ModelArgs) -> tuple[int, int]:
+    """Of the policy's weights those in 4 bits, and the bytes that they take."""
+    if not quantised.is_asked_for(args):
+        return 0, 0
+    sizes = [layer.weight.numel() for layer in quantised.layers_to_quantise(described_model(args))]
+    return sum(sizes), sum(quantised.bytes_in_4_bits(size, args) for size in sizes)
+
+
 def described_model(args: ModelArgs) -> PreTrainedModel:
     """The model that `--pretrain`'s configuration describes, without weights and without memory for them."""
     import torch
@@ -86,6 +94,8 @@ def load_model(
     model.requires_grad_(trains)
     if trains:
         choose_what_trains(model, args, seed)
+        if quantised.is_asked_for(args):
+            quantised.quantise(model, args, device)
     return (model if empty else model.to(device)).eval()
 
 

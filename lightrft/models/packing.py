@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from lightrft.groups import rows_by_group
 from lightrft.models.attention import TAKE_SEGMENTS
 from lightrft.models.media import joined, rows_of
+from lightrft.models.quantised import numbers_in_4_bits
 from lightrft.models.reach import reach
 from lightrft.models.segments import Segments, Tree
 
@@ -132,6 +133,7 @@ class Cost:
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         embeddings = {id(p) for end in ends if end is not None for p in end.parameters()}
         body = sum(p.numel() for p in model.get_decoder().parameters() if id(p) not in embeddings)
+        body += numbers_in_4_bits(model.get_decoder())
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
 
 

@@ -50,17 +50,18 @@ class ModelStates:
     reference: float
     gathered: float
     average: float = 0
+    in_4_bits: float = 0
     host: float = 0
 
     @property
     def total(self) -> float:
         """On the device. Sampling and learning take turns, so gradients and the gathered copy are never there
         together."""
-        always = self.weights + self.sums + self.optimizer + self.reference + self.average
+        always = self.weights + self.in_4_bits + self.sums + self.optimizer + self.reference + self.average
         return always + max(self.gradients, self.gathered)
 
     def __str__(self) -> str:
-        parts = {name: value / 1e9 for name, value in vars(self).items() if value and name != "host"}
+        parts = {name.replace("_", " "): value / 1e9 for name, value in vars(self).items() if value and name != "host"}
         return f"{self.total / 1e9:.3g} GB ({', '.join(f'{name} {value:.3g}' for name, value in parts.items())})"
 
 
@@ -74,12 +75,14 @@ def model_states(
     frozen: int = 0,
     critic: int = 0,
     average: bool = False,
+    in_4_bits: int = 0,
 ) -> ModelStates:
     """The states of a model, and of a critic with so many parameters, all of which are trained.
 
     half: computed in 16 bits, over a float32 master that the optimizer holds (DeepSpeed) or the shards are (FSDP2).
     frozen: of the model's parameters those that are not trained, and have weights alone. average: one of the others in
-    float32, which lies and is cut as the masters are.
+    float32, which lies and is cut as the masters are. in_4_bits: bytes of further ones, which every
+    process has whole on its device.
     Policy and critic take turns, so their gradients are never there together.
 
     Gradients are added up in float32. Stage 1 in 16 bits keeps a whole model's sum beside the 16-bit gradients, stage
@@ -117,6 +120,7 @@ def model_states(
         optimizer=optimizer,
         reference=0 if layout.ref_on_cpu else copy,
         average=mean,
+        in_4_bits=in_4_bits,
         gathered=parameters * compute if stage is None or (stage == 3 and parts > 1) else 0,
         host=host,
     )

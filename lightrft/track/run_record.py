@@ -19,7 +19,7 @@ from lightrft.track.step_files import set_aside, write_whole
 
 PACKAGES = (
     *("lightrft", "torch", "transformers", "deepspeed", "accelerate", "peft", "numpy", "vllm", "sglang"),
-    *("datasets", "pyarrow", "reasoning-gym", "math-verify", "tensorboard", "wandb"),
+    *("bitsandbytes", "datasets", "pyarrow", "reasoning-gym", "math-verify", "tensorboard", "wandb"),
 )
 SMALL, IN_ALL = 64 << 20, 1 << 30  # bytes: of a file whose contents are hashed, and of all such in a folder
 SHOWN_VARIABLES = (

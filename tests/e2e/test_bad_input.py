@@ -265,7 +265,7 @@ def test_missing_flags(here):
 
 
 def test_flags_that_are_not_built(here):
-    assert_refused("--load_in_4bit", "--load_in_4bit is not built yet", "remove it")
+    assert_refused("--rm_use_engine", "--rm_use_engine is not built yet", "remove it")
     assert_refused("--judge_url http://x", "--judge_url is not built yet")
 
 

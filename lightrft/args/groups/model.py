@@ -6,6 +6,7 @@ from lightrft.args.field import Witness, arg, unbuilt
 
 WITH_CRITIC = "--advantage_estimator gae"
 WITH_LORA = "--lora_rank 8"
+WITH_4_BITS = "--lora_rank 8 --load_in_4bit"
 WITH_IMAGES = (
     "--pretrain tiny_vision --prompt_data seen.jsonl --prompt_max_len 64 --max_len 72 --reward_fn shaped.py:length"
 )
@@ -150,12 +151,31 @@ class ModelArgs:
         "Export the model with LoRA merged into its weights too, in merged/ beside the adapter.",
         witness=Witness("--lora_merge", "files", given=WITH_LORA),
     )
-    load_in_4bit: bool = unbuilt("distributed", False, "QLoRA: the frozen weights in 4 bits.", "--load_in_4bit")
-    bits: int = unbuilt("distributed", 16, "Bits of the frozen weights.", "--bits 4", choices=(4, 8, 16))
-    double_quant: bool = unbuilt(
-        "distributed", True, "Quantise the quantisation's own constants too.", "--no-double_quant"
+    load_in_4bit: bool = arg(
+        False,
+        "QLoRA: --bits 4.",
+        witness=Witness("--load_in_4bit", "metrics", given=WITH_LORA),
     )
-    quant_type: str = unbuilt("distributed", "nf4", "Type of 4 bits.", "--quant_type fp4", choices=("nf4", "fp4"))
+    bits: int = arg(
+        None,
+        "Bits of the weights that LoRA's adapters are added to: 4 is QLoRA, of all linear layers but the output head, "
+        "and needs bitsandbytes; 8 is refused; 16 leaves them in the run's own precision.",
+        choices=(4, 8, 16),
+        derive=lambda values: 4 if values["load_in_4bit"] else 16,
+        unset="4 with --load_in_4bit, else 16",
+        witness=Witness("--bits 4", "metrics", given=WITH_LORA),
+    )
+    double_quant: bool = arg(
+        True,
+        "Keep the scales of 4-bit weights in 8 bits: 4.13 bits a weight in the place of 4.5.",
+        witness=Witness("--no-double_quant", "metrics", given=WITH_4_BITS),
+    )
+    quant_type: str = arg(
+        "nf4",
+        "The 16 values of 4 bits: quantiles of a normal distribution, or floating-point numbers.",
+        choices=("nf4", "fp4"),
+        witness=Witness("--quant_type fp4", "metrics", given=WITH_4_BITS),
+    )
     freeze_prefix: tuple[str, ...] = arg(
         (),
         "Parts of the policy that are not trained, by the start of their parameters' names; visual, vision_tower and "

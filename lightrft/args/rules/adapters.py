@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lightrft.args.conditions import has_adapters, has_kl, kl_is_to_reference
+from lightrft.args.conditions import has_4_bits, has_adapters, has_kl, kl_is_to_reference
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Problem
 from lightrft.args.surface import Args
@@ -36,4 +36,34 @@ def weights_where_they_are_held(args: Args, world_size: int) -> Iterator[Finding
         yield Problem(("meta_init", "lora_rank", "lora_path"), "--meta_init does not read a model for LoRA; remove it")
 
 
-RULES: tuple[Rule, ...] = (no_dropout, biases_of_the_reference, weights_where_they_are_held)
+def weights_that_do_not_train(args: Args, world_size: int) -> Iterator[Finding]:
+    """Of so few bits no step of an optimizer would change any."""
+    if has_4_bits(args) and not has_adapters(args):
+        flag = "load_in_4bit" if args.model.load_in_4bit else "bits"
+        yield Problem(
+            (flag, "lora_rank"),
+            f"{'--load_in_4bit' if args.model.load_in_4bit else '--bits 4'}: weights of 4 bits cannot train, but "
+            "adapters beside them can; add --lora_rank 16, or remove it",
+        )
+
+
+def one_number_of_bits(args: Args, world_size: int) -> Iterator[Finding]:
+    m = args.model
+    if m.bits == 8:
+        yield Problem(
+            ("bits",),
+            "--bits 8: bitsandbytes rounds what flows through such layers too, so the engine, which has weights alone, "
+            "would sample from another policy; use --bits 4 or --bits 16",
+        )
+    elif args.typed("load_in_4bit") and m.load_in_4bit != has_4_bits(args):
+        switch = f"--{'' if m.load_in_4bit else 'no-'}load_in_4bit"
+        yield Problem(("load_in_4bit", "bits"), f"{switch} contradicts --bits {m.bits}; remove one")
+
+
+RULES: tuple[Rule, ...] = (
+    no_dropout,
+    biases_of_the_reference,
+    weights_where_they_are_held,
+    weights_that_do_not_train,
+    one_number_of_bits,
+)

@@ -9,6 +9,7 @@ from typing import Any
 from lightrft.args.conditions import (
     compares_samples,
     estimator,
+    has_4_bits,
     has_adapters,
     has_critic,
     has_filter,
@@ -119,6 +120,7 @@ SAMPLES = Need(
 )
 PROFILED = Need(lambda args: _late_step(args) is None, "--max_steps {max_steps} ends the run before step {late_step}")
 ADAPTERS = Need(has_adapters, "there is no --lora_rank")
+FOUR_BITS = Need(has_4_bits, "there is no --load_in_4bit")
 NEW_ADAPTER = Need(lambda args: args.model.lora_path is None, "the adapter of --lora_path has its own")
 OWN_RATE = Need(
     lambda args: not has_adapters(args) or args.model.lora_learning_rate is None,
@@ -133,6 +135,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("lora_alpha", "target_modules", "lora_bias"), (ADAPTERS, NEW_ADAPTER)),
     **dict.fromkeys(("lora_learning_rate", "lora_merge"), (ADAPTERS,)),
     "lora_rank": (NEW_ADAPTER,),
+    **dict.fromkeys(("double_quant", "quant_type"), (FOUR_BITS,)),
     "actor_learning_rate": (OWN_RATE,),
     "value_clip": (CRITIC, LATER_VALUES),
     "gamma": (RETURNS,),

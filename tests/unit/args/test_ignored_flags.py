@@ -53,6 +53,8 @@ target_modules q_proj | {NO_LORA}
 lora_bias all | {NO_LORA}
 lora_learning_rate 1e-05 | {NO_LORA}
 lora_merge | {NO_LORA}
+double_quant --lora_rank 8 | there is no --load_in_4bit
+quant_type fp4 --lora_rank 8 | there is no --load_in_4bit
 num_episodes 20 --max_steps 5 | --max_steps 5 decides when training ends
 lr_warmup_ratio 0.1 --lr_warmup_steps 0 | --lr_warmup_steps 0 decides the warm-up
 adam_betas 0.9 0.9 --optimizer sgd | {ADAM}

@@ -83,6 +83,8 @@ def test_texts_with_white_space_are_quoted():
         ("--lora_rank 8", "lora_learning_rate", ["5e-06", "default (ten times full training's)"]),
         ("--lora_rank 8 --actor_learning_rate 1e-6", "lora_learning_rate", ["1e-06", "follows --actor_learning_rate"]),
         ("--lora_rank 8 --lora_learning_rate 1e-4", "lora_learning_rate", ["0.0001", "cli"]),
+        ("--lora_rank 8 --load_in_4bit", "bits", ["4", "follows --load_in_4bit"]),
+        ("--bits 16", "bits", ["16", "cli"]),
         ("", "dual_clip", ["none", "default (no dual clip)"]),
     ],
 )

@@ -35,9 +35,10 @@ freeze_prefix freeze_backbone tune_projector processor dataloader_num_workers mi
 limit_mm_image_per_prompt gradient_checkpointing fused_linear_logprob chunk_size
 packing_samples max_tokens_per_micro_batch use_mp_opt
 lora_rank lora_alpha lora_dropout target_modules lora_bias lora_learning_rate lora_path lora_merge
+load_in_4bit bits double_quant quant_type
 """
 OTHERS = """
-reward_pretrain remote_rm_url load_in_4bit bits double_quant quant_type
+reward_pretrain remote_rm_url
 reward_timeout reward_workers judge_template judge_url
 rm_use_engine eval_n_samples
 """

@@ -1,0 +1,126 @@
+"""QLoRA (arXiv:2305.14314): the linear layers of a model with adapters keep their own weights in 4 bits.
+
+Each 64 numbers of a weight have a scale, the largest of them; a number is one of 16 values times its scale. With
+`--double_quant` the scales are kept in 8 bits in the same way, 256 of them together. bitsandbytes makes such weights
+and multiplies by them.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lightrft.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightrft.args.groups.model import ModelArgs
+
+BLOCK, SCALES = 64, 256  # numbers that share a scale, and scales that share one: as bitsandbytes' own layers have it
+
+
+def is_asked_for(args: ModelArgs) -> bool:
+    return args.bits == 4
+
+
+class FourBitLinear(nn.Linear):
+    """inputs [..., I] x weight [O, I] + bias [O]. The weight is in 4 bits: `packed`, uint8 [O * I / 2, 1], and `state`.
+
+    They are no parameter: no strategy shards, casts or trains them, and every process has them whole. Not the layer of
+    bitsandbytes, which on some processors lays its weights out anew, for inference alone, once it is in eval mode; our
+    models always are.
+    """
+
+    packed: Tensor
+    state: Any
+
+    @property
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """[O, I] as it is multiplied by, made anew at every look, in the dtype that it came in."""
+        return library().functional.dequantize_4bit(self.packed, self.state)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return library().matmul_4bit(input, self.packed, self.state, bias=self.bias)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FourBitLinear:
+        """Scales go where the weight goes, and stay in their dtype."""
+        super()._apply(fn, recurse)
+        self.state.to(self.packed.device)
+        return self
+
+
+@cache
+def library() -> Any:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that nobody has asked for
+    try:
+        import bitsandbytes  # pyright: ignore[reportMissingImports]  (not everyone installs it)
+    except ImportError as error:
+        raise Refused(f"--load_in_4bit: {not_installed(error)}") from error
+    return bitsandbytes
+
+
+def not_installed(why: object = "it is not there") -> str:
+    return f"bitsandbytes cannot be imported ({why}): `pip install 'bitsandbytes>=0.50'`"
+
+
+def quantise(model: Any, args: ModelArgs, device: torch.device) -> None:
+    """In place, with the 4-bit weights on `device`. model: its adapters are there, and nothing of what is quantised
+    trains. Raises `Refused` where that cannot be."""
+    _check_kernels(args, device)
+    for layer in layers_to_quantise(model):
+        assert not layer.weight.requires_grad, "adapters train in its place"
+        packed, state = _quantised(layer.weight.detach().to(device), args)
+        del layer.weight
+        layer.__class__ = FourBitLinear
+        layer.register_buffer("packed", packed, persistent=False)
+        layer.state = state
+
+
+def layers_to_quantise(model: Any) -> list[nn.Linear]:
+    """All that are linear but the output head, as `transformers` chooses them, and adapters."""
+    head = model.get_output_embeddings()
+    ends = (head, getattr(head, "base_layer", head))
+    named = ((name, layer) for name, layer in model.named_modules() if type(layer) is nn.Linear)
+    found = [layer for name, layer in named if ".lora_" not in name and all(layer is not end for end in ends)]
+    if not found:
+        raise Refused(f"--load_in_4bit: {type(model).__name__} keeps no weights in linear layers; remove it")
+    return found
+
+
+def layers_in_4_bits(model: nn.Module) -> dict[str, FourBitLinear]:
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, FourBitLinear)}
+
+
+def numbers_in_4_bits(model: nn.Module) -> int:
+    """Which are in no parameter of the model."""
+    return sum(layer.in_features * layer.out_features for layer in layers_in_4_bits(model).values())
+
+
+def bytes_in_4_bits(numbers: int, args: ModelArgs) -> int:
+    """Of a weight of so many numbers, less the tables of values, a kilobyte a layer."""
+    scales = -(-numbers // BLOCK)
+    return -(-numbers // 2) + (scales + 4 * -(-scales // SCALES) if args.double_quant else 4 * scales)
+
+
+def _quantised(weight: Tensor, args: ModelArgs) -> tuple[Tensor, Any]:
+    return library().functional.quantize_4bit(
+        weight, blocksize=BLOCK, compress_statistics=args.double_quant, quant_type=args.quant_type
+    )
+
+
+def _check_kernels(args: ModelArgs, device: torch.device) -> None:
+    """Whatever it raises: it has many backends, and each says in its own way what it has not."""
+    try:
+        packed, state = _quantised(torch.ones(BLOCK, BLOCK, device=device), args)
+        library().matmul_4bit(torch.ones(1, BLOCK, device=device, requires_grad=True), packed, state).sum().backward()
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(
+            f"--load_in_4bit: bitsandbytes has no kernels for {device.type} here ({error}); train without, or on a GPU"
+        ) from error
