@@ -13,6 +13,7 @@ from lightrft.args.estimators import own_estimator
 from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
 from lightrft.loop.progress import Progress
+from lightrft.models.content import contents
 from lightrft.plan import runtime
 from lightrft.preflight import Inputs
 from lightrft.track.base import Loggers
@@ -54,4 +55,6 @@ def run_record(args: Args, model: PreTrainedModel, inputs: Inputs) -> dict[str, 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     attention = model.config._attn_implementation
     loaded = {"attn_implementation": attention, "tokenizer": type(inputs.tokenizer).__name__, "gpus": gpus}
-    return make_record(as_dict(args), files, {**runtime(args, videos=inputs.have_videos), **loaded})
+    return make_record(
+        as_dict(args), files, {**runtime(args, videos=inputs.have_videos), **loaded}, contents(args.model)
+    )

@@ -31,6 +31,7 @@ from lightrft.loop.due import Due
 from lightrft.loop.origin import origin
 from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress
+from lightrft.models.content import contents
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.flops import Work, device_peak
 from lightrft.models.given import dtype_to_train, read_given
@@ -96,6 +97,7 @@ def make_checkpointer(
         with_hf=c.save_hf_ckpt,
         merges=args.model.lora_merge,
         structure=structure,
+        contents=contents(args.model) if has_adapters(args) else {},
         origin=place,
         behind=strategy.world.device.type == "cuda",  # on a CPU the thread would take its time from the next step
     )

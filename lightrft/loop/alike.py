@@ -11,11 +11,10 @@ from lightrft.args import Args
 from lightrft.args.estimators import own_estimator
 from lightrft.args.show import as_dict
 from lightrft.errors import Refused
-from lightrft.models.given import read_given, weight_files
+from lightrft.models.content import contents
+from lightrft.models.given import read_given
 from lightrft.ranks.base import Ranks
 from lightrft.types import Prompt
-
-ENDS = 1 << 20  # bytes at both ends of a file of weights that are compared, beside its size
 
 
 def check_alike(facts: Mapping[str, Any], ranks: Ranks) -> None:
@@ -44,7 +43,7 @@ def files(args: Args, prompts: Iterable[Prompt], held_out: Iterable[Prompt]) -> 
         "what --eval_data holds": _digest(_of_prompts(held_out)),
         **{f"the code of {name}": _digest([path.read_bytes()]) for name, path in code.items()},
         "the configuration of --pretrain": _digest(read_given(args.model).files.values()),
-        "what the weights of --pretrain are": _digest(_of_weights(weight_files(args.model))),
+        **{f"the hash of what --{flag} holds": value[:12] for flag, value in contents(args.model).items()},
     }
 
 
@@ -57,13 +56,3 @@ def _digest(parts: Iterable[bytes]) -> str:
 
 def _of_prompts(prompts: Iterable[Prompt]) -> Iterator[bytes]:
     return (repr((prompt.id, prompt.token_ids, prompt.reference)).encode(errors="replace") for prompt in prompts)
-
-
-def _of_weights(paths: Iterable[Path]) -> Iterator[bytes]:
-    """Size and both ends of each file: another training of the same model has other bytes there."""
-    for path in paths:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            yield str(size).encode() + file.read(ENDS)
-            file.seek(max(size - ENDS, 0))
-            yield file.read(ENDS)

@@ -58,8 +58,8 @@ class Checkpointer:
 
     All ranks make the same calls. ranks: all processes. given: of each model, what an export returns beside the
     weights. average: of the policy, is a part of its state. structure: the flags (and their values) that a checkpoint
-    must have been made with. newest: the last checkpoint of this run, and its step. behind: checkpoints are written
-    while the run goes on. merges: adapters are exported merged too.
+    must have been made with, and contents, by flag, the weights. newest: the last checkpoint of this run, and its
+    step. behind: checkpoints are written while the run goes on. merges: adapters are exported merged too.
     """
 
     def __init__(
@@ -75,13 +75,14 @@ class Checkpointer:
         with_hf: bool,
         merges: bool = False,
         structure: Mapping[str, Any],
+        contents: Mapping[str, str] | None = None,
         origin: Origin | None = None,
         behind: bool = False,
     ) -> None:
         self.folder, self.ranks, self.strategy, self.policy = folder, ranks, strategy, policy
         self.trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
         self.average, self.given, self.with_hf, self.structure = average, given, with_hf, structure
-        self.merges = merges
+        self.merges, self.contents = merges, contents or {}
         self.origin = origin or Origin(folder.path)
         self.began_at = self.origin.mark
         self.newest: tuple[int, Path] | None = None
@@ -147,7 +148,7 @@ class Checkpointer:
 
     def _checked_state(self, path: Path, step: int) -> dict[str, Any]:
         """Before anything is loaded, each rank reads its share of all files."""
-        state = read_state(path, self.structure, self._shapes())
+        state = read_state(path, self.structure, self._shapes(), self.contents)
         if state["progress"]["step"] != step:
             raise Damaged(f"its state.json is of step {state['progress']['step']}")
         check_files(path, share(state["files"], self.ranks.rank, self.ranks.size))

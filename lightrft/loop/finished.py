@@ -11,6 +11,7 @@ from lightrft.args import Args
 from lightrft.args.show import as_dict
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.origin import origin
+from lightrft.models.content import contents
 from lightrft.models.export import MARKS
 from lightrft.track.run_record import differences, hashes
 
@@ -36,7 +37,7 @@ def finished_already(args: Args) -> str | None:
 
 def _is_same_run(record: Mapping[str, Any], args: Args) -> bool:
     arguments = json.loads(json.dumps(as_dict(args), default=str))
-    now = {"arguments": arguments, "hashes": hashes(record["hashes"])}
+    now = {"arguments": arguments, "hashes": hashes(record["hashes"]), "contents": contents(args.model)}
     return not differences({name: record[name] for name in now}, now)
 
 

@@ -20,7 +20,7 @@ from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.origin import check_origin, names_one, origin
 
 FLAGS = ("save_path", "ckpt_path", "log_dir", "use_tensorboard")
-READ = ("pretrain", "critic_pretrain", "prompt_data", "eval_data")  # folders that a run reads
+READ = ("pretrain", "lora_path", "critic_pretrain", "prompt_data", "eval_data")  # folders that a run reads
 DEEPEST = 100  # characters that our own files below a folder need
 HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)")  # files of the system, and where a shell sends our output
 OF_A_MODEL = re.compile(

@@ -33,7 +33,9 @@ def own_sum(content: bytes) -> str:
     return f"{hashlib.sha256(content).hexdigest()}  {NAME}\n"
 
 
-def read_state(folder: Path, structure: Mapping[str, Any], models: Mapping[str, Shapes]) -> dict[str, Any]:
+def read_state(
+    folder: Path, structure: Mapping[str, Any], models: Mapping[str, Shapes], contents: Mapping[str, str]
+) -> dict[str, Any]:
     """Raises `Damaged` where it is not as it was written, `Refused` for a checkpoint of other flags or models, or of a
     format before this."""
     if (folder / OF_EARLIER_VERSIONS).exists():
@@ -48,6 +50,7 @@ def read_state(folder: Path, structure: Mapping[str, Any], models: Mapping[str, 
     arguments = state["record"]["arguments"]
     _check_flags(arguments, structure, folder)
     _check_models(state["models"], models, arguments, folder)
+    _check_contents(state["record"].get("contents", {}), contents, folder)
     return state
 
 
@@ -74,6 +77,16 @@ def _check_models(
             raise Refused(
                 f"--{flag}: the checkpoint {folder} is of another model ({difference}); go on with the "
                 f"--{flag} {arguments[flag]['value']} that it was made with, or start anew with another --save_path"
+            )
+
+
+def _check_contents(saved: Mapping[str, str], contents: Mapping[str, str], folder: Path) -> None:
+    """contents: by flag, of the weights without which the checkpoint's tensors are another model's."""
+    for flag, now in contents.items():
+        if saved.get(flag, now) != now:
+            raise Refused(
+                f"--{flag}: the checkpoint {folder} holds adapters alone, of other weights than are there now; bring "
+                "those back, or start anew with another --save_path"
             )
 
 

@@ -97,6 +97,11 @@ def in_peft(name: str, adapter: str) -> str:
     return f"{PREFIX}{name.replace(f'.{adapter}.', '.')}"
 
 
+def adapter_files(args: ModelArgs) -> tuple[Path, Path]:
+    """Configuration and weights of `--lora_path`."""
+    return _file(args, CONFIG), _file(args, WEIGHTS)
+
+
 def _file(args: ModelArgs, name: str) -> Path:
     assert args.lora_path is not None
     found = find_file(replace(args, pretrain=args.lora_path), name)

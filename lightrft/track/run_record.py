@@ -84,13 +84,17 @@ def _folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def make_record(arguments: Mapping[str, Any], files: Iterable[str], runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """arguments: flag -> value and source; files: what to hash; runtime: what was chosen for this machine."""
+def make_record(
+    arguments: Mapping[str, Any], files: Iterable[str], runtime: Mapping[str, Any], contents: Mapping[str, str]
+) -> dict[str, Any]:
+    """arguments: flag -> value and source; files: what to hash; runtime: what was chosen for this machine; contents:
+    flag -> a hash of the weights that it names."""
     return {
         "arguments": dict(arguments),
         "runtime": dict(runtime),
         "git": git_state(Path(__file__).parent),
         "hashes": hashes(files),
+        "contents": dict(contents),
         "packages": package_versions(),
         "hardware": {
             "machine": platform.machine(),
@@ -144,6 +148,7 @@ def _compared(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{f"--{name}": entry["value"] for name, entry in record.get("arguments", {}).items()},
         **{f"hash of {name}": value[:12] for name, value in record.get("hashes", {}).items()},
+        **{f"hash of what --{flag} holds": value[:12] for flag, value in record.get("contents", {}).items()},
         **{f"version of {name}": value for name, value in record.get("packages", {}).items()},
         **{name: value for name, value in record.get("runtime", {}).items()},
         "git revision": git.get("revision"),

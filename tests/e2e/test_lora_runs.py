@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
 from peft import PeftModel
 from runs import files, rows, train
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 LORA = "--lora_rank 4 --lora_learning_rate 1e-2 --lr_scheduler constant --lr_warmup_steps 0 --quiet"
+OTHER = (
+    "error: --{}: the checkpoint {}/checkpoints/step_000001 holds adapters alone, of other weights than are there now; "
+    "bring those back, or start anew with another --save_path"
+)
 IDS = torch.tensor([[11, 14, 5, 15, 12, 2]])
 
 
@@ -57,6 +62,37 @@ def test_an_adapter_that_was_exported_is_started_from(here):
     base = json.loads((here / "second/adapter_config.json").read_text())["base_model_name_or_path"]
     assert base == str(here / "tiny")
     assert adapter(here / "first") != adapter(here / "second")
+
+
+def retrained(path, name: str) -> None:
+    """One number more in the middle of the files' `name`."""
+    tensors = load_file(path)
+    tensors[name].view(-1)[-1] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_checkpoint_is_of_the_weights_and_the_adapter_that_it_was_made_with(here):
+    """An adapter is another policy with another base, or another scale. A whole model is itself, and it is told."""
+    shutil.copytree((here / "tiny").resolve(), here / "base")
+    runs = {
+        name: f"--pretrain base --fsdp --quiet --save_steps 1 --save_path {name}" for name in ("new", "begun", "whole")
+    }
+    runs["new"] += " --lora_rank 2"
+    assert train(f"{runs['new']} --max_steps 1").code == 0
+    shutil.copytree(here / "new", here / "given", ignore=shutil.ignore_patterns("checkpoints", "logs"))
+    runs["begun"] += " --lora_path given"
+    assert [train(f"{runs[name]} --max_steps 1").code for name in ("begun", "whole")] == [0, 0]
+    settings = here / "given/adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
+    again = "--max_steps 2 --load_checkpoint"
+    ended = train(f"{runs['begun']} {again}")
+    assert ended.code == 2 and ended.problems == [OTHER.format("lora_path", "begun")]
+    retrained(here / "base/model.safetensors", "model.layers.1.self_attn.k_proj.weight")
+    ended = train(f"{runs['new']} {again}")
+    assert ended.code == 2 and ended.problems == [OTHER.format("pretrain", "new")]
+    ended = train(f"{runs['whole']} {again}")
+    assert ended.code == 0
+    assert re.search("warning: changed since that checkpoint: hash of what --pretrain holds was .{12}, is ", ended.out)
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ def test_nothing_is_written_into_a_model_or_a_data_set(here, flag):
     data = f"{go_on}--{flag} data/out --prompt_data data"
     assert f"--{flag} data/out is inside --prompt_data data" in refused(data)
     assert f"--{flag} base is the same folder as --pretrain" in refused(f"{go_on}--{flag} base --load_checkpoint")
+    adapter = f"{go_on}--{flag} data/out --lora_path data"
+    assert f"--{flag} data/out is inside --lora_path data" in refused(adapter)
 
 
 def test_links_that_lead_nowhere_in_what_is_looked_at(here):

@@ -63,7 +63,7 @@ def test_a_record_survives_json_without_a_difference(tmp_path):
     data.write_text("{}\n")
     values = {"adam_betas": [0.9, 0.95], "warmup": None}
     arguments = {name: {"value": value, "source": "default"} for name, value in values.items()}
-    made = make_record(arguments, [str(data), "hub/name"], {"device": "cpu"})
+    made = make_record(arguments, [str(data), "hub/name"], {"device": "cpu"}, {"pretrain": "01"})
     write_json(tmp_path / "run.json", made)
     assert differences(json.loads((tmp_path / "run.json").read_text()), made) == []
     assert list(made["hashes"]) == [str(data)] and made["runtime"] == {"device": "cpu"}
