@@ -172,9 +172,15 @@ def _encode(args: Args, prompts: list[Prompt], encoder: Encoder, bad: BadRows) -
     if encoder.vision is not None:
         bad.notices += remarks_on_media(prompts, args.data.images_key)
         bad.notices += encoder.vision.texts.told([prompt for prompt in prompts if prompt.has_media])
-    texts = _encode_texts(args, [prompt for prompt in prompts if not prompt.has_media], encoder.tokenizer, bad)
-    encoded = {prompt.id: prompt for prompt in texts}
-    return [encoded.get(prompt.id, prompt) for prompt in prompts if prompt.has_media or prompt.id in encoded]
+    return encode_prompts(
+        prompts,
+        encoder.tokenizer,
+        apply_chat_template=args.data.apply_chat_template,
+        prompt_max_len=args.model.prompt_max_len,
+        bad=bad,
+        ends=end_token_ids(args.model, encoder.tokenizer),
+        placeholders=encoder.vision.placeholders if encoder.vision else (),
+    )
 
 
 def _from_a_readable_one(prompts: list[Prompt], encoder: Encoder, bad: BadRows) -> list[Prompt]:
@@ -201,17 +207,6 @@ def _of_pixels(args: Args, vision: Vision | None, prompts: list[Prompt]) -> list
     if vision is None or most is None or not args.typed("max_pixels") or not any(prompt.images for prompt in prompts):
         return []
     return told_of_pixels(vision, most)
-
-
-def _encode_texts(args: Args, prompts: list[Prompt], tokenizer: PreTrainedTokenizerBase, bad: BadRows) -> list[Prompt]:
-    return encode_prompts(
-        prompts,
-        tokenizer,
-        apply_chat_template=args.data.apply_chat_template,
-        prompt_max_len=args.model.prompt_max_len,
-        bad=bad,
-        ends=end_token_ids(args.model, tokenizer),
-    )
 
 
 def _check_strategy(args: Args) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
 from lightrft.models.load import described_model
 from lightrft.models.media import counted_from, own_positions
-from lightrft.models.source import REMEDIES, code_options, place, refusal
+from lightrft.models.source import REMEDIES, check_pretrain, code_options, place, refusal
 from lightrft.models.suitable import end_token_ids, read_config
 from lightrft.models.vision import placeholders, sees
 from lightrft.prompts.bad_rows import BadRow
@@ -110,5 +111,10 @@ def _refusal(args: ModelArgs, path: str | None, error: Exception) -> Refused:
     text = str(error)
     if "orchvision" in text and "torchvision" not in REMEDIES:
         return Refused(f"--pretrain {args.pretrain}: its processor needs torchvision: {INSTALL}")
-    found = refusal(args, "processor", error)
+    try:
+        if not Path(place(args)).is_dir():
+            check_pretrain(args)
+        found = refusal(args, "processor", error)
+    except Refused as no_folder:
+        found = no_folder
     return found if path is None else Refused(str(found).replace("--pretrain", "--processor", 1))

@@ -30,21 +30,24 @@ def encode_prompts(
     flag: str = "--prompt_data",
     bad: BadRows | None = None,
     ends: Collection[int] = (),
+    placeholders: Collection[int] = (),
 ) -> list[Prompt]:
-    """The prompts with `token_ids`, in the same order, without those that `bad` may skip.
+    """The prompts with `token_ids`, in the same order, without those that `bad` may skip; those with media as they are.
 
     `apply_chat_template`: True and False are taken at their word; None means "where the tokenizer has one". Without a
     template the messages' contents are joined by newlines and get the tokenizer's own special tokens, but none that
     ends the text (`ends`: the model's end tokens beside the tokenizer's). Nothing is ever truncated: a prompt of more
-    than `prompt_max_len` tokens, or of none, is a bad row. Raises `Refused`.
+    than `prompt_max_len` tokens, or of none, is a bad row, and so is one with a token of `placeholders`, in whose place
+    a model would look for an image. Raises `Refused`.
     """
     bad = bad or BadRows(flag)
     closing = closing_ids(tokenizer, ends)
     template = look_at(tokenizer, closing) if uses_template(tokenizer, apply_chat_template) else None
     writer = _Writer(tokenizer, template, closing, knows_whole=apply_chat_template is None)
-    encoded = list(_encoded(prompts, writer, bad))
-    bad.notices += remarks(encoded, tokenizer, template, knows_whole=writer.knows_whole)
-    bad.notices += writer.told(encoded)
+    encoded = list(_encoded(prompts, writer, frozenset(placeholders), bad))
+    texts = [prompt for prompt in encoded if not prompt.has_media]
+    bad.notices += remarks(texts, tokenizer, template, knows_whole=writer.knows_whole)
+    bad.notices += writer.told(texts)
     if not bad.skip:
         _check_lengths(encoded, prompt_max_len, bad.flag)
     kept = [prompt for prompt in encoded if len(prompt.token_ids) <= prompt_max_len]
@@ -64,17 +67,37 @@ def uses_template(tokenizer: PreTrainedTokenizerBase, wanted: bool | None) -> bo
     return has_template if wanted is None else wanted
 
 
-def _encoded(prompts: Sequence[Prompt], writer: _Writer, bad: BadRows) -> Iterator[Prompt]:
+def _encoded(
+    prompts: Sequence[Prompt], writer: _Writer, placeholders: frozenset[int], bad: BadRows
+) -> Iterator[Prompt]:
     for start in range(0, len(prompts), TOGETHER):
         part = prompts[start : start + TOGETHER]
-        for prompt, ids in zip(part, writer.ids_of(part), strict=True):
-            if isinstance(ids, BadRow):
-                bad.add(prompt.origin, _place(prompt), str(ids))
-            elif not ids:
-                bad.add(prompt.origin, _place(prompt), "the prompt has no tokens; it needs some text")
+        written = iter(writer.ids_of([prompt for prompt in part if not prompt.has_media]))
+        for prompt in part:
+            if prompt.has_media:
+                yield prompt
+                continue
+            try:
+                ids = _good(next(written), placeholders, writer.tokenizer)
+            except BadRow as fault:
+                bad.add(prompt.origin, _place(prompt), str(fault))
             else:
                 opening = opening_of(writer.tokenizer, ids, begun_answer(prompt))
-                yield replace(prompt, token_ids=tuple(ids), opening=opening)
+                yield replace(prompt, token_ids=ids, opening=opening)
+
+
+def _good(
+    ids: Sequence[int] | BadRow, placeholders: frozenset[int], tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """Raises `BadRow`."""
+    if isinstance(ids, BadRow):
+        raise ids
+    if not ids:
+        raise BadRow("the prompt has no tokens; it needs some text")
+    if held := placeholders.intersection(ids):
+        mark = tokenizer.convert_ids_to_tokens(min(held))
+        raise BadRow(f"its text holds {mark!r}, which stands for an image or a video, and the row has none")
+    return tuple(ids)
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,17 @@ class Vision:
             places = sum(part["type"] == kind for part in parts)
             if places != len(given):
                 raise BadRow(f"it has {len(given)} {kind}s, and {places} places for them in its messages")
-            if given and any(self.texts.mark(kind) in part.get("text", "") for part in parts):
-                what = f"one of its texts holds {self.texts.mark(kind)!r}, which stands for an {kind}"
-                raise BadRow(f"{what}; write <{kind}> where each of the row's {kind}s stands")
+            mark = self.texts.mark(kind) if given else self._placeholder(kind)
+            if mark is not None and any(mark in part.get("text", "") for part in parts):
+                what = f"one of its texts holds {mark!r}, which stands for {'an' if kind == 'image' else 'a'} {kind}"
+                where = f"; write <{kind}> where each of the row's {kind}s stands"
+                raise BadRow(what + (where if given else ", and the row has none"))
+
+    def _placeholder(self, kind: str) -> str | None:
+        """The mark of such media where it is a token that the model looks for."""
+        mark = self.texts.mark_of(kind)
+        is_read = mark is not None and self.processor.tokenizer.convert_tokens_to_ids(mark) in self.placeholders
+        return mark if is_read else None
 
     def _bare(self, text: str, media: Media) -> tuple[int, ...]:
         """The text's ids, with one mark for each image or video."""
@@ -141,8 +149,10 @@ class Vision:
 
     def _check(self, ids: Sequence[int], media: Media) -> None:
         if len(ids) > self.longest:
-            images = f"with its {len(media.images)} images" if media.images else "with its videos"
-            raise BadRow(f"{len(ids)} tokens {images}, over --prompt_max_len {self.longest}; --max_pixels makes fewer")
+            images = f"{len(media.images)} images" if len(media.images) > 1 else "image" if media.images else "videos"
+            raise BadRow(
+                f"{len(ids)} tokens with its {images}, over --prompt_max_len {self.longest}; --max_pixels makes fewer"
+            )
 
     def _inputs(self, made: Any, length: int) -> MediaInputs:
         beside = {name: value for name, value in made.items() if name not in ROWS}

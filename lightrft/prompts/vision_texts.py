@@ -75,11 +75,15 @@ class Texts:
 
     def mark(self, kind: str) -> str:
         """What stands for an image or a video in a text, before the processor writes its placeholders there."""
-        mark = getattr(self.processor, "boi_token", None) if kind == "image" else None
-        mark = mark or getattr(self.processor, f"{kind}_token", None)
+        mark = self.mark_of(kind)
         if mark is None:
             raise BadRow(f"{type(self.processor).__name__} takes no {kind}s")
         return mark
+
+    def mark_of(self, kind: str) -> str | None:
+        """None where the processor takes no such media."""
+        mark = getattr(self.processor, "boi_token", None) if kind == "image" else None
+        return mark or getattr(self.processor, f"{kind}_token", None)
 
     def told(self, prompts: Sequence[Prompt]) -> list[str]:
         """What a user might not expect of these."""

@@ -67,6 +67,12 @@ def test_a_processor_of_another_model_is_refused():
     )
     ended = train("--save_path out --max_steps 1 --pretrain tiny --prompt_data add.jsonl --processor other", BASE)
     assert ended.problems == ["error: --processor other: --pretrain tiny does not see; leave it out"]
+    ended = train("--save_path out --max_steps 1 --processor tiny_visoin", BASE)
+    (told,) = ended.problems
+    assert (
+        told
+        == "error: --processor tiny_visoin: no such model folder; is it tiny_vision? One of the hub goes by owner/name"
+    )
 
 
 def test_a_broken_image_ends_the_run_or_is_left_out():

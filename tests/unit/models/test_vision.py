@@ -130,5 +130,5 @@ def test_what_a_prompt_needs_is_told_where_it_lacks(case):
     with pytest.raises(BadRow, match=r"p0: (image|tile) 1 of .* has \d+ placeholders for \d+ features"):
         replace(case.vision, rate=2 * case.vision.rate).request(case.prompts[0], (0,))
     short = replace(case.vision, longest=10)
-    with pytest.raises(BadRow, match=r"\d\d tokens with its 1 images, over --prompt_max_len 10"):
+    with pytest.raises(BadRow, match=r"\d\d tokens with its image, over --prompt_max_len 10"):
         short.request(case.prompts[0], (0,))

@@ -20,7 +20,7 @@ from lightrft.args import parse
 from lightrft.models.processor import load_vision
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.preflight import check_inputs
-from lightrft.prompts.bad_rows import BadRow
+from lightrft.prompts.bad_rows import BadRow, BadRows
 from lightrft.prompts.encoder import Encoder
 from lightrft.prompts.encoding import encode_prompts
 from lightrft.rewards.rules import RuleReward
@@ -56,6 +56,18 @@ def encoder(folder: Path, tokenizer: Any = None, wanted: bool | None = None) -> 
 
 def seen(encoder: Encoder, *parts: Any, **more: Any) -> str:
     return encoder.as_the_model_sees(row(*parts, **more))
+
+
+def test_what_stands_for_an_image_is_not_written_by_a_row_without_one(folder: Path):
+    """The model would look for an image there: rows with and without images together ended in its traceback."""
+    own, bad = encoder(folder), BadRows(skip=True)
+    rows = [row(says(f"a {PAD} tag")), row(IMAGE, says("one")), row(says(f"{QWEN[3]}?"))]
+    more: Any = {"apply_chat_template": None, "prompt_max_len": 99, "placeholders": own.vision.placeholders}
+    kept = encode_prompts(rows, own.tokenizer, bad=bad, **more)
+    assert kept == [rows[1]], "a source of which an image is left is not empty"
+    assert f"its text holds {PAD!r}, which stands for an image or a video, and the row has none" in bad.summary()[0]
+    with pytest.raises(BadRow, match=r"holds '<\|video_pad\|>', which stands for a video, and the row has none"):
+        own.request(row(IMAGE, says(f"a {QWEN[3]} tag")), (0,))
 
 
 @pytest.mark.parametrize(
