@@ -12,7 +12,7 @@ import torch
 from launch import run_rank
 from plain import Sample
 from plain_critic import GAE
-from policies import Trained, as_rollout, make_samples, prepare, small_model, with_lora
+from policies import Trained, as_rollout, make_samples, prepare, small_model, with_lora, with_qlora
 from ranks import DEALT, MODELS, parameters
 
 from lightrft.models import products
@@ -43,7 +43,12 @@ class Setting:
     ranks: tuple[int, ...] = RANKS
 
     def make(self, seed: int = 0):
-        return (with_lora if self.has_lora else small_model)(seed, **MODELS[self.model])
+        make = with_qlora if self.in_4_bits else with_lora if self.has_lora else small_model
+        return make(seed, **MODELS[self.model])
+
+    @property
+    def in_4_bits(self) -> bool:
+        return "QLoRA" in self.name
 
     @property
     def has_lora(self) -> bool:
@@ -100,6 +105,11 @@ SETTINGS = (
     Setting("LoRA, checkpointing, fused head", f"{CHECKPOINTING} {FUSED}", of=SHARDED, ranks=(1, 2)),
     Setting("LoRA, packed", "--packing_samples", of=SHARDED, ranks=(2,)),
     Setting("LoRA, sp 2", sp_size=2, of=SHARDED, ranks=(2,)),
+    Setting("QLoRA", ranks=(1, 2)),
+    Setting("QLoRA, bf16", "--bf16", rounds=10, of=TWO, ranks=(1,)),
+    Setting("QLoRA, KL to the policy without", "--init_kl_coef 0.05", of=SHARDED, ranks=(2,)),
+    Setting("QLoRA, CPU offload", "--fsdp_cpu_offload", of=("--fsdp",), ranks=(2,)),
+    Setting("QLoRA, all together", f"--packing_samples {FUSED} {CHECKPOINTING}", sp_size=2, of=SHARDED, ranks=(2,)),
     Setting("LoRA, all together", f"--packing_samples {FUSED} {CHECKPOINTING}", sp_size=2, ranks=(2,)),
 )
 

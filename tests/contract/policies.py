@@ -32,6 +32,7 @@ from lightrft.build.update import (
 )
 from lightrft.hardware import choose_precision
 from lightrft.models.adapters import adapt
+from lightrft.models.quantised import quantise
 from lightrft.models.token_model import TokenModel
 from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
@@ -170,9 +171,29 @@ def with_lora(seed: int = 0, **changes: Any):
     return fill_adapters(model)
 
 
-def with_lora_of_peft(seed: int = 0, **changes: Any):
+def with_lora_of_peft(seed: int = 0, *, in_4_bits: bool = False, **changes: Any):
     """The same, as PEFT makes it."""
-    return fill_adapters(get_peft_model(small_model(seed, **changes), LoraConfig(**LORA)).eval())
+    model = (rounded_model if in_4_bits else small_model)(seed, **changes)
+    return fill_adapters(get_peft_model(model, LoraConfig(**LORA)).eval())
+
+
+def with_qlora(seed: int = 0, device: str = "cpu", **changes: Any):
+    """The small model with the same adapters and its other weights in 4 bits, as a run makes them."""
+    model = with_lora(seed, **changes)
+    quantise(model, arguments("--lora_rank 4 --load_in_4bit").model, torch.device(device))
+    return model
+
+
+def rounded_model(seed: int = 0, **changes: Any):
+    """The small model, float32, of the values that 4 bits leave of its layers' weights."""
+    from bitsandbytes import functional
+
+    model = small_model(seed, **changes)
+    for name, weight in model.named_parameters():
+        if name.endswith("_proj.weight"):
+            packed, state = functional.quantize_4bit(weight.data, quant_type="nf4", compress_statistics=True)
+            weight.data = functional.dequantize_4bit(packed, state)
+    return model
 
 
 def fill_adapters(model):

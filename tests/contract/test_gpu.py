@@ -7,16 +7,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from launch import launch
 from layouts import IDS
-from policies import arguments, as_rollout, make_samples, own_strategy, small_model
+from policies import arguments, as_rollout, make_samples, own_strategy, small_model, with_qlora
 from test_precision import COLUMNS, SGD, Layer, gradient_error, step
 
 from lightrft.hardware import choose_precision
+from lightrft.models.quantised import layers_in_4_bits
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Request
@@ -50,6 +52,22 @@ def test_one_step(trained, rollouts, strategy, precision):
     assert torch.isfinite(torch.tensor([metrics["loss/policy"], metrics["policy/grad_norm"]])).all()
     assert metrics["update/skipped_steps"] == 0 and metrics["policy/grad_norm"] > 0.1
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-3
+
+
+@each_strategy
+@pytest.mark.parametrize("precision", ("", "--no-bf16"))
+def test_one_step_beside_weights_in_4_bits(trained, rollouts, strategy, precision):
+    """They are on the GPU, of the values that a CPU makes of them, and stay so while adapters learn."""
+    flags = f"{strategy} {precision} --actor_learning_rate 0.05 --micro_train_batch_size 4"
+    run = trained(flags, make=partial(with_qlora, device="cuda"))
+    before, on_cpu = run.parameters(), layers_in_4_bits(with_qlora())
+    metrics = run.learn(run.batch(rollouts))
+    assert metrics["update/skipped_steps"] == 0 and metrics["policy/grad_norm"] > 0.01
+    assert run.parameters().keys() == before.keys() and not all(
+        torch.equal(value, before[name]) for name, value in run.parameters().items()
+    )
+    for name, layer in layers_in_4_bits(run.policy.model).items():
+        assert layer.packed.is_cuda and torch.allclose(layer.weight.cpu(), on_cpu[name].weight, atol=1e-6)
 
 
 @each_strategy

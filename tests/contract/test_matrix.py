@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import plain
 import pytest
@@ -10,7 +10,16 @@ import torch
 from launch import launch
 from matrix import ADAM_RATE, BETA, DECAY, EPSILON, MAX_NORM, RANKS, Case, Found, Setting, cases, measure, samples_of
 from plain_critic import PlainCritic, plain_turn
-from policies import arguments, largest_difference, make_samples, save_critic, settings, small_model, with_lora_of_peft
+from policies import (
+    arguments,
+    largest_difference,
+    make_samples,
+    rounded_model,
+    save_critic,
+    settings,
+    small_model,
+    with_lora_of_peft,
+)
 from ranks import MODELS
 from test_precision import GRADIENT_ERROR, distance, length
 
@@ -53,7 +62,9 @@ def wanted(folder):
 def plain_found(setting: Setting, folder) -> Found:
     models, samples = plain_models(setting, folder), samples_of(setting)
     learn(setting, models, samples, [Part(tuple(range(len(samples))), 0)], plain.clipped_gradient)
-    gradients = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in everything(models).items()}
+    gradients = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in everything(setting, models).items()
+    }
     models = plain_models(setting, folder)
     optimizers = {id(m): torch.optim.AdamW(m.parameters(), ADAM_RATE, (0.9, 0.95), EPSILON, DECAY) for m in models}
 
@@ -70,17 +81,21 @@ def plain_found(setting: Setting, folder) -> Found:
     parts = list(draw_parts(12, 4, 2, seed=arguments().training.seed, turn=1))
     learn(setting, models, make_samples(), parts, step)
     averaged = {f"average.{name}": value for name, value in average.items()} if "EMA" in setting.name else {}
-    return Found({1: gradients}, {name: p.detach() for name, p in everything(models).items()} | averaged)
+    return Found({1: gradients}, {name: p.detach() for name, p in everything(setting, models).items()} | averaged)
 
 
 def plain_models(setting: Setting, folder) -> list:
-    policy = with_lora_of_peft(**MODELS[setting.model]) if setting.has_lora else setting.make()
+    adapted = partial(with_lora_of_peft, in_4_bits=setting.in_4_bits)
+    policy = adapted(**MODELS[setting.model]) if setting.has_lora else setting.make()
     return [policy, *([PlainCritic(folder)] if "gae" in setting.flags else [])]
 
 
-def everything(models) -> dict:
+def everything(setting: Setting, models) -> dict:
+    """What the trainer's models hold too; weights in 4 bits are no tensors of theirs."""
     kinds = zip(("policy", "critic"), models, strict=False)
-    return {f"{kind}.{name}": p for kind, model in kinds for name, p in named(model)}
+    found = {f"{kind}.{name}": p for kind, model in kinds for name, p in named(model)}
+    in_4_bits = ("_proj.weight", "_proj.base_layer.weight") if setting.in_4_bits else ()
+    return {name: p for name, p in found.items() if not name.endswith(in_4_bits)}
 
 
 def named(model):
@@ -98,7 +113,8 @@ def learn(setting: Setting, models, samples, parts, step) -> None:
         if len(parts) > 1:
             more["old"] = [plain.logprobs(model, sample, 0.8) for sample in samples]
         if "--init_kl_coef" in setting.flags:
-            reference = small_model() if setting.has_lora else setting.make(setting.reference_seed)
+            without = rounded_model if setting.in_4_bits else small_model
+            reference = without() if setting.has_lora else setting.make(setting.reference_seed)
             more["reference"] = [plain.logprobs(reference, sample, 0.8) for sample in samples]
             more["kl_coef"] = 0.05
     loss = settings(**more)
@@ -125,7 +141,7 @@ def test_gradients_are_the_plain_ones(ranks, case, found, wanted):
 def test_steps_of_adamw_are_the_plain_ones(ranks, case, found, wanted, folder):
     stepped, exact = found(ranks, case).stepped, wanted(case.setting).stepped
     if case.setting.half:
-        start = {name: p.detach() for name, p in everything(plain_models(case.setting, folder)).items()}
+        start = {name: p.detach() for name, p in everything(case.setting, plain_models(case.setting, folder)).items()}
         bound = BF16_STEPS * (4 if case.setting.has_lora else 1)  # few numbers, whose moments are mostly rounding
         assert distance(stepped, exact) < bound * distance(exact, start)
     else:

@@ -24,6 +24,7 @@ def model_states(
     frozen: int = 0,
     critic: int = 0,
     average: bool = False,
+    in_4_bits: int = 0,
     **layout,
 ) -> ModelStates:
     """Of the layout that no further flag changes, but for what `layout` says."""
@@ -32,7 +33,7 @@ def model_states(
         **{"ranks": ranks, "stage": stage, "shard_size": ranks, "zpg": 1, "ref_size": spread, **ON_HOST, **layout}
     )
     what = {"half": half, "adam": adam, "reference": reference, "frozen": frozen, "critic": critic}
-    return states_of(parameters, kept, average=average, **what)
+    return states_of(parameters, kept, average=average, in_4_bits=in_4_bits, **what)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,15 @@ def test_offloaded_shards_leave_the_gathered_copy():
     )
     assert (found.total, found.host) == (10 * 2, 10 * (4 + 4 + 8 + 2))
     assert str(model_states(10**9, ranks=1, stage=1, **MIXED)) == "20 GB (weights 2, gradients 2, sums 4, optimizer 12)"
+
+
+def test_weights_in_4_bits_are_whole_on_each_process():
+    """Also where the rest is sharded, or in host memory: 10 others, of which 4 train."""
+    for stage, host in ((1, False), (3, False), (None, False), (None, True)):
+        how = {"ranks": 8, "stage": stage, "frozen": 6, "states_on_cpu": host, **MIXED}
+        found, without = model_states(10, in_4_bits=52, **how), model_states(10, **how)
+        assert (found.total - without.total, found.host) == (52, without.host)
+    assert str(model_states(10**9, ranks=1, stage=1, in_4_bits=10**9, **MIXED)).endswith("optimizer 12, in 4 bits 1)")
 
 
 def test_a_critic_is_a_second_model_that_learns_in_turn():
