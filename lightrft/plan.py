@@ -79,7 +79,7 @@ def _laid_out(args: Args) -> str:
 def _offloaded(args: Args) -> str:
     if args.distributed.fsdp_cpu_offload:
         return ", offloaded to CPU"
-    parts = {"optimizer": args.memory.adam_offload, "reference": args.memory.ref_offload}
+    parts = {"optimizer": args.memory.adam_offload, "reference": args.memory.ref_offload and not has_adapters(args)}
     moved = " and ".join(part for part, is_moved in parts.items() if is_moved)
     return f", {moved} on the CPU" if moved else ""
 

@@ -60,6 +60,7 @@ from lightrft.update.critic import Critic
 from lightrft.update.ema import MovingAverage
 from lightrft.update.kl import KLTerm
 from lightrft.update.partition import draw_parts
+from lightrft.update.step import Updater
 
 PADDING = "padding changes what this model computes; only prompts of one length share a batch"
 STRUCTURE = ("optimizer", "lora_rank", "lora_path")  # what the tensors of a checkpoint depend on
@@ -172,6 +173,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     rollouts = make_rollouts(args, inputs, engine, placement.renew, everyone)
     clock, record = Clock(console.phase), run_record(args, policy.handle.model, inputs)
     log_dir, save_path = Path(args.logging.log_dir), Path(args.checkpoint.save_path)
+    updater = make_updater(args, strategy, policy, estimator, kl, critic, average, parity.gate, apart=apart)
     trainer = Trainer(
         everyone=everyone,
         rows=strategy.ranks,
@@ -180,7 +182,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         dealer=Dealer(world, everyone, first_epoch(args)),
         scorer=make_scorer(args, strategy, policy, models.reference, kl, critic),
         advantages=make_advantages(args, strategy.ranks, estimator, kl),
-        updater=make_updater(args, strategy, policy, estimator, kl, critic, average, parity.gate, apart=apart),
+        updater=updater,
         placement=placement,
         evaluations=Evaluations(rollouts.evaluator, args.evaluation.eval_steps, placement, progress, clock, console),
         checkpointer=make_checkpointer(args, everyone, strategy, policy.handle, critic, average),
@@ -191,7 +193,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
         clock=clock,
         profiler=Profiler(log_dir / "profile", args.logging.profile_steps if first else ()),
         save_path=save_path,
-        speed=Speed(models.work, args.training.max_epochs, device_peak(), args.distributed.sp_size),
+        speed=_speed(args, models.work, updater),
         record=record,
         parity=parity.gate,
         shown=args.logging.num_trajectories_to_save if args.logging.save_trajectories else 0,
@@ -205,3 +207,8 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
             write_record(record, log_dir, save_path, fresh=not progress.step)
             trainer.loggers = make_loggers(args, inputs, console, progress)
     return trainer
+
+
+def _speed(args: Args, work: Work | None, updater: Updater) -> Speed:
+    epochs, sharing = args.training.max_epochs, args.distributed.sp_size
+    return Speed(work, epochs, device_peak(), sharing, skips=lambda: updater.loss.skips_rows_without_advantage)

@@ -47,6 +47,16 @@ def attention_of_shared_sequences(args: Args, world_size: int) -> Iterator[Findi
         )
 
 
+def attention_of_several_sequences_in_a_row(args: Args, world_size: int) -> Iterator[Finding]:
+    kernel = args.model.attn_implementation
+    if kernel in (None, "sdpa"):
+        return
+    for flag in ("packing_samples", "share_prompts"):
+        if args.value(flag):
+            what = f"--attn_implementation {kernel} lets the sequences that --{flag} lays in a row see each other"
+            yield Problem(("attn_implementation", flag), f"{what}; use sdpa")
+
+
 def precision(args: Args, world_size: int) -> Iterator[Finding]:
     if args.distributed.fp16 and args.distributed.bf16:
         yield Problem(("fp16", "bf16"), "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16")
@@ -116,6 +126,7 @@ RULES: tuple[Rule, ...] = (
     assumed_hardware,
     sizes_of_process_groups,
     attention_of_shared_sequences,
+    attention_of_several_sequences_in_a_row,
     precision,
     of_fsdp_alone,
     of_bf16_alone,

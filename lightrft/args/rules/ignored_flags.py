@@ -99,6 +99,7 @@ WARMUP = Need(
 )
 DEEPSPEED = Need(lambda args: not args.distributed.fsdp, "--fsdp replaces DeepSpeed ZeRO")
 STATE_ELSEWHERE = Need(lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps all of it there")
+REFERENCE_APART = Need(lambda args: not has_adapters(args), "the reference is the policy without its adapters")
 REFERENCE_ELSEWHERE = Need(
     lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps the reference there too"
 )
@@ -163,8 +164,8 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     "zero_stage": (DEEPSPEED,),
     "overlap_comm": (OVERLAPS,),
     "adam_offload": (STATE_ELSEWHERE, STATE),
-    "ref_shard_size": (KL, REFERENCE),
-    "ref_offload": (KL, REFERENCE, REFERENCE_ELSEWHERE),
+    "ref_shard_size": (KL, REFERENCE, REFERENCE_APART),
+    "ref_offload": (KL, REFERENCE, REFERENCE_APART, REFERENCE_ELSEWHERE),
     "prompt_split": (_splits("prompt_data"),),
     **dict.fromkeys(("input_key", "reference_key", "source_key", "on_bad_row", "images_key"), (ROWS,)),
     "label_key": (LABEL, ROWS),

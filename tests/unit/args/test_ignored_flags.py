@@ -67,6 +67,7 @@ zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO
 adam_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps all of it there
 overlap_comm --fsdp | --fsdp overlaps communication by itself
 ref_shard_size 1 --init_kl_coef 0 | {NO_KL}
+ref_offload --lora_rank 4 | the reference is the policy without its adapters
 ref_offload --fsdp --fsdp_cpu_offload | --fsdp_cpu_offload keeps the reference there too
 prompt_split test | every source of --prompt_data {FILES}
 input_key x --prompt_data reasoning_gym:a | {NO_ROWS}

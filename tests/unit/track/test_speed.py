@@ -23,5 +23,7 @@ def test_tokens_and_operations_of_the_rows_that_moved():
     done = 2 * (4 * 1 + 0.5 * (4 * 5 / 2) + 2 * 3)
     assert Speed(work, 2, peak=100.0)(index, perf) == {"perf/train_tokens_per_s": 20.0, "perf/mfu": done / 2 / 100}
     assert Speed(work, 2)(index, perf) == {"perf/train_tokens_per_s": 20.0}
+    both = 2 * (13 * 1 + 0.5 * (4 * 5 / 2 + 9 * 10 / 2) + 2 * 4)  # with the row that has no advantage
+    assert Speed(work, 2, peak=100.0, skips=lambda: False)(index, perf)["perf/mfu"] == both / 2 / 100
     shared = Speed(work, 2, peak=100.0, sharing=2)(index, perf)
     assert shared["perf/mfu"] == pytest.approx(done / 2 / 100 / 2) and shared["perf/train_tokens_per_s"] == 10.0
