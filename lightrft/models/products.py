@@ -57,7 +57,7 @@ def _has_kernels() -> bool:
 
 def _is_onednns(inputs: Tensor, weight: Tensor) -> bool:
     same = inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == weight.device.type == "cpu"
-    return same and weight.numel() >= LEAST and inputs.numel() > 0
+    return same and weight.numel() >= LEAST and inputs.numel() > 0 and inputs.dim() > 1
 
 
 class _Linear(torch.autograd.Function):

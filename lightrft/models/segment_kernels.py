@@ -32,6 +32,14 @@ class Rule(NamedTuple):
     scale: float
 
 
+class OfQuery(NamedTuple):
+    """What a query's tokens have beside their states; out and lse are those of all blocks joined."""
+
+    grad: Tensor
+    out: Tensor
+    lse: Tensor
+
+
 class Kernel(Protocol):
     """states: query [B, H, T, D], key and value [B, G, T, D]."""
 
@@ -39,9 +47,8 @@ class Kernel(Protocol):
         """out [B, H, T, D] and lse [B, H, T] in float32 or better, right where a block is."""
         ...
 
-    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
-        """Adds the blocks' share of the gradients to `sums`. of_query: the gradient of out, out and lse, these of all
-        blocks joined."""
+    def backward(self, states: Three, of_query: OfQuery, sums: Three, blocks: Blocks, rule: Rule) -> None:
+        """Adds the blocks' share of the gradients to `sums`."""
         ...
 
 
@@ -79,10 +86,10 @@ class OneByOne:
             out[row : row + 1, :, start:end], lse[row : row + 1, :, start:end] = made
         return out, lse
 
-    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
+    def backward(self, states: Three, of_query: OfQuery, sums: Three, blocks: Blocks, rule: Rule) -> None:
         for block in blocks:
             row, start, end, *_ = block
-            own = tuple(each[row : row + 1, :, start:end] for each in of_query)
+            own = OfQuery(*(each[row : row + 1, :, start:end] for each in of_query))
             made = self.call_backward(_views(states, block), own, rule)
             for total, part in zip(_views(sums, block), made, strict=True):
                 total += part
@@ -103,7 +110,7 @@ def _cpu(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
 
 
-def _cpu_backward(states: Three, of_query: Three, rule: Rule) -> Three:
+def _cpu_backward(states: Three, of_query: OfQuery, rule: Rule) -> Three:
     """In float32 also of 16 bits, in which the kernel takes five times as long."""
     groups, precise = states[1].shape[1], of_query[2].dtype
     query, key, value, grad, out, lse = (each.to(precise) for each in (*states, *of_query))
@@ -144,7 +151,7 @@ def _dense(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
     return (weights @ _repeated(value, query.shape[1]).to(weights.dtype)).to(query.dtype), lse
 
 
-def _dense_backward(states: Three, of_query: Three, rule: Rule) -> Three:
+def _dense_backward(states: Three, of_query: OfQuery, rule: Rule) -> Three:
     (query, key, value), (grad, out, lse) = states, of_query
     weights = (_scores(query, key, rule) - lse[..., None]).exp()
     grad, out = grad.to(weights.dtype), out.to(weights.dtype)
@@ -177,12 +184,13 @@ class Together:
         places.put(lse[..., None], made_lse.T[..., None])
         return out, lse
 
-    def backward(self, states: Three, of_query: Three, sums: Three, blocks: Blocks, rule: Rule) -> None:
+    def backward(self, states: Three, of_query: OfQuery, sums: Three, blocks: Blocks, rule: Rule) -> None:
         if not blocks:
             return
         grad, out, lse = of_query
         places = _places(blocks, grad.shape[2], grad.device)
-        own = (places.queries(grad), places.queries(out), places.queries(lse[..., None])[..., 0].T.contiguous())
+        ends = places.queries(lse[..., None])[..., 0].T.contiguous()
+        own = OfQuery(places.queries(grad), places.queries(out), ends)
         made = _flash_backward(places.states(states), own, places.lengths, rule)
         places.add(sums[0], made[0], places.of_queries)
         for total, part in zip(sums[1:], made[1:], strict=True):
@@ -204,7 +212,7 @@ def _flash(states: Three, lengths: Lengths, rule: Rule) -> tuple[Tensor, Tensor]
     return call(*states, *lengths, 0.0, rule.causal, False, scale=rule.scale)[:2]
 
 
-def _flash_backward(states: Three, of_query: Three, lengths: Lengths, rule: Rule) -> Three:
+def _flash_backward(states: Three, of_query: OfQuery, lengths: Lengths, rule: Rule) -> Three:
     grad, out, lse = of_query
     unused = torch.empty(2, dtype=torch.uint64, device=grad.device)  # of dropout
     call = torch.ops.aten._flash_attention_backward

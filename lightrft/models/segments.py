@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.models.segment_kernels import Block, Blocks, Rule, kernel_for
+from lightrft.models.segment_kernels import Block, Blocks, OfQuery, Rule, kernel_for
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _InBlocks(torch.autograd.Function):
         (*states, out, lse), (kernel, segments) = ctx.saved_tensors, (ctx.kernel, ctx.segments)
         dtype = out.dtype  # a prompt's gradient is a sum over its responses: in float32 or better
         sums = tuple(torch.zeros_like(each, dtype=torch.promote_types(dtype, torch.float32)) for each in states)
-        of_query = (grads[0], out, lse)
+        of_query = OfQuery(grads[0], out, lse)
         kernel.backward(states, of_query, sums, segments.causal, Rule(causal=True, scale=ctx.scale))
         kernel.backward(states, of_query, sums, segments.prompts, Rule(causal=False, scale=ctx.scale))
         return (*(each.to(dtype) for each in sums), None, None)

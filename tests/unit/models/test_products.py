@@ -72,6 +72,13 @@ def test_a_product_that_torch_makes_as_fast_is_left_to_it(dtype, rows, width, mo
     assert torch.equal(product(left, right), left @ right)
 
 
+def test_one_vector_is_left_to_torch():
+    layer, inputs = OneDNNLinear(512, 512), torch.ones(512, requires_grad=True)
+    assert layer.weight.numel() >= LEAST
+    layer(inputs).sum().backward()
+    assert torch.allclose(inputs.grad, layer.weight.detach().sum(0), atol=1e-6)
+
+
 def test_gradients_of_what_does_not_train_are_not_computed(monkeypatch):
     asked = []
     own = products._product
