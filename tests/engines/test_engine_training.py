@@ -47,6 +47,18 @@ def test_what_vllm_samples_is_what_the_trainer_scores(tiny_folder, tmp_path):
         assert step["mismatch/gap_max"] < 1e-4 and step["mismatch/ess"] == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("flags", ["--zero_stage 2", "--fsdp --bf16"])
+def test_adapters_are_in_what_an_engine_samples_from(tiny_folder, tmp_path, kind, flags):
+    """Merged, from the first step that has some on; in bfloat16 what is merged is rounded otherwise."""
+    lora = "--lora_rank 4 --lora_learning_rate 1e-2 --lr_warmup_steps 0 --init_kl_coef 0.01 --on_logprob_gap error"
+    steps, _ = trained(tmp_path / "run", tiny_folder, flags=f"{lora} {flags}", kind=kind)
+    bound = 0.1 if "bf16" in flags else 1e-4
+    assert len(steps) == 3 and max(step["mismatch/gap_max"] for step in steps) < bound
+    assert steps[0]["kl/ref"] == 0 and steps[-1]["kl/ref"] > 1e-3
+
+
 @pytest.fixture
 def seeing(tiny_folder, tmp_path) -> str:
     """Flags of a tiny model that sees, and of rows of which every second has an image."""
