@@ -218,6 +218,14 @@ def with_adapter(layer: Any, weight: Tensor, down: Tensor, up: Tensor) -> Tensor
     return weight.to(dtype) + layer.scaling[OWN] * (change.T if layer.fan_in_fan_out else change)
 
 
+def merged_weight(layer: Any) -> Tensor:
+    """What a layer multiplies by: its weight, and what adapters that are on add to it."""
+    if not hasattr(layer, "lora_A"):
+        return layer.weight
+    weight, on = layer.base_layer.weight, OWN in layer.active_adapters
+    return with_adapter(layer, weight, *_matrices(layer, OWN)) if on else weight
+
+
 def adapters_of(model: PreTrainedModel) -> Adapters | None:
     """None of a model without."""
     configs = getattr(model, "peft_config", None)

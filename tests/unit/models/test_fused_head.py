@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from math import log
 
 import pytest
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models import logit_blocks, products
+from lightrft.models.adapters import adapt
 from lightrft.models.fused_head import fused_logprobs
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
@@ -247,3 +251,15 @@ def test_what_a_model_does_after_its_head_is_found(causal_model):
     capped = causal_model("gemma2")
     with pytest.raises(Refused, match=r"--fused_linear_logprob: --pretrain x: it scales or caps the logits"):
         check_head(Handle(capped, capped), "--pretrain x")
+
+
+def test_a_head_with_adapters_is_not_fused(causal_model):
+    """It is two products; with adapters in all other layers it is one."""
+    for targets, fault in (
+        (("all-linear",), None),
+        (("lm_head", "q_proj"), "a peft.tuners.lora.layer.Linear, not one"),
+    ):
+        model = copy.deepcopy(causal_model("llama"))
+        adapt(model, ModelArgs(pretrain="x", lora_rank=2, target_modules=targets), seed=0)
+        with pytest.raises(Refused, match=f"x: its output head is {fault}") if fault else nullcontext():
+            check_head(Handle(model, model), "--pretrain x")

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from lightrft.args.groups.model import ModelArgs
+from lightrft.models.adapters import adapt, adapters_of
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.rollouts.engines.local import packed as module
@@ -162,6 +164,28 @@ def test_a_whole_model_samples_the_same_with_four_products_a_layer(causal_model,
     layers = model.config.num_hidden_layers
     counted = products(lambda: engine.generate(asked, Sampling(12), at_once=2))
     assert counted == 12 * (4 * layers + 1)  # and the head, in the pass of the prompts and eleven more
+
+
+@pytest.mark.parametrize(("dtype", "merges"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_adapters_are_merged_into_the_same_four_products(causal_model, monkeypatch, dtype, merges):
+    """In 16 bits each has its own, and the adapter beside it; without adapters, as the reference is, it is the base."""
+    monkeypatch.setattr(module, "LEAST", 300)  # more than a matrix of an adapter has
+    model = copy.deepcopy(causal_model("qwen2")).to(dtype)
+    ids = torch.tensor([[3, 4, 5]])
+    adapt(model, ModelArgs(pretrain="none", lora_rank=2, lora_alpha=6.0), seed=0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if ".lora_B." in name:
+                value.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+        adapted, layers = model(ids).logits, model.config.num_hidden_layers
+        with adapters_of(model).at_the_start():
+            base = model(ids).logits
+        for wanted, state in ((adapted, nullcontext()), (base, adapters_of(model).at_the_start())):
+            with state, packed(model):
+                torch.testing.assert_close(model(ids).logits, wanted, rtol=0, atol=1e-5 if merges else 0.1)
+                counted = products(lambda: model(ids))
+            assert counted == (4 if merges else 7) * layers + 1
+    assert float((adapted - base).abs().max()) > 0.5 and torch.equal(model(ids).logits, adapted)
 
 
 def test_the_keys_and_values_of_prompts_hold_nothing_else(causal_model, monkeypatch):

@@ -2,7 +2,8 @@
 
 torch's own product of a few rows and a large weight lays the weight out anew at every call, which takes longer than the
 product. oneDNN takes one that is laid out already; the results differ from torch's in the last bits. Layers that read
-the same input are one product: for a few rows a wide one takes less time than several narrow ones.
+the same input are one product: for a few rows a wide one takes less time than several narrow ones. Adapters are merged
+into the copy, in float32: in 16 bits what they add would be rounded away.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightrft.models.adapters import merged_weight
 from lightrft.models.products import is_one_product
 from lightrft.rollouts.engines.local.threads import all_threads
 
@@ -41,12 +43,14 @@ def packed(model: nn.Module) -> Iterator[None]:
 
 def _groups(model: nn.Module) -> Iterator[list[Any]]:
     """The layers that gain, those of one product in one list."""
-    for parent in model.modules():
-        own = {name: layer for name, layer in parent.named_children() if _gains(layer)}
-        for names in TOGETHER:
-            if own.keys() >= set(names) and len({_inputs_of(own[name]) for name in names}) == 1:
-                yield [own.pop(name) for name in names]
-        yield from ([layer] for layer in own.values())
+    own = {name: layer for name, layer in model.named_children() if _gains(layer)}
+    others = [layer for name, layer in model.named_children() if name not in own]
+    for names in TOGETHER:
+        if own.keys() >= set(names) and len({_inputs_of(own[name]) for name in names}) == 1:
+            yield [own.pop(name) for name in names]
+    yield from ([layer] for layer in own.values())
+    for other in others:
+        yield from _groups(other)
 
 
 def _inputs_of(layer: Any) -> tuple[int, torch.dtype, bool]:
@@ -54,8 +58,11 @@ def _inputs_of(layer: Any) -> tuple[int, torch.dtype, bool]:
 
 
 def _gains(layer: Any) -> bool:
-    plain = is_one_product(layer) and "forward" not in vars(layer)
-    return plain and layer.weight.numel() >= LEAST and layer.weight.device.type == "cpu" and _can(layer.weight.dtype)
+    given = getattr(layer, "base_layer", layer)
+    if not is_one_product(given) or "forward" in vars(layer) or "forward" in vars(given):
+        return False
+    merges = given is layer or given.weight.dtype == torch.float32
+    return merges and given.weight.numel() >= LEAST and given.weight.device.type == "cpu" and _can(given.weight.dtype)
 
 
 def _can(dtype: torch.dtype) -> bool:
@@ -80,7 +87,7 @@ class _Product:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self.widths = [layer.out_features for layer in layers]
-        weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+        weights, biases = [merged_weight(layer) for layer in layers], [layer.bias for layer in layers]
         self.weight = torch.ops.mkldnn._reorder_linear_weight(_joined(weights), ROWS)
         self.bias = None if biases[0] is None else _joined(biases)
         self.inputs: Tensor | None = None
