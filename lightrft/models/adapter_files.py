@@ -48,18 +48,18 @@ def given_config(args: ModelArgs) -> Any:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if settings.get("peft_type") != "LORA":
-            raise _refusal(args, f"it is a {settings.get('peft_type')} adapter; give one of LoRA")
+            raise refusal(args, f"it is a {settings.get('peft_type')} adapter; give one of LoRA")
         other = [name for name in OTHER if settings.get(name)]
         if other:
-            raise _refusal(args, f"its {other[0]} is not taken; give one of plain LoRA")
+            raise refusal(args, f"its {other[0]} is not taken; give one of plain LoRA")
         if settings.get("bias", "none") != "none":
-            raise _refusal(args, f"it has trained biases (bias {settings['bias']}); give one without")
+            raise refusal(args, f"it has trained biases (bias {settings['bias']}); give one without")
         begun = settings.get("init_lora_weights", True)
         if begun not in PLAIN:
-            raise _refusal(args, f"its init_lora_weights {begun} has changed the model's own weights; give plain LoRA")
+            raise refusal(args, f"its init_lora_weights {begun} has changed the model's own weights; give plain LoRA")
         config: Any = library().LoraConfig.from_pretrained(str(path.parent))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _refusal(args, f"its {CONFIG} cannot be read ({error})") from error
+        raise refusal(args, f"its {CONFIG} cannot be read ({error})") from error
     config.lora_dropout, config.inference_mode, config.init_lora_weights = 0.0, False, True
     return config
 
@@ -73,7 +73,7 @@ def begin_from(model: Any, args: ModelArgs, adapter: str) -> None:
     try:
         given = load_file(_file(args, WEIGHTS))
     except SafetensorError as error:
-        raise _refusal(args, f"its {WEIGHTS} cannot be read ({error})") from error
+        raise refusal(args, f"its {WEIGHTS} cannot be read ({error})") from error
     wanted = {in_peft(name, adapter): value for name, value in named.items()}
     _check_names(args, given, wanted)
     for name, value in wanted.items():
@@ -85,11 +85,11 @@ def _check_names(args: ModelArgs, given: Mapping[str, Tensor], known: Mapping[st
     odd = sorted(given.keys() ^ known.keys())
     if odd:
         where = "in it alone" if odd[0] in given else "not in it"
-        raise _refusal(args, f"{odd[0]} is {where}; give an adapter of --pretrain {args.pretrain}")
+        raise refusal(args, f"{odd[0]} is {where}; give an adapter of --pretrain {args.pretrain}")
     for name, value in known.items():
         if given[name].shape != value.shape:
             there, here = (" x ".join(map(str, shape)) for shape in (given[name].shape, value.shape))
-            raise _refusal(args, f"{name} is {there}, in --pretrain {args.pretrain} {here}")
+            raise refusal(args, f"{name} is {there}, in --pretrain {args.pretrain} {here}")
 
 
 def in_peft(name: str, adapter: str) -> str:
@@ -106,11 +106,11 @@ def _file(args: ModelArgs, name: str) -> Path:
     assert args.lora_path is not None
     found = find_file(replace(args, pretrain=args.lora_path), name)
     if found is None:
-        raise _refusal(args, f"it has no {name}; give the folder of a PEFT adapter")
+        raise refusal(args, f"it has no {name}; give the folder of a PEFT adapter")
     return found
 
 
-def _refusal(args: ModelArgs, what: str) -> Refused:
+def refusal(args: ModelArgs, what: str) -> Refused:
     return Refused(f"--lora_path {args.lora_path}: {what}")
 
 

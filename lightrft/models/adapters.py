@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightrft.errors import Refused
-from lightrft.models.adapter_files import base_of, begin_from, given_config, library, save_adapter
+from lightrft.models.adapter_files import base_of, begin_from, given_config, library, refusal, save_adapter
+from lightrft.models.adapter_targets import TIED, adaptable, layers_to_adapt, shortened
 from lightrft.models.quantised import layers_in_4_bits
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from lightrft.models.given import Given
 
 OWN, BEGUN = "default", "begun"  # the adapters' names: of the one that trains, and of what it was at the start
-ALL_LINEAR = "all-linear"
-TIED = "tied to the embeddings, which adapters would part"
 
 
 def is_asked_for(args: ModelArgs) -> bool:
@@ -44,25 +42,15 @@ def adapt(model: Any, args: ModelArgs, seed: int) -> None:
     model: its parameters require gradients, but for those that are frozen. Raises `Refused` where no layer is left.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    can = set(adaptable(model))
     config = given_config(args) or _new_config(model, args, trained)
     config.base_model_name_or_path = base_of(args)
-    _inject(config, model, BEGUN if args.lora_path else OWN)
-    if args.lora_path:
-        _inject(config, model, OWN)
+    for adapter in (BEGUN, OWN) if args.lora_path else (OWN,):
+        _inject(config, model, adapter, args)
     layers = adapted_layers(model)
-    head = model.get_output_embeddings()
-    if head in layers.values() and head.base_layer.weight is model.get_input_embeddings().weight:
-        raise Refused(f"--lora_path {args.lora_path}: it adapts the output head, {TIED}; give another")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for layer in layers.values():
-            layer.set_adapter(OWN)
-            _in_float32(layer)
-            layer.reset_lora_parameters(OWN, True)
-    if args.lora_path:
-        for adapter in (OWN, BEGUN):
-            begin_from(model, args, adapter)
-    _choose(model, layers, trained, config.bias)
+    _check_layers(layers, can, model, args)
+    _begin(model, layers, args, seed)
+    _choose(model, layers, trained, config.bias, args)
 
 
 def told(model: Any) -> str:
@@ -77,18 +65,48 @@ def _in_float32(layer: Any) -> None:
         matrices.float()
 
 
-def _inject(config: Any, model: Any, adapter: str) -> None:
+def _inject(config: Any, model: Any, adapter: str, args: ModelArgs) -> None:
     empty = next(model.parameters()).is_meta
     with warnings.catch_warnings():  # of layers that keep their transpose, and of a second adapter
         warnings.simplefilter("ignore", UserWarning)
-        library().inject_adapter_in_model(config, model, adapter, low_cpu_mem_usage=empty)
+        try:
+            library().inject_adapter_in_model(config, model, adapter, low_cpu_mem_usage=empty)
+        except Exception as error:  # whatever it raises: the configuration of `--lora_path` may hold anything
+            if args.lora_path is None:
+                raise
+            why = str(error).partition("\n")[0]
+            raise refusal(args, f"PEFT cannot add it to --pretrain {args.pretrain} ({why})") from error
 
 
-def _choose(model: Any, layers: Mapping[str, Any], trained: set[str], bias: str) -> None:
+def _check_layers(layers: Mapping[str, Any], can: set[str], model: Any, args: ModelArgs) -> None:
+    """layers: those that have adapters; can: those that may."""
+    odd = sorted(layers.keys() - can)
+    if odd:
+        assert args.lora_path is not None, f"adapters in {odd[0]}, which nobody has named"
+        kind = type(layers[odd[0]].get_base_layer()).__name__
+        raise refusal(args, f"it adapts {odd[0]} ({kind}); only adapters of linear layers are taken, give another")
+    head = model.get_output_embeddings()
+    if head in layers.values() and head.base_layer.weight is model.get_input_embeddings().weight:
+        raise refusal(args, f"it adapts the output head, {TIED}; give another")
+
+
+def _begin(model: Any, layers: Mapping[str, Any], args: ModelArgs, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for layer in layers.values():
+            layer.set_adapter(OWN)
+            _in_float32(layer)
+            layer.reset_lora_parameters(OWN, True)
+    if args.lora_path:
+        for adapter in (OWN, BEGUN):
+            begin_from(model, args, adapter)
+
+
+def _choose(model: Any, layers: Mapping[str, Any], trained: set[str], bias: str, args: ModelArgs) -> None:
     """What trains, of that which no flag freezes. trained: names of before there were adapters."""
     chosen = {id(p) for name, layer in layers.items() if f"{name}.weight" in trained for p in _matrices(layer, OWN)}
     if not chosen:
-        raise Refused("--lora_path: its layers are all frozen; freeze less")
+        raise refusal(args, "flags freeze all layers that it adapts; freeze less")
     if bias != "none":
         chosen |= {id(p) for name, p in model.named_parameters() if _is_bias(name, layers, trained, bias)}
     for parameter in model.parameters():
@@ -118,51 +136,13 @@ def of_the_model(name: str) -> str:
 
 
 def _new_config(model: Any, args: ModelArgs, trained: set[str]) -> Any:
-    found = linear_layers(model)
-    names = sorted(name for name in _targets(model, args, found) if f"{name}.weight" in trained)
-    if not names:
-        raise Refused("--target_modules: flags freeze all layers that it names; freeze less, or name others")
     return library().LoraConfig(
         r=args.lora_rank,
         lora_alpha=args.lora_alpha,  # pyright: ignore[reportArgumentType]  (a fraction is fine)
-        target_modules=_shortened(names, model),
+        target_modules=shortened(layers_to_adapt(model, args, trained), model),
         bias=args.lora_bias,  # pyright: ignore[reportArgumentType]  (one of its choices)
         task_type="CAUSAL_LM",
     )
-
-
-def linear_layers(model: Any) -> list[str]:
-    from transformers.pytorch_utils import Conv1D
-
-    return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-
-
-def _targets(model: Any, args: ModelArgs, found: list[str]) -> set[str]:
-    """The layers that `--target_modules` names by the ends of their names; all of them but the output head."""
-    head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
-    named: set[str] = set()
-    for target in args.target_modules:
-        ends = [name for name in found if _ends_so(name, target) or (target == ALL_LINEAR and name != head)]
-        if not ends:
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in found}))
-            raise Refused(
-                f"--target_modules {target}: no linear layer's name ends so; those there: {there}, {ALL_LINEAR}"
-            )
-        named.update(ends)
-    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        raise Refused(f"--target_modules: {head} is {TIED}; name others")
-    return named
-
-
-def _ends_so(name: str, target: str) -> bool:
-    return f".{name}".endswith(f".{target}")
-
-
-def _shortened(names: list[str], model: Any) -> list[str]:
-    """The ends of the names, where nothing else's name ends so: adapter_config.json is read by people and engines."""
-    ends = sorted({name.rpartition(".")[2] for name in names})
-    ending = sorted(name for name, _ in model.named_modules() if any(_ends_so(name, end) for end in ends))
-    return ends if ending == names else names
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,12 @@ def test_an_adapter_that_does_not_fit_the_model_as_it_is_is_refused(model, tiny_
         model(lora_path=str(tmp_path / "given"))
 
 
+def test_an_adapter_whose_layers_are_all_frozen_is_refused(model, tmp_path):
+    path = str(of_peft(model(target_modules=("q_proj",)), tmp_path))
+    with pytest.raises(Refused, match=f"^--lora_path {path}: flags freeze all layers that it adapts; freeze less"):
+        model(lora_rank=0, lora_path=path, freeze_prefix=("layers.0", "layers.1"))
+
+
 @pytest.mark.parametrize(
     "changes, line",
     [
@@ -213,6 +219,10 @@ def test_what_cannot_be(model, changes, line):
         ({"bias": "all"}, "it has trained biases"),
         ({"r": 8}, "is 4 x 128, in --pretrain .* 8 x 128"),
         ({"target_modules": ["q_proj"]}, "down_proj.lora_A.weight is in it alone"),
+        ({"target_modules": ["query_key_value"]}, "PEFT cannot add it to --pretrain .*query_key_value.* not found"),
+        ({"target_modules": "(("}, "PEFT cannot add it to --pretrain .*missing \\)"),
+        ({"r": 0}, "PEFT cannot add it to --pretrain .*positive integer"),
+        ({"target_modules": ["embed_tokens"]}, r"it adapts model.embed_tokens \(Embedding\); only adapters of linear"),
         ("config", "its adapter_config.json cannot be read"),
         ("weights", "its adapter_model.safetensors cannot be read"),
     ],

@@ -1,0 +1,106 @@
+"""Which layers of a model can have adapters, and which of these `--target_modules` names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from lightrft.errors import Refused
+from lightrft.models.adapter_files import library
+from lightrft.models.products import is_one_product
+
+if TYPE_CHECKING:
+    from lightrft.args.groups.model import ModelArgs
+
+ALL_LINEAR = "all-linear"
+TIED = "tied to the embeddings, which adapters would part"
+READ = re.compile(r"\bself\.(\w+)\.weight\b(?!\s*(?:\[|=|\.(?:dtype|device|shape|size|split|data|_)))")
+ELSEWHERE = re.compile(r"\b(?:init\.|isinstance\(|getattr\()")  # lines that read a weight, but not to multiply by it
+
+
+def layers_to_adapt(model: Any, args: ModelArgs, trained: set[str]) -> list[str]:
+    """Those that `--target_modules` names by the ends of their names and whose weights are in `trained`; `all-linear`
+    is all but the output head. Raises `Refused` where a name fits none, or none is left."""
+    head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+    can = adaptable(model)
+    named: set[str] = set()
+    for target in args.target_modules:
+        ends = [name for name in can if _ends_so(name, target) or (target == ALL_LINEAR and name != head)]
+        if not ends:
+            raise _nothing_ends_so(model, target, can)
+        named.update(ends)
+    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
+        raise Refused(f"--target_modules: {head} is {TIED}; name others")
+    names = sorted(name for name in named if f"{name}.weight" in trained)
+    if not names:
+        raise Refused("--target_modules: flags freeze all layers that it names; freeze less, or name others")
+    return names
+
+
+def adaptable(model: Any) -> list[str]:
+    """The linear layers with which W + scale B A is what the model computes, and which PEFT adapts by their names."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {name for name, module in model.named_modules() if is_one_product(module) or type(module) is Conv1D}
+    for parent, module in model.named_modules():
+        linear -= {f"{parent}.{name}".lstrip(".") for name in _read_by_itself(type(module))}
+    taken = {end for end in map(_end, linear) if _peft_adapts(end, model)}
+    return [name for name, _ in model.named_modules() if name in linear and _end(name) in taken]
+
+
+def shortened(names: list[str], model: Any) -> list[str]:
+    """The ends of the names, where nothing else's name ends so: adapter_config.json is read by people and engines."""
+    ends = sorted(set(map(_end, names)))
+    ending = sorted(name for name, _ in model.named_modules() if any(_ends_so(name, end) for end in ends))
+    return ends if ending == names else names
+
+
+@cache
+def _read_by_itself(kind: type[nn.Module]) -> frozenset[str]:
+    """Of a module of that class, the layers whose weights its code multiplies by without calling them (Mamba does),
+    so that an adapter would change nothing. All paths of the code count, so all machines have the same adapters."""
+    found: set[str] = set()
+    for each in kind.__mro__[: kind.__mro__.index(nn.Module)]:
+        try:
+            lines = inspect.getsource(each).splitlines()
+        except (OSError, TypeError):  # made without a file
+            continue
+        found.update(name for line in lines if not ELSEWHERE.search(line) for name in READ.findall(line))
+    return frozenset(found)
+
+
+def _peft_adapts(end: str, model: Any) -> bool:
+    """Whether PEFT gives a layer of that name an adapter, which it is asked with a layer alone: in models with experts
+    it takes some names for theirs, also where they are a dense layer's, and in Mamba's it refuses others."""
+    alone, layer = nn.Module(), nn.Linear(1, 1)
+    alone.config = model.config
+    alone.add_module(end, layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            library().inject_adapter_in_model(library().LoraConfig(r=1, target_modules=[end]), alone)
+        except ValueError:
+            return False
+    return alone.get_submodule(end) is not layer
+
+
+def _nothing_ends_so(model: Any, target: str, can: Iterable[str]) -> Refused:
+    there = ", ".join([*sorted(set(map(_end, can))), ALL_LINEAR])
+    for name, module in model.named_modules():
+        if _ends_so(name, target) and isinstance(module, nn.Linear):
+            return Refused(f"--target_modules {target}: {name} cannot have an adapter; those that can: {there}")
+    return Refused(f"--target_modules {target}: no linear layer's name ends so; those there: {there}")
+
+
+def _ends_so(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def _end(name: str) -> str:
+    return name.rpartition(".")[2]
