@@ -35,11 +35,12 @@ def is_asked_for(args: ModelArgs) -> bool:
     return args.lora_rank > 0 or args.lora_path is not None
 
 
-def adapt(model: Any, args: ModelArgs, seed: int) -> None:
+def adapt(model: Any, args: ModelArgs, seed: int | None) -> None:
     """Adds adapters to the layers of `model` that `--target_modules` names and whose weights no flag freezes; nothing
     else of it trains then, but for the biases of `--lora_bias`. They are held in float32.
 
-    model: its parameters require gradients, but for those that are frozen. Raises `Refused` where no layer is left.
+    model: its parameters require gradients, but for those that are frozen. seed: of new adapters' random numbers; None
+    for a model that is only described, whose adapters take no memory either. Raises `Refused` where no layer is left.
     """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     can = set(adaptable(model))
@@ -60,9 +61,12 @@ def told(model: Any) -> str:
     return f"LoRA of rank {' to '.join(map(str, ranks[:1] + ranks[1:][-1:]))} in {len(layers)} layers"
 
 
-def _in_float32(layer: Any) -> None:
+def _in_float32(layer: Any, *, held: bool) -> None:
+    """held: they take memory, also where the weights beside them are still in files."""
     for matrices in (layer.lora_A, layer.lora_B):
         matrices.float()
+        if held and next(matrices.parameters()).is_meta:
+            matrices.to_empty(device="cpu")
 
 
 def _inject(config: Any, model: Any, adapter: str, args: ModelArgs) -> None:
@@ -90,12 +94,12 @@ def _check_layers(layers: Mapping[str, Any], can: set[str], model: Any, args: Mo
         raise refusal(args, f"it adapts the output head, {TIED}; give another")
 
 
-def _begin(model: Any, layers: Mapping[str, Any], args: ModelArgs, seed: int) -> None:
+def _begin(model: Any, layers: Mapping[str, Any], args: ModelArgs, seed: int | None) -> None:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed or 0)
         for layer in layers.values():
             layer.set_adapter(OWN)
-            _in_float32(layer)
+            _in_float32(layer, held=seed is not None)
             layer.reset_lora_parameters(OWN, True)
     if args.lora_path:
         for adapter in (OWN, BEGUN):

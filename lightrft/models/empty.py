@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
+from lightrft.models.adapters import of_the_model
 from lightrft.models.given import weight_files
 from lightrft.models.source import code_options
 from lightrft.models.suitable import read_config
@@ -47,7 +48,8 @@ class Names:
         changes = get_model_conversion_mapping(model if isinstance(model, PreTrainedModel) else model.backbone)
         self._renamings: list[Any] = [change for change in changes if isinstance(change, WeightRenaming)]
         self._conversions = [change for change in changes if not isinstance(change, WeightRenaming)]
-        self._pretrain, self._own, self._prefix = args.pretrain, set(model.state_dict()), model.base_model_prefix
+        self._pretrain, self._prefix = args.pretrain, model.base_model_prefix
+        self._own = {of_the_model(name): name for name in model.state_dict()}
 
     def of(self, given: str) -> str | None:
         """None where the model has no place for it. Raises `Refused` for one that is no tensor of the model's."""
@@ -60,7 +62,7 @@ class Names:
                 "loaded, and such weights can only be read as a whole; leave --meta_init out"
             )
         names = [other for name in (renamed, given) for other in self._with_or_without(name)]
-        return next((name for name in names if name in self._own), None)
+        return next((self._own[name] for name in names if name in self._own), None)
 
     def used(self) -> list[Any]:
         """The library's renamings that names asked for needed; all of them where it does not tell (5.5)."""

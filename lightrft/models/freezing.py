@@ -23,8 +23,9 @@ def is_asked_for(args: ModelArgs) -> bool:
     return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector or adapters.is_asked_for(args)
 
 
-def choose_what_trains(model: Any, args: ModelArgs, seed: int = 0) -> None:
-    """Of a model whose parameters all require gradients. seed: of new adapters' random numbers."""
+def choose_what_trains(model: Any, args: ModelArgs, seed: int | None = None) -> None:
+    """Of a model whose parameters all require gradients. seed: of new adapters' random numbers; None for a model that
+    is only described."""
     freeze(model, args)
     if adapters.is_asked_for(args):
         adapters.adapt(model, args, seed)

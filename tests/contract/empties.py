@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightrft.args import Args
 from lightrft.build.update import given_weights
+from lightrft.models.adapters import adapters_of
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.given import weight_files
 from lightrft.models.load import load_model
@@ -27,7 +28,8 @@ LAYOUTS = [
     (strategy, precision, kind)
     for strategy in ("--fsdp", "--fsdp --fsdp_cpu_offload", "--zero_stage 3")
     for precision in ("fp32", "bf16")
-    for kind in ("policy", "reference", "critic")
+    for kind in ("policy", "LoRA", "reference", "critic")
+    if kind != "LoRA" or "zero" not in strategy
 ]
 
 
@@ -44,9 +46,10 @@ def prepared(args: Args, strategy: Strategy, precision: str, kind: str) -> tuple
     if kind == "critic":
         model, given = load_critic(args.model, dtype, device, empty=empty), critic_args(args.model)
     else:
-        model, given = load_model(args.model, dtype, device, trains=kind == "policy", empty=empty), args.model
+        model, given = load_model(args.model, dtype, device, trains=kind != "reference", empty=empty), args.model
     weights = given_weights(args, given, model)
     handle = strategy.prepare(model, None if kind == "reference" else ADAM, weights)
+    handle.adapters = adapters_of(model) if kind == "LoRA" else None
     return handle, weights and weights.read_bytes
 
 
@@ -68,7 +71,8 @@ def check(world: World, folder: Path, layout: tuple[str, str, str], model: str) 
     strategy, precision, kind = layout
     found = {}
     for flag in ("", "--meta_init"):
-        args = arguments(f"{strategy} {flag} --pretrain {folder / model}")
+        lora = "--lora_rank 4" if kind == "LoRA" else ""
+        args = arguments(f"{strategy} {flag} {lora} --pretrain {folder / model}")
         made = own_strategy(args, world, precision)
         handle, read = prepared(args, made, precision, kind)
         found[flag] = (parameters(made, handle), step(made, handle), parameters(made, handle))

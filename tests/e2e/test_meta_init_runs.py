@@ -6,6 +6,8 @@ import pytest
 from runs import rows, train, weights
 from vision_models import save_questions, save_tiny
 
+ADAPTER = "adapter_model.safetensors"
+
 
 @pytest.mark.parametrize("strategy", ("--fsdp", "--zero_stage 3 --bf16"))
 def test_a_run_is_the_same_to_the_bit(here, strategy):
@@ -15,6 +17,17 @@ def test_a_run_is_the_same_to_the_bit(here, strategy):
     assert rows(here / "whole") == rows(here / "parts")
     for model in ("", "critic"):
         assert weights(here / "whole" / model) == weights(here / "parts" / model)
+
+
+def test_a_run_with_adapters_is_the_same_to_the_bit(here):
+    """Also one that starts from an adapter, and its reference with it."""
+    flags = "--fsdp --bf16 --lora_learning_rate 1e-2 --init_kl_coef 0.05 --max_steps 2 --quiet"
+    for number, adapter in enumerate(("--lora_rank 4", "--lora_path whole0")):
+        for name, flag in (("whole", ""), ("parts", "--meta_init")):
+            assert train(f"{flags} {adapter} {flag} --save_path {name}{number}").code == 0
+        whole, parts = here / f"whole{number}", here / f"parts{number}"
+        assert rows(whole) == rows(parts)
+        assert (whole / ADAPTER).read_bytes() == (parts / ADAPTER).read_bytes()
 
 
 def test_a_run_of_a_model_that_sees_is_the_same_to_the_bit(here):

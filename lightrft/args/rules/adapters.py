@@ -32,8 +32,13 @@ def biases_of_the_reference(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def weights_where_they_are_held(args: Args, world_size: int) -> Iterator[Finding]:
-    if has_adapters(args) and args.distributed.meta_init:
-        yield Problem(("meta_init", "lora_rank", "lora_path"), "--meta_init does not read a model for LoRA; remove it")
+    meta_init = args.distributed.meta_init
+    if has_4_bits(args) and meta_init:
+        yield Problem(
+            ("meta_init", "bits"), "--meta_init does not read weights for 4 bits; remove it, or use --bits 16"
+        )
+    elif has_adapters(args) and meta_init and not args.distributed.fsdp:
+        yield Problem(("meta_init", "lora_rank", "lora_path", "fsdp"), "--meta_init reads a model for LoRA with --fsdp")
 
 
 def weights_that_do_not_train(args: Args, world_size: int) -> Iterator[Finding]:

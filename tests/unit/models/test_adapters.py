@@ -96,6 +96,19 @@ def test_merged_weights_are_those_that_peft_merges(causal_model, kind, tmp_path)
     assert any(not torch.equal(value, dict(named_tensors(causal_model(kind)))[n]) for n, value in merged.items())
 
 
+def test_adapters_are_merged_in_float32_whatever_the_weights_are_in(model):
+    """A is 1 and B 2 ^ -10, of rank 4 and scale 4: 2 ^ -6 more, which bfloat16 does not see beside a weight of 8."""
+    adapted, name = model(dtype=torch.bfloat16), "model.layers.0.mlp.up_proj"
+    layer = adapted_layers(adapted)[name]
+    with torch.no_grad():
+        layer.base_layer.weight.fill_(8)
+        layer.lora_A["default"].weight.fill_(1)
+        layer.lora_B["default"].weight.fill_(2**-10)
+    assert layer.scaling["default"] == 4
+    merged = dict(adapters_of(adapted).merged(named_tensors(adapted)))[f"{name}.weight"]
+    assert merged.dtype == torch.float32 and bool((merged == 8 + 2**-6).all())
+
+
 def test_transformers_opens_it_with_its_model(model, tmp_path):
     adapted = filled(model())
     given = Given({"tokenizer.json": b"{}", "config.json": b"{}", "generation_config.json": b"{}", "code.py": b""})
@@ -239,11 +252,13 @@ def test_an_adapter_that_cannot_be_started_from(model, tmp_path, damage, line):
 
 
 def test_an_adapter_of_peft_itself_is_started_from(model, tiny_model, tmp_path):
-    """With a scale by the root of the rank, and a dropout, which stays off."""
+    """With a scale by the root of the rank, and a dropout, which is off, and would be where layers train."""
     config = LoraConfig(r=9, lora_alpha=3, target_modules="all-linear", use_rslora=True, lora_dropout=0.5)
     peft = filled(get_peft_model(deepcopy(tiny_model), config).eval())
     peft.save_pretrained(tmp_path)
     assert torch.allclose(logits(model(lora_rank=0, lora_path=str(tmp_path))), logits(peft), atol=1e-6)
+    started = model(lora_rank=0, lora_path=str(tmp_path)).train()
+    assert torch.equal(logits(started), logits(started)) and adapters_of(started).config.lora_dropout == 0
     weights = load_file(tmp_path / "adapter_model.safetensors")
     save_file(weights, tmp_path / "adapter_model.safetensors")  # a file without metadata is as good
     assert torch.allclose(logits(model(lora_rank=0, lora_path=str(tmp_path))), logits(peft), atol=1e-6)
