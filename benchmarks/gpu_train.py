@@ -45,6 +45,7 @@ CONTESTANTS = {
     "twice, fused, Adam on the host": "--gradient_checkpointing --fused_linear_logprob --adam_offload",
     "twice, fused, all on the host": "--gradient_checkpointing --fused_linear_logprob --fsdp_cpu_offload",
     "LoRA r 16, twice, fused": "--gradient_checkpointing --fused_linear_logprob --lora_rank 16",
+    "the same in 4 bits": "--gradient_checkpointing --fused_linear_logprob --lora_rank 16 --load_in_4bit",
 }
 TOKENS = {False: 16384, True: 64}
 HEAD = {False: (8192, 151936, 4096), True: (32, 512, 64)}

@@ -19,7 +19,7 @@ from lightrft.args import Args, parse
 from lightrft.batch import Batch
 from lightrft.build.update import make_advantages, make_scorer, make_strategy, make_token_model, make_updater
 from lightrft.hardware import choose_precision
-from lightrft.models import adapters
+from lightrft.models import adapters, quantised
 from lightrft.models.flops import Work
 from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
@@ -99,6 +99,8 @@ class Training:
         self.vocabulary = int(model.config.vocab_size)
         if adapters.is_asked_for(self.args.model):
             adapters.adapt(model, self.args.model, seed=0)
+        if quantised.is_asked_for(self.args.model):
+            quantised.quantise(model, self.args.model, world.device)
         self.work = Work.of(model)
         self.policy = make_token_model(self.args, self.strategy, model, optim_args(self.args, 100))
         estimator, kl = load_estimator(self.args.algorithm.advantage_estimator), kl_term(self.args)

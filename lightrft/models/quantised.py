@@ -108,9 +108,15 @@ def bytes_in_4_bits(numbers: int, args: ModelArgs) -> int:
 
 
 def _quantised(weight: Tensor, args: ModelArgs) -> tuple[Tensor, Any]:
-    return library().functional.quantize_4bit(
-        weight, blocksize=BLOCK, compress_statistics=args.double_quant, quant_type=args.quant_type
-    )
+    """By one thread on a CPU: the mean of the scales, which is taken off them, rounds otherwise by several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return library().functional.quantize_4bit(
+            weight, blocksize=BLOCK, compress_statistics=args.double_quant, quant_type=args.quant_type
+        )
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check_kernels(args: ModelArgs, device: torch.device) -> None:

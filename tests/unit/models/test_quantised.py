@@ -170,3 +170,29 @@ def test_a_device_without_kernels_is_refused(monkeypatch, model):
     monkeypatch.setattr("bitsandbytes.matmul_4bit", none)
     with pytest.raises(Refused, match=r"--load_in_4bit: bitsandbytes has no kernels for cpu here \(gemm_4bit is not"):
         model()
+
+
+def test_a_weight_is_rounded_alike_on_any_number_of_threads():
+    """A run may go on with other threads; the mean of the scales, which is taken off, would round apart."""
+    args = ModelArgs(pretrain="none", lora_rank=4, bits=4, double_quant=True)
+    made = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        model = OneLayer()
+        quantised.quantise(model, args, CPU)
+        made.append(model.layer.weight)
+        assert torch.get_num_threads() == threads
+    assert torch.equal(*made)
+
+
+class OneLayer(nn.Module):
+    """A large one that does not train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        self.layer = nn.Linear(4096, 1024, bias=False, device="meta")
+        self.layer.weight = nn.Parameter(torch.randn(1024, 4096, generator=draw), requires_grad=False)
+
+    def get_output_embeddings(self) -> None:
+        return None
