@@ -162,6 +162,7 @@ def test_layers_are_named_by_their_ends(model, tmp_path, targets, layers):
     assert len(adapted_layers(adapted)) == count * len(found)
     config = json.loads((of_peft(adapted, tmp_path) / "adapter_config.json").read_text())
     named = set(config["target_modules"])
+    assert config["inference_mode"], "as PEFT's own files say"
     assert named == found if count == 2 else named == {"model.layers.0.mlp.gate_proj"}
 
 
@@ -199,6 +200,14 @@ def test_an_adapter_that_does_not_fit_the_model_as_it_is_is_refused(model, tiny_
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     with pytest.raises(Refused, match=line):
         model(lora_path=str(tmp_path / "given"))
+
+
+def test_nothing_trains_in_a_layer_that_flags_freeze(model, tmp_path):
+    """No bias, and no adapter that is there already: it stays as it was given."""
+    frozen, path = {"freeze_prefix": ("layers.0",)}, str(of_peft(filled(model()), tmp_path))
+    for adapted, count in ((model(lora_bias="all", **frozen), 14 + 3), (model(lora_path=path, **frozen), 14)):
+        assert len(trained(adapted)) == count and all(".layers.1." in name for name in trained(adapted))
+        assert len(adapters_of(adapted).names) == (count if count > 14 else 28)
 
 
 def test_an_adapter_whose_layers_are_all_frozen_is_refused(model, tmp_path):
