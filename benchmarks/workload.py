@@ -21,6 +21,7 @@ from lightrft.build.update import make_advantages, make_scorer, make_strategy, m
 from lightrft.hardware import choose_precision
 from lightrft.models import adapters, quantised
 from lightrft.models.flops import Work
+from lightrft.models.products import product
 from lightrft.ranks.base import World
 from lightrft.recipe import kl_term, optim_args
 from lightrft.step_index import facts_of, index_of
@@ -133,16 +134,16 @@ def peak_gib() -> float:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device, seconds: float = 1.0, size: int = 4096) -> float:
-    """FLOP per second of square products, which no model's step exceeds: of wall time on a GPU, else of CPU time of all
-    threads, which other work on the machine does not change much."""
+    """FLOP per second of square products as a model's linear layers make them, which no model's step exceeds: of wall
+    time on a GPU, else of CPU time of all threads, which other work on the machine does not change much."""
     a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     count = 0
-    torch.mm(a, b)
+    product(a, b.t())
     finish(device)
     start = clock()
     while not count or clock() - start < seconds:
-        torch.mm(a, b)
+        product(a, b.t())
         finish(device)
         count += 1
     return count * 2 * size**3 / (clock() - start)
