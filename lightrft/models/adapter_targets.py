@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lightrft.errors import Refused
 from lightrft.models.adapter_files import library
-from lightrft.models.products import is_one_product
 
 if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
@@ -47,11 +47,12 @@ def adaptable(model: Any) -> list[str]:
     """The linear layers with which W + scale B A is what the model computes, and which PEFT adapts by their names."""
     from transformers.pytorch_utils import Conv1D
 
-    linear = {name for name, module in model.named_modules() if is_one_product(module) or type(module) is Conv1D}
+    found = {name: type(module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    linear = {name for name, kind in found.items() if _multiplies(kind)}
     for parent, module in model.named_modules():
         linear -= {f"{parent}.{name}".lstrip(".") for name in _read_by_itself(type(module))}
     taken = {end for end in map(_end, linear) if _peft_adapts(end, model)}
-    return [name for name, _ in model.named_modules() if name in linear and _end(name) in taken]
+    return [name for name in found if name in linear and _end(name) in taken]
 
 
 def shortened(names: list[str], model: Any) -> list[str]:
@@ -59,6 +60,25 @@ def shortened(names: list[str], model: Any) -> list[str]:
     ends = sorted(set(map(_end, names)))
     ending = sorted(name for name, _ in model.named_modules() if any(_ends_so(name, end) for end in ends))
     return ends if ending == names else names
+
+
+@cache
+def _multiplies(kind: type[nn.Module]) -> bool:
+    """Whether a layer of that class answers input x weight + bias and nothing else, as a router may not."""
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("cpu"):  # where a model without memory is made, too
+        inputs, weight, bias = (torch.tensor(v) for v in ([[1.0, 2.0]], [[3.0, 5.0], [7.0, 11.0]], [1.0, 2.0]))
+    with torch.device("meta"):  # which draws no random numbers
+        layer = Conv1D(2, 2) if issubclass(kind, Conv1D) else nn.Linear(2, 2)
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    layer.__class__ = kind
+    try:
+        found = layer(inputs)
+    except Exception:  # it has more than a weight and a bias
+        return False
+    wanted = inputs @ (weight if issubclass(kind, Conv1D) else weight.T) + bias
+    return isinstance(found, torch.Tensor) and torch.equal(found, wanted)
 
 
 @cache
@@ -78,13 +98,14 @@ def _read_by_itself(kind: type[nn.Module]) -> frozenset[str]:
 def _peft_adapts(end: str, model: Any) -> bool:
     """Whether PEFT gives a layer of that name an adapter, which it is asked with a layer alone: in models with experts
     it takes some names for theirs, also where they are a dense layer's, and in Mamba's it refuses others."""
-    alone, layer = nn.Module(), nn.Linear(1, 1)
+    alone, layer = nn.Module(), nn.Linear(1, 1, device="meta")
     alone.config = model.config
     alone.add_module(end, layer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            library().inject_adapter_in_model(library().LoraConfig(r=1, target_modules=[end]), alone)
+            config = library().LoraConfig(r=1, target_modules=[end])
+            library().inject_adapter_in_model(config, alone, low_cpu_mem_usage=True)
         except ValueError:
             return False
     return alone.get_submodule(end) is not layer

@@ -9,6 +9,7 @@ import torch
 import transformers
 from peft import PeftModel
 from torch import nn
+from transformers.models.falcon.modeling_falcon import FalconLinear
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
@@ -90,20 +91,25 @@ def test_the_others_are_refused_by_name(kind):
         adapted(made(kind), target_modules=("in_proj" if "in_proj" in can else "q_proj", name))
 
 
-def test_reads_that_are_no_products_do_not_count():
-    """A dtype, a part for models that were cut, the weights' beginning."""
+def test_what_looks_odd_and_is_a_product_all_the_same():
+    """A dtype is read, a part for models that were cut, the weights' beginning; a class of its own that multiplies."""
+
+    class Twice(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
 
     class Reads(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.whole, self.part, self.passed = (nn.Linear(2, 2) for _ in range(3))
             nn.init.zeros_(self.whole.weight)
+            self.own, self.twice = FalconLinear(2, 2), Twice(2, 2)
 
         def forward(self, x):
             parts = [nn.functional.linear(x, part) for part in self.part.weight.split(1)]
-            x = self.whole(x.to(self.whole.weight.dtype)) + self.part(x) + sum(parts)
+            x = self.whole(x.to(self.whole.weight.dtype)) + self.part(x) + sum(parts) + self.own(x) + self.twice(x)
             return nn.functional.linear(x, self.passed.weight)
 
     model = Reads()
     model.config = transformers.LlamaConfig()
-    assert adaptable(model) == ["whole", "part"]
+    assert adaptable(model) == ["whole", "part", "own"]
