@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
@@ -23,6 +24,7 @@ from lightrft.build.update import (
     make_token_model,
     make_updater,
 )
+from lightrft.errors import Refused
 from lightrft.hardware import DTYPES, choose_precision
 from lightrft.held_out import Evaluations
 from lightrft.loop.checkpoint_folder import CheckpointFolder
@@ -127,9 +129,10 @@ def load_models(
     device, empty = strategy.world.device, args.distributed.meta_init
     dtype = torch.float32 if args.distributed.fsdp else DTYPES[precision.compute]
     learning = max(steps - frozen_steps(args, estimator), 0)
-    model = load_model(
-        args.model, dtype_to_train(args.model, dtype), device, trains=True, empty=empty, seed=args.training.seed
-    )
+    own = dtype_to_train(args.model, dtype)
+    model = load_model(args.model, own, device, trains=True, empty=empty, seed=args.training.seed)
+    if empty and own != dtype:
+        _refuse_frozen(args, model)
     work = Work.of(model)
     policy = make_token_model(args, strategy, model, optim_args(args, learning), blank)
     if blank is not None:
@@ -142,6 +145,16 @@ def load_models(
         frozen = load_model(args.model, DTYPES[precision.compute], device, trains=False, empty=empty)
         reference = make_token_model(args, strategy, frozen, None, blank)
     return Models(policy, critic, reference, work)
+
+
+def _refuse_frozen(args: Args, model: nn.Module) -> None:
+    """ZeRO-3 would hold it in 16 bits alone, and export it rounded; what trains has masters."""
+    frozen = next((name for name, parameter in model.named_parameters() if not parameter.requires_grad), None)
+    if frozen is not None:
+        why = (
+            f"{frozen} is frozen, and --zero_stage 3 would round --pretrain {args.model.pretrain}'s float32 to 16 bits"
+        )
+        raise Refused(f"--meta_init: {why}; use --fsdp, or leave --meta_init out")
 
 
 def first_epoch(args: Args) -> Split:
