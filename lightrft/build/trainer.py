@@ -151,9 +151,7 @@ def _refuse_frozen(args: Args, model: nn.Module) -> None:
     """ZeRO-3 would hold it in 16 bits alone, and export it rounded; what trains has masters."""
     frozen = next((name for name, parameter in model.named_parameters() if not parameter.requires_grad), None)
     if frozen is not None:
-        why = (
-            f"{frozen} is frozen, and --zero_stage 3 would round --pretrain {args.model.pretrain}'s float32 to 16 bits"
-        )
+        why = f"{frozen} is frozen, and --zero_stage 3 would round --pretrain {args.model.pretrain} to 16 bits"
         raise Refused(f"--meta_init: {why}; use --fsdp, or leave --meta_init out")
 
 
