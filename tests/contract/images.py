@@ -49,7 +49,7 @@ class Case:
     @property
     def frozen(self) -> str:
         """Of `more` what the plain loop has, too."""
-        return self.more if "freeze" in self.more else ""
+        return self.more if "freeze" in self.more or "lora" in self.more else ""
 
 
 PADDED = [Case(strategy, more="--no-share_prompts") for strategy in STRATEGIES]
@@ -60,7 +60,13 @@ EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN, *PACKED)]
 TWICE = [Case("--fsdp", 4, "--gradient_checkpointing"), Case("--zero_stage 3", 1, "--gradient_checkpointing")]
 CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2], PACKED[0]))]
 FUSED = [Case("--zero_stage 3", 4, "--packing_samples --fused_linear_logprob --chunk_size 3")]
-CASES += [(FAMILIES[0], case) for case in (*TWICE, *FUSED)]
+LANGUAGE, TOWER = "--freeze_prefix visual --no-tune_projector", "--freeze_backbone --no-tune_projector"
+ADAPTED = [  # in both parts, and in either
+    Case("--zero_stage 3", 4, "--lora_rank 2"),
+    Case("--fsdp", 5, f"--lora_rank 2 {LANGUAGE} --packing_samples"),
+    Case("--zero_stage 2", 4, f"--lora_rank 2 {TOWER}"),
+]
+CASES += [(FAMILIES[0], case) for case in (*TWICE, *FUSED, *ADAPTED)]
 
 
 # On three ranks those of them: each strategy once, and shared prompts.
@@ -106,9 +112,14 @@ def load(folder: Path, more: str, seed: int = 0) -> Any:
     """The policy; with another seed the reference, whose weights are a little larger."""
     frozen: dict[str, Any] = {"freeze_prefix": ("visual",)} if "freeze_prefix" in more else {}
     frozen |= {"freeze_backbone": True} if "freeze_backbone" in more else {}
+    frozen |= {"tune_projector": False} if "no-tune_projector" in more else {}
+    frozen |= {"lora_rank": 2} if "lora_rank" in more else {}
     model = load_model(model_args(folder, **frozen), torch.float32, torch.device("cpu"), trains=True)
+    draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05, generator=draw)
             parameter *= 1 + 0.05 * seed
     return model
 

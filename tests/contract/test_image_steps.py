@@ -10,6 +10,8 @@ from plain import logprobs
 from policies import named, plain_steps, settings
 from vision_models import save_tiny
 
+from lightrft.models.adapters import adapters_of
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -17,6 +19,12 @@ def folder(tmp_path_factory):
     for family in FAMILIES:
         save_tiny(family, made / family)
     return made
+
+
+def whole(model):
+    """Its parameters, with adapters merged in."""
+    adapters = adapters_of(model)
+    return named(model) if adapters is None else dict(adapters.merged(named(model).items()))
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +38,11 @@ def plain(folder):
             other = load(folder / family, frozen, seed=1)
             with torch.no_grad():
                 reference = [logprobs(other, sample, 0.8) for sample in rows.samples]
-            before = named(model)
+            before = whole(model)
             loss = settings(kl_coef=0.05, reference=reference)
             parts = [type("Part", (), {"rows": range(12)})]
             plain_steps(model, rows.samples, loss, parts, learning_rate=100.0)
-            found[family, frozen] = {name: value - before[name] for name, value in named(model).items()}
+            found[family, frozen] = {name: value - before[name] for name, value in whole(model).items()}
         return found[family, frozen]
 
     return moves
