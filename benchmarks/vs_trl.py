@@ -105,7 +105,7 @@ def our_flags(options: argparse.Namespace) -> list[str]:
         --advantage_estimator group_norm --init_kl_coef 0 --temperature 1 --top_p 1
         --rollout_batch_size {options.prompts} --n_samples_per_prompt {options.samples} --train_batch_size {rows}
         --micro_rollout_batch_size {options.prompts} --micro_train_batch_size {options.micro}
-        --prompt_max_len 64 --max_new_tokens {options.tokens} --max_len {64 + options.tokens}
+        --prompt_max_len 128 --max_new_tokens {options.tokens} --max_len {128 + options.tokens}
         --actor_learning_rate {LEARNING_RATE} --lr_scheduler constant --lr_warmup_steps 0
         --adam_betas {BETAS[0]} {BETAS[1]} --max_norm {MAX_NORM}""".split()
     return words + ["--fsdp"] * (options.strategy == "fsdp")

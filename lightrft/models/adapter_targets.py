@@ -70,7 +70,7 @@ def _multiplies(kind: type[nn.Module]) -> bool:
     with torch.device("cpu"):  # where a model without memory is made, too
         inputs, weight, bias = (torch.tensor(v) for v in ([[1.0, 2.0]], [[3.0, 5.0], [7.0, 11.0]], [1.0, 2.0]))
     with torch.device("meta"):  # which draws no random numbers
-        layer = Conv1D(2, 2) if issubclass(kind, Conv1D) else nn.Linear(2, 2)
+        layer: Any = Conv1D(2, 2) if issubclass(kind, Conv1D) else nn.Linear(2, 2)
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     layer.__class__ = kind
     try:
