@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -53,6 +54,7 @@ def start(program: str) -> NoReturn:
 def main(program: str = "text", argv: Sequence[str] | None = None) -> int:
     """The exit code, except for an error of one process alone that no user can cause: this raises it."""
     words = list(sys.argv[1:] if argv is None else argv)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # where it is there, it tells of kernels nobody asked for
     with steady_streams():
         return _exit_code(words, program)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +30,6 @@ OTHER = (  # what of an adapter's configuration is not plain LoRA
 
 def library() -> Any:
     """PEFT, of which LoRA is."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that nobody has asked for
     try:
         import peft
         import peft.tuners.lora

@@ -7,7 +7,6 @@ and multiplies by them.
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,6 @@ class FourBitLinear(nn.Linear):
 
 @cache
 def library() -> Any:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of kernels that nobody has asked for
     try:
         import bitsandbytes  # pyright: ignore[reportMissingImports]  (not everyone installs it)
     except ImportError as error:
