@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -41,13 +42,16 @@ def start(program: str) -> NoReturn:
     """The whole life of a process. Exit code 0: finished, or stopped by a signal after saving; 2: refused; 1: failed
     during the run; 3: the run got nowhere, or lost a process (ranks/watchdog.py).
 
-    One of several processes ends without taking Python down: caches of DTensor and DeepSpeed hold process groups, whose
-    threads abort an interpreter that ends.
+    It ends without taking Python down: threads that libraries leave, as those of the process groups that caches of
+    DTensor and DeepSpeed hold, now and then abort an interpreter that ends. One of several processes does not wait for
+    what others registered, either.
     """
     die_with_launcher()
     code = main(program)
-    if _is_alone():
-        sys.exit(code)
+    with suppress(Exception):  # what it raises it has printed
+        if _is_alone():
+            atexit._run_exitfuncs()
+        sys.stdout.flush()
     os._exit(code)
 
 

@@ -46,7 +46,7 @@ def given_config(args: ModelArgs) -> Any:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         if settings.get("peft_type") != "LORA":
-            raise refusal(args, f"it is a {settings.get('peft_type')} adapter; give one of LoRA")
+            raise refusal(args, f"its peft_type is {settings.get('peft_type')}; give an adapter of LoRA")
         other = [name for name in OTHER if settings.get(name)]
         if other:
             raise refusal(args, f"its {other[0]} is not taken; give one of plain LoRA")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 import torch.distributed as dist
-from runs import train
+from runs import start, train
 
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.local import LocalEngine
@@ -50,3 +50,23 @@ def test_engines_and_process_group_end_with_the_run(here, closed, monkeypatch):
         assert "RANK" not in os.environ, "what the run set for itself would be taken for torchrun's"
         assert len(closed) == (0 if code == 2 else 1), f"one for training and evaluation: {flags}"
     assert "NCCL_DEBUG" not in os.environ, "NCCL would print its version"
+
+
+LEAVES = """
+import atexit, ctypes
+
+libc = ctypes.CDLL(None)
+libc.on_exit(ctypes.cast(libc.abort, ctypes.c_void_p), None)  # as a thread of a library's that outlives Python
+atexit.register(lambda: open("told", "w").close())
+
+def reward(responses):
+    return [float(i % 2) for i, _ in enumerate(responses)]
+"""
+
+
+def test_what_libraries_leave_aborts_no_process_and_what_they_registered_is_called(here):
+    (here / "leaves.py").write_text(LEAVES)
+    process = start(f"{FLAGS} --save_path run --reward_fn leaves.py:reward", here)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-2000:]
+    assert (here / "told").exists() and (here / "run/summary.json").exists()

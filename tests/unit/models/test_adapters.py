@@ -237,7 +237,7 @@ def test_what_cannot_be(model, changes, line):
     "damage, line",
     [
         ({"use_dora": True}, "its use_dora is not taken"),
-        ({"peft_type": "IA3"}, "it is a IA3 adapter; give one of LoRA"),
+        ({"peft_type": "IA3"}, "its peft_type is IA3; give an adapter of LoRA"),
         ({"bias": "all"}, "it has trained biases"),
         ({"r": 8}, "is 4 x 128, in --pretrain .* 8 x 128"),
         ({"target_modules": ["q_proj"]}, "down_proj.lora_A.weight is in it alone"),
