@@ -1,4 +1,4 @@
-"""One process group for all contract tests, and the policies and rollouts that they start from."""
+"""One process group for the contract tests of a file, and the policies and rollouts that they start from."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from lightrft.ranks.launch import join_world, leave_world
 from lightrft.types import Rollout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world() -> Iterator[World]:
+    """Of a file: runs of other files (tests/e2e) in this process leave the world that they find."""
     yield join_world()
     leave_world()
 
 
 @pytest.fixture(autouse=True)
 def _joined(world: World) -> None:
-    """Runs in between (tests/e2e) leave the world that they find."""
+    """As runs within a test do."""
     join_world()
 
 
