@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from lightrft.rollouts.engines.threads import all_threads
+
+LARGE = 1 << 21  # elements of keys, from which on a product with them is worth waking threads for
 
 
 @contextmanager
@@ -40,7 +44,11 @@ def one_token_attention() -> Iterator[None]:
             return one_token(query, key, value, attention_mask, named.get("scaling")), None
         return usual(module, query, key, value, attention_mask, **named)
 
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = attention
+    def shared(module: Any, query: Tensor, key: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
+        with all_threads() if key.numel() >= LARGE else nullcontext():
+            return attention(module, query, key, *rest, **named)
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = shared
     try:
         yield
     finally:

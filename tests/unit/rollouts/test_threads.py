@@ -6,11 +6,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from lightrft.rollouts.engines import attention
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
-from lightrft.rollouts.engines.local.threads import MOST, all_threads, one_thread
+from lightrft.rollouts.engines.threads import MOST, all_threads, one_thread, products_alone
 from lightrft.types import Request
 
 SIZES = dict(hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, vocab_size=300)
@@ -61,11 +62,36 @@ def test_a_step_uses_all_threads_for_its_products_alone_and_draws_the_same(two_t
 
 def test_threads_are_all_there_again_after_an_error_and_for_many_rows(two_threads, policy):
     policy("passive")
-    with pytest.raises(ZeroDivisionError), one_thread(1), all_threads():
+    with pytest.raises(ZeroDivisionError), products_alone(True), one_thread(1), all_threads():
         assert torch.get_num_threads() == 2
         raise ZeroDivisionError
     assert torch.get_num_threads() == 2
-    with one_thread(MOST + 1), all_threads():
+    with products_alone(True):
+        with one_thread(MOST + 1), all_threads():
+            assert torch.get_num_threads() == 2
+        with one_thread(MOST):
+            assert torch.get_num_threads() == 1
+    with one_thread(1):
         assert torch.get_num_threads() == 2
-    with one_thread(MOST):
-        assert torch.get_num_threads() == 1
+
+
+def test_a_model_whose_weights_are_not_laid_out_shares_everything(two_threads, policy):
+    """GPT-2's products are of a class of its own."""
+    policy("passive")
+    sizes = GPT2Config(n_embd=256, n_layer=1, n_head=4, vocab_size=300, n_positions=64)
+    model, seen = GPT2LMHeadModel(sizes).eval(), set()
+    model.transformer.h[0].mlp.c_fc.register_forward_pre_hook(lambda *_: seen.add(torch.get_num_threads()))
+    made(model)
+    assert seen == {2}
+
+
+def test_attention_over_many_keys_is_shared(two_threads, policy, monkeypatch):
+    policy("passive")
+    seen, usual = set(), attention.one_token
+    monkeypatch.setattr(attention, "one_token", lambda *given: seen.add(torch.get_num_threads()) or usual(*given))
+    model = LlamaForCausalLM(LlamaConfig(**SIZES | {"intermediate_size": 1024, "num_key_value_heads": 2})).eval()
+    for large, threads in ((1, 2), (1 << 30, 1)):
+        monkeypatch.setattr(attention, "LARGE", large)
+        seen.clear()
+        made(model)
+        assert seen == {threads}

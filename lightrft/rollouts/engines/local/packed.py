@@ -18,16 +18,18 @@ from torch import Tensor, nn
 
 from lightrft.models.adapters import merged_weight
 from lightrft.models.products import is_one_product
-from lightrft.rollouts.engines.local.threads import all_threads
+from lightrft.rollouts.engines.threads import all_threads, products_alone
 
 LEAST = 1 << 16  # elements; smaller weights gain nothing
 ROWS = 32  # of the products that the layout is chosen for; others are right and hardly slower
+NEARLY = 0.9
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # what most models call those of one input
 
 
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
-    """Lets the linear layers of `model` compute with laid out copies of their weights, where this machine can."""
+    """Lets the linear layers of `model` compute with laid out copies of their weights, where this machine can; where
+    these are nearly all that it multiplies by, a step of one token shares them alone between threads."""
     changed = []
     for layers in _groups(model):
         product = _Product(layers)
@@ -35,10 +37,17 @@ def packed(model: nn.Module) -> Iterator[None]:
             layer.forward = partial(product.output, place)
             changed.append(layer)
     try:
-        yield
+        with products_alone(sum(layer.weight.numel() for layer in changed) >= NEARLY * _multiplied(model)):
+            yield
     finally:
         for layer in changed:
             del layer.forward  # the class's own is there again
+
+
+def _multiplied(model: nn.Module) -> int:
+    """Elements of the weights that a token is multiplied by: of an embedding it takes a row."""
+    modules = [module for module in model.modules() if not isinstance(module, nn.Embedding)]
+    return max(1, sum(weight.numel() for module in modules for weight in module.parameters(recurse=False)))
 
 
 def _groups(model: nn.Module) -> Iterator[list[Any]]:

@@ -12,7 +12,7 @@ from lightrft.models.media import Rows, ahead, joined
 from lightrft.models.output_head import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
 from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
-from lightrft.rollouts.engines.local.threads import one_thread
+from lightrft.rollouts.engines.threads import one_thread
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,13 +14,24 @@ import torch
 
 MOST = 256  # rows; of more, sharing what is small gains as well
 _all: list[int] = []  # how many there are, while one of them computes
+_may: list[bool] = []
+
+
+@contextmanager
+def products_alone(may_be: bool) -> Iterator[None]:
+    """may_be: whether within it all large products are `with all_threads()`; else `one_thread` does nothing."""
+    _may.append(may_be)
+    try:
+        yield
+    finally:
+        _may.pop()
 
 
 @contextmanager
 def one_thread(rows: int) -> Iterator[None]:
     """Within it one thread computes, but for what is `with all_threads()`; where threads spin or rows are many, all."""
-    threads = torch.get_num_threads()
-    if threads == 1 or rows > MOST or os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
+    threads, may = torch.get_num_threads(), bool(_may) and _may[-1]
+    if not may or threads == 1 or rows > MOST or os.environ.get("OMP_WAIT_POLICY", "").lower() != "passive":
         yield
         return
     _all.append(threads)
