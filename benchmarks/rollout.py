@@ -134,6 +134,7 @@ def vllm(options: argparse.Namespace) -> Generate:
     llm = LLM(
         options.model, dtype={"fp32": "float32", "bf16": "bfloat16"}[options.dtype], enforce_eager=True,
         skip_tokenizer_init=True, max_model_len=1024, enable_prefix_caching=False,
+        enable_chunked_prefill=False,  # samples with seeds whose prompts are read in parts fail on a CPU
     )  # fmt: skip
     stop = ends(options, llm.model_config.get_vocab_size())
 
