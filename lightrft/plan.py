@@ -79,7 +79,8 @@ def _laid_out(args: Args) -> str:
 def _offloaded(args: Args) -> str:
     if args.distributed.fsdp_cpu_offload:
         return ", offloaded to CPU"
-    parts = {"optimizer": args.memory.adam_offload, "reference": args.memory.ref_offload and not has_adapters(args)}
+    m, apart = args.memory, not has_adapters(args.model)
+    parts = {"optimizer": m.adam_offload, "reference": m.ref_offload and apart}
     moved = " and ".join(part for part, is_moved in parts.items() if is_moved)
     return f", {moved} on the CPU" if moved else ""
 
@@ -156,7 +157,7 @@ def _frozen(args: Args) -> Iterator[str]:
     """What trains of a model of which parts are frozen; refused where that cannot be."""
     if freezing.is_asked_for(args.model):
         yield freezing.told(described_model(args.model), args.model)
-    if has_4_bits(args):
+    if has_4_bits(args.model):
         numbers, size = count_in_4_bits(args.model)
         share = f"{numbers:,} of {count_parameters(args.model):,}"
         yield f"weights in 4 bits ({args.model.quant_type}): {share} in {size:,} bytes, all of them on each process"
@@ -241,7 +242,7 @@ def _states(args: Args, machine: Hardware) -> ModelStates:
         _layout(args, machine.processes),
         half=choose_precision(args)[0].compute != "fp32",
         adam=args.training.optimizer == "adamw",
-        reference=kl_term(args).needs_reference and not has_adapters(args),
+        reference=kl_term(args).needs_reference and not has_adapters(args.model),
         frozen=count_frozen(args.model) - in_4_bits,
         critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
         average=args.training.enable_ema,

@@ -9,16 +9,19 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import torch
+
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import has_4_bits, has_critic
+from lightrft.args.conditions import has_4_bits, has_adapters, has_critic
 from lightrft.args.groups.data import have_splits
 from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
+from lightrft.hardware import hardware
 from lightrft.loop.run_folders import check_folders
+from lightrft.models import adapter_files, quantised
 from lightrft.models.critic import check_critic
 from lightrft.models.processor import load_vision, told_of_pixels
-from lightrft.models.quantised import not_installed
 from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
@@ -79,7 +82,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
         check_wandb(args.logging)
     _check_strategy(args)
     _check_attention(args)
-    _check_quantiser(args)
+    _check_libraries(args)
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
@@ -223,9 +226,12 @@ def _check_attention(args: Args) -> None:
         raise Refused(f"--attn_implementation {kernel}: flash-attn is not installed; {remedy}")
 
 
-def _check_quantiser(args: Args) -> None:
-    if has_4_bits(args) and args.run.assume_gpus is None and find_spec("bitsandbytes") is None:
-        raise Refused(f"--load_in_4bit: {not_installed()}")
+def _check_libraries(args: Args) -> None:
+    """With --assume_gpus, another machine is meant, whose 4 bits are not tried."""
+    if has_adapters(args.model):
+        adapter_files.check_library(args.model)
+    if has_4_bits(args.model) and args.run.assume_gpus is None:
+        quantised.check_library(args.model, torch.device(hardware(args).device))
 
 
 def _check_judged(args: Args, rewards: CombinedReward, held_out: list[Prompt]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightrft.args.batching import optimizer_steps
 from lightrft.args.estimators import Declared, declared
+from lightrft.args.groups.model import ModelArgs
 from lightrft.args.surface import Args
 
 LORA_TIMES = 10  # of full training's learning rate: adapters, which change little, are trained with more
@@ -18,20 +19,30 @@ def has_critic(args: Args) -> bool:
     return "critic" in estimator(args).needs
 
 
-def has_adapters(args: Args) -> bool:
+def has_adapters(model: ModelArgs) -> bool:
     """Whether the policy trains adapters in the place of its weights."""
-    return args.model.lora_rank > 0 or args.model.lora_path is not None
+    return model.lora_rank > 0 or model.lora_path is not None
 
 
-def has_4_bits(args: Args) -> bool:
+def adapters_flag(model: ModelArgs) -> str:
+    """The flag that asks for adapters, with its value."""
+    return f"--lora_rank {model.lora_rank}" if model.lora_path is None else f"--lora_path {model.lora_path}"
+
+
+def has_4_bits(model: ModelArgs) -> bool:
     """Whether the weights that adapters are added to are kept in 4 bits."""
-    return args.model.bits == 4
+    return model.bits == 4
+
+
+def four_bits_flag(model: ModelArgs) -> str:
+    """The flag that asks for them: of the two that can, the one that is set."""
+    return "--load_in_4bit" if model.load_in_4bit else "--bits 4"
 
 
 def policy_learning_rate(args: Args) -> float:
     """Of adapters: --lora_learning_rate, else what was set as the policy's, else ten times the default of that."""
     m, rate = args.model, args.training.actor_learning_rate
-    if not has_adapters(args):
+    if not has_adapters(m):
         return rate
     own = rate if args.typed("actor_learning_rate") else float(f"{LORA_TIMES * rate:.12g}")
     return own if m.lora_learning_rate is None else m.lora_learning_rate

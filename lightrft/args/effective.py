@@ -57,7 +57,7 @@ def _critic(args: Args) -> Effect:
 
 
 def _lora_rate(args: Args) -> Effect | None:
-    if not has_adapters(args):
+    if not has_adapters(args.model):
         return None
     typed = args.typed("actor_learning_rate")
     return policy_learning_rate(

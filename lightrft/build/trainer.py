@@ -85,8 +85,8 @@ def make_checkpointer(
     }
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
-    flags = (*STRUCTURE, *(["value_head_prefix"] if critic else []), *(OF_LORA if has_adapters(args) else []))
-    flags += OF_4_BITS if has_4_bits(args) else ()
+    flags = (*STRUCTURE, *(["value_head_prefix"] if critic else []), *(OF_LORA if has_adapters(args.model) else []))
+    flags += OF_4_BITS if has_4_bits(args.model) else ()
     values = {flag: args.value(flag) for flag in flags}
     structure = {flag: list(value) if isinstance(value, tuple) else value for flag, value in values.items()}
     return Checkpointer(
@@ -100,7 +100,7 @@ def make_checkpointer(
         with_hf=c.save_hf_ckpt,
         merges=args.model.lora_merge,
         structure=structure,
-        contents=contents(args.model) if has_adapters(args) else {},
+        contents=contents(args.model) if has_adapters(args.model) else {},
         origin=place,
         behind=strategy.world.device.type == "cuda",  # on a CPU the thread would take its time from the next step
     )

@@ -62,7 +62,7 @@ def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Nee
     trains of the policy is in both.
     """
     c, folder, moments = args.checkpoint, origin(args).folder, 8 if args.training.optimizer == "adamw" else 0
-    adapters = has_adapters(args)
+    adapters = has_adapters(args.model)
     learning = count_parameters(args.model) + count_adapters(args.model) - count_frozen(args.model)
     frozen = 0 if adapters else count_frozen(args.model)
     trained = learning + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import Refused
+from lightrft.args.conditions import adapters_flag
+from lightrft.errors import Refused, error_text
 from lightrft.models.export import replacing, write_files
 from lightrft.models.given import Given
 from lightrft.models.source import find_file, place
@@ -30,12 +31,19 @@ OTHER = (  # what of an adapter's configuration is not plain LoRA
 
 def library() -> Any:
     """PEFT, of which LoRA is."""
-    try:
-        import peft
-        import peft.tuners.lora
-    except ImportError as error:
-        raise Refused(f"--lora_rank: peft cannot be imported ({error}); pip install 'peft>=0.19'") from error
+    import peft
+    import peft.tuners.lora
+
     return peft
+
+
+def check_library(args: ModelArgs) -> None:
+    """Raises `Refused` where PEFT cannot be used."""
+    try:
+        library()
+    except Exception as error:  # it imports whatever is there of the libraries that it goes with
+        remedy = "`pip install 'peft>=0.19'`"
+        raise Refused(f"{adapters_flag(args)}: peft cannot be imported ({error_text(error)}): {remedy}") from error
 
 
 def given_config(args: ModelArgs) -> Any:

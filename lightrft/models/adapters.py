@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 OWN, BEGUN = "default", "begun"  # the adapters' names: of the one that trains, and of what it was at the start
 
 
-def is_asked_for(args: ModelArgs) -> bool:
-    return args.lora_rank > 0 or args.lora_path is not None
-
-
 def adapt(model: Any, args: ModelArgs, seed: int | None) -> None:
     """Adds adapters to the layers of `model` that `--target_modules` names and whose weights no flag freezes; nothing
     else of it trains then, but for the biases of `--lora_bias`. They are held in float32.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lightrft.args.conditions import has_adapters
 from lightrft.errors import Refused
 from lightrft.models import adapters
 from lightrft.models.vision import sees
@@ -20,14 +21,14 @@ WRAPPER = "model."
 
 def is_asked_for(args: ModelArgs) -> bool:
     """Whether a part of the policy is frozen."""
-    return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector or adapters.is_asked_for(args)
+    return bool(args.freeze_prefix) or args.freeze_backbone or not args.tune_projector or has_adapters(args)
 
 
 def choose_what_trains(model: Any, args: ModelArgs, seed: int | None = None) -> None:
     """Of a model whose parameters all require gradients. seed: of new adapters' random numbers; None for a model that
     is only described."""
     freeze(model, args)
-    if adapters.is_asked_for(args):
+    if has_adapters(args):
         adapters.adapt(model, args, seed)
 
 
@@ -100,5 +101,5 @@ def told(model: Any, args: ModelArgs) -> str:
         sizes = [numbers[name] for name in names]
         if sizes:
             counts.append(f"{sum(size for size, trains in sizes if trains):,} of {sum(s for s, _ in sizes):,} ({part})")
-    of_adapters = f"; {adapters.told(model)}" if adapters.is_asked_for(args) else ""
+    of_adapters = f"; {adapters.told(model)}" if has_adapters(args) else ""
     return f"parameters that train: {', '.join(counts)}{of_adapters}"

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from lightrft.args.conditions import has_4_bits, has_adapters
 from lightrft.errors import Refused, warn
-from lightrft.models import adapters, quantised
+from lightrft.models import quantised
 from lightrft.models.empty import empty_model
 from lightrft.models.freezing import choose_what_trains, is_asked_for
 from lightrft.models.source import code_options, place, refusal
@@ -43,7 +44,7 @@ def count_frozen(args: ModelArgs) -> int:
 
 def count_adapters(args: ModelArgs) -> int:
     """Of the policy's parameters those that `--pretrain` has not."""
-    if not adapters.is_asked_for(args):
+    if not has_adapters(args):
         return 0
     model = described_model(args)
     choose_what_trains(model, args)
@@ -52,9 +53,9 @@ def count_adapters(args: ModelArgs) -> int:
 
 def count_in_4_bits(args: ModelArgs) -> tuple[int, int]:
     """Of the policy's weights those in 4 bits, and the bytes that they take."""
-    if not quantised.is_asked_for(args):
+    if not has_4_bits(args):
         return 0, 0
-    sizes = [layer.weight.numel() for layer in quantised.layers_to_quantise(described_model(args))]
+    sizes = [layer.weight.numel() for layer in quantised.layers_to_quantise(described_model(args), args)]
     return sum(sizes), sum(quantised.bytes_in_4_bits(size, args) for size in sizes)
 
 
@@ -94,7 +95,7 @@ def load_model(
     model.requires_grad_(trains)
     if trains:
         choose_what_trains(model, args, seed)
-        if quantised.is_asked_for(args):
+        if has_4_bits(args):
             quantised.quantise(model, args, device)
     return (model if empty else model.to(device)).eval()
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightrft.errors import Refused
+from lightrft.args.conditions import four_bits_flag
+from lightrft.errors import Refused, error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
 
 BLOCK, SCALES = 64, 256  # numbers that share a scale, and scales that share one: as bitsandbytes' own layers have it
-
-
-def is_asked_for(args: ModelArgs) -> bool:
-    return args.bits == 4
 
 
 class FourBitLinear(nn.Linear):
@@ -55,22 +52,33 @@ class FourBitLinear(nn.Linear):
 
 @cache
 def library() -> Any:
-    try:
-        import bitsandbytes  # pyright: ignore[reportMissingImports]  (not everyone installs it)
-    except ImportError as error:
-        raise Refused(f"--load_in_4bit: {not_installed(error)}") from error
+    import bitsandbytes  # pyright: ignore[reportMissingImports]  (not everyone installs it)
+
     return bitsandbytes
 
 
-def not_installed(why: object = "it is not there") -> str:
-    return f"bitsandbytes cannot be imported ({why}): `pip install 'bitsandbytes>=0.50'`"
+def check_library(args: ModelArgs, device: torch.device) -> None:
+    """Raises `Refused` where bitsandbytes is not there, or cannot multiply on `device`."""
+    flag = four_bits_flag(args)
+    try:
+        library()
+    except Exception as error:  # it loads a library of its own, which may fail in any way
+        remedy = "`pip install 'bitsandbytes>=0.50'`"
+        raise Refused(f"{flag}: bitsandbytes cannot be imported ({error_text(error)}): {remedy}") from error
+    try:
+        packed, state = _quantised(torch.ones(BLOCK, BLOCK, device=device), args)
+        library().matmul_4bit(torch.ones(1, BLOCK, device=device, requires_grad=True), packed, state).sum().backward()
+    except Exception as error:  # it has many backends, and each says in its own way what it has not
+        raise Refused(
+            f"{flag}: bitsandbytes has no kernels for {device.type} here ({error_text(error)}); train without, or on "
+            "a GPU"
+        ) from error
 
 
 def quantise(model: Any, args: ModelArgs, device: torch.device) -> None:
     """In place, with the 4-bit weights on `device`. model: its adapters are there, and nothing of what is quantised
-    trains. Raises `Refused` where that cannot be."""
-    _check_kernels(args, device)
-    for layer in layers_to_quantise(model):
+    trains."""
+    for layer in layers_to_quantise(model, args):
         assert not layer.weight.requires_grad, "adapters train in its place"
         packed, state = _quantised(layer.weight.detach().to(device), args)
         del layer.weight
@@ -79,14 +87,15 @@ def quantise(model: Any, args: ModelArgs, device: torch.device) -> None:
         layer.state = state
 
 
-def layers_to_quantise(model: Any) -> list[nn.Linear]:
-    """All that are linear but the output head, as `transformers` chooses them, and adapters."""
+def layers_to_quantise(model: Any, args: ModelArgs) -> list[nn.Linear]:
+    """All that are linear but the output head, as `transformers` chooses them, and adapters. Raises `Refused` where
+    there is none."""
     head = model.get_output_embeddings()
     ends = (head, getattr(head, "base_layer", head))
     named = ((name, layer) for name, layer in model.named_modules() if type(layer) is nn.Linear)
     found = [layer for name, layer in named if ".lora_" not in name and all(layer is not end for end in ends)]
     if not found:
-        raise Refused(f"--load_in_4bit: {type(model).__name__} keeps no weights in linear layers; remove it")
+        raise Refused(f"{four_bits_flag(args)}: {type(model).__name__} keeps no weights in linear layers; remove it")
     return found
 
 
@@ -115,16 +124,3 @@ def _quantised(weight: Tensor, args: ModelArgs) -> tuple[Tensor, Any]:
         )
     finally:
         torch.set_num_threads(threads)
-
-
-def _check_kernels(args: ModelArgs, device: torch.device) -> None:
-    """Whatever it raises: it has many backends, and each says in its own way what it has not."""
-    try:
-        packed, state = _quantised(torch.ones(BLOCK, BLOCK, device=device), args)
-        library().matmul_4bit(torch.ones(1, BLOCK, device=device, requires_grad=True), packed, state).sum().backward()
-    except Refused:
-        raise
-    except Exception as error:
-        raise Refused(
-            f"--load_in_4bit: bitsandbytes has no kernels for {device.type} here ({error}); train without, or on a GPU"
-        ) from error

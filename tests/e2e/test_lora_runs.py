@@ -8,26 +8,15 @@ import shutil
 
 import pytest
 import torch
-from peft import PeftModel
+from adapter_runs import LORA, adapter, check_resumed, logits
 from runs import files, rows, train
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-LORA = "--lora_rank 4 --lora_learning_rate 1e-2 --lr_scheduler constant --lr_warmup_steps 0 --quiet"
 OTHER = (
     "error: --{}: the checkpoint {}/checkpoints/step_000001 holds adapters alone, of other weights than are there now; "
     "bring those back, or start anew with another --save_path"
 )
-IDS = torch.tensor([[11, 14, 5, 15, 12, 2]])
-
-
-def adapter(path) -> bytes:
-    return (path / "adapter_model.safetensors").read_bytes()
-
-
-def logits(model):
-    with torch.no_grad():
-        return model.eval()(input_ids=IDS, use_cache=False).logits
 
 
 @pytest.mark.parametrize("strategy", ("--fsdp", "--zero_stage 3 --bf16"))
@@ -37,16 +26,9 @@ def test_a_resumed_run_exports_the_same_adapter(here, strategy):
     assert train(f"{flags} --max_steps 3 --save_path whole --lora_merge").code == 0
     assert train(f"{flags} --max_steps 2 --save_steps 1 --save_hf_ckpt --save_path cut").code == 0
     assert train(f"{flags} --max_steps 3 --load_checkpoint --save_path cut").code == 0
-    assert rows(here / "whole")[-1] == rows(here / "cut")[-1]
-    for model in (".", "ema"):
-        assert adapter(here / "whole" / model) == adapter(here / "cut" / model)
-    state = load_file(here / "cut/checkpoints/step_000002/policy/rank_00000.safetensors")
-    assert state and all(".lora_" in name for name in state)
+    opened = check_resumed(here, AutoModelForCausalLM.from_pretrained(here / "tiny"))
+    assert adapter(here / "whole/ema") == adapter(here / "cut/ema")
     assert adapter(here / "cut/checkpoints/step_000002/hf") != adapter(here / "cut")
-    base, merged = (AutoModelForCausalLM.from_pretrained(here / path) for path in ("tiny", "whole/merged"))
-    start = logits(base)
-    opened = logits(PeftModel.from_pretrained(base, here / "whole"))
-    assert torch.allclose(opened, logits(merged), atol=1e-5) and not torch.allclose(opened, start, atol=1e-2)
     averaged = AutoModelForCausalLM.from_pretrained(here / "whole/ema/merged")
     assert not torch.allclose(logits(averaged), opened, atol=1e-3)
     assert files(here / "whole/merged") == files(here / "tiny") and not (here / "cut/merged").exists()

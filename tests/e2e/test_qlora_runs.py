@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 import torch
+from adapter_runs import LORA, check_resumed
 from bitsandbytes import functional
-from peft import PeftModel
 from runs import rows, train
-from safetensors.torch import load_file
-from test_lora_runs import LORA, adapter, logits
 from transformers import AutoModelForCausalLM
 
+from lightrft.models import quantised
 from lightrft.sync import weights
 
 QLORA = f"{LORA} --load_in_4bit"
@@ -36,15 +36,9 @@ def test_a_resumed_run_exports_the_same_adapter_of_the_rounded_model(here, strat
     assert train(f"{flags} --max_steps 3 --save_path whole --lora_merge").code == 0
     assert train(f"{flags} --max_steps 2 --save_steps 1 --save_path cut").code == 0
     assert train(f"{flags} --max_steps 3 --load_checkpoint --save_path cut").code == 0
-    assert rows(here / "whole")[-1] == rows(here / "cut")[-1] and adapter(here / "whole") == adapter(here / "cut")
+    check_resumed(here, dequantised(here / "tiny"))
     first, *_, last = (row["kl/ref"] for row in rows(here / "whole"))
     assert first <= (1e-8 if "--bf16" in strategy else 0) and last > 1e-6  # in 16 bits batches round apart
-    state = load_file(here / "cut/checkpoints/step_000002/policy/rank_00000.safetensors")
-    assert state and all(".lora_" in name for name in state)
-    base, merged = dequantised(here / "tiny"), AutoModelForCausalLM.from_pretrained(here / "whole/merged")
-    start = logits(base)
-    opened = logits(PeftModel.from_pretrained(base, here / "whole"))
-    assert torch.allclose(opened, logits(merged), atol=1e-5) and not torch.allclose(opened, start, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +88,35 @@ def test_the_plan_counts_them_whole_on_each_process(here):
     assert parts["optimizer"] == pytest.approx(12 * adapters / 4, rel=1e-2)
 
 
-def test_without_bitsandbytes(here, monkeypatch):
-    """Before anything is read or written; not where another machine is meant."""
-    real = __import__("importlib.util").util.find_spec
-    monkeypatch.setattr("lightrft.preflight.find_spec", lambda name: None if name == "bitsandbytes" else real(name))
-    ended = train(f"{QLORA} --fsdp --save_path run")
+@pytest.mark.parametrize("flag", ["--load_in_4bit", "--bits 4"])
+@pytest.mark.parametrize(
+    "fault, line",
+    [
+        ("import", r"bitsandbytes cannot be imported \(.*\): `pip install 'bitsandbytes>=0.50'`"),
+        ("kernels", r"bitsandbytes has no kernels for cpu here \(.*it is not there\); train without, or on a GPU"),
+    ],
+)
+def test_without_what_bitsandbytes_brings(here, monkeypatch, flag, fault, line):
+    """Before anything is read or written, by the flag that was typed; not where another machine is meant."""
+
+    def none(*_, **__):
+        raise NotImplementedError("it is not there")
+
+    quantised.library.cache_clear()
+    if fault == "import":
+        monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    else:
+        monkeypatch.setattr("bitsandbytes.matmul_4bit", none)
+    ended = train(f"{LORA} --fsdp --save_path run {flag} --no-quiet")
+    assert ended.code == 2 and not (here / "run").exists() and "model tiny" not in ended.out
+    assert re.fullmatch(f"error: {flag}: {line}", ended.problems[0]), ended.err
+    assert train(f"{LORA} --fsdp --save_path run {flag} --assume_gpus 1x24GB").code == 0
+
+
+@pytest.mark.parametrize("flag", ["--lora_rank 4", "--lora_path given"])
+def test_without_peft(here, monkeypatch, flag):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    ended = train(f"{flag} --fsdp --save_path run")
     assert ended.code == 2 and not (here / "run").exists()
-    assert (
-        "--load_in_4bit: bitsandbytes cannot be imported (it is not there): `pip install 'bitsandbytes>=0.50'`"
-        in (ended.problems[0])
-    )
-    assert train(f"{QLORA} --fsdp --save_path run --assume_gpus 1x24GB").code == 0
+    line = rf"error: {flag}: peft cannot be imported \(.*\): `pip install 'peft>=0.19'`"
+    assert re.fullmatch(line, ended.problems[0]), ended.err

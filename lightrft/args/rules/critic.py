@@ -12,7 +12,7 @@ from lightrft.args.surface import Args
 
 
 def learning_rates(args: Args, world_size: int) -> Iterator[Finding]:
-    flag = "lora_learning_rate" if has_adapters(args) else "actor_learning_rate"
+    flag = "lora_learning_rate" if has_adapters(args.model) else "actor_learning_rate"
     actor, critic = policy_learning_rate(args), args.training.critic_learning_rate
     if has_critic(args) and actor >= critic:
         yield Notice(

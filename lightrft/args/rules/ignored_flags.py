@@ -99,7 +99,7 @@ WARMUP = Need(
 )
 DEEPSPEED = Need(lambda args: not args.distributed.fsdp, "--fsdp replaces DeepSpeed ZeRO")
 STATE_ELSEWHERE = Need(lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps all of it there")
-REFERENCE_APART = Need(lambda args: not has_adapters(args), "the reference is the policy without its adapters")
+REFERENCE_APART = Need(lambda args: not has_adapters(args.model), "the reference is the policy without its adapters")
 REFERENCE_ELSEWHERE = Need(
     lambda args: not args.distributed.fsdp_cpu_offload, "--fsdp_cpu_offload keeps the reference there too"
 )
@@ -120,11 +120,11 @@ SAMPLES = Need(
     "--max_tokens_per_micro_batch {max_tokens_per_micro_batch} decides how many samples make a micro-batch",
 )
 PROFILED = Need(lambda args: _late_step(args) is None, "--max_steps {max_steps} ends the run before step {late_step}")
-ADAPTERS = Need(has_adapters, "there is no --lora_rank")
-FOUR_BITS = Need(has_4_bits, "there is no --load_in_4bit")
+ADAPTERS = Need(lambda args: has_adapters(args.model), "there is no --lora_rank")
+FOUR_BITS = Need(lambda args: has_4_bits(args.model), "there is no --load_in_4bit")
 NEW_ADAPTER = Need(lambda args: args.model.lora_path is None, "the adapter of --lora_path has its own")
 OWN_RATE = Need(
-    lambda args: not has_adapters(args) or args.model.lora_learning_rate is None,
+    lambda args: not has_adapters(args.model) or args.model.lora_learning_rate is None,
     "--lora_learning_rate is the policy's",
 )
 LINES = Need(lambda args: not args.logging.quiet, "--quiet prints no line per step")

@@ -157,19 +157,9 @@ def test_a_reference_of_its_own_and_an_engine_have_whole_weights(tiny_folder):
 
 
 def test_a_model_without_linear_layers_is_refused(causal_model):
-    with pytest.raises(Refused, match="--load_in_4bit: GPT2LMHeadModel keeps no weights in linear layers; remove it"):
-        quantised.layers_to_quantise(causal_model("gpt2"))
-
-
-def test_a_device_without_kernels_is_refused(monkeypatch, model):
-    """As bitsandbytes says it of what it has not."""
-
-    def none(*_, **__):
-        raise NotImplementedError("gemm_4bit is not there")
-
-    monkeypatch.setattr("bitsandbytes.matmul_4bit", none)
-    with pytest.raises(Refused, match=r"--load_in_4bit: bitsandbytes has no kernels for cpu here \(gemm_4bit is not"):
-        model()
+    for flags, named in (({"bits": 4}, "--bits 4"), ({"load_in_4bit": True, "bits": 4}, "--load_in_4bit")):
+        with pytest.raises(Refused, match=f"{named}: GPT2LMHeadModel keeps no weights in linear layers; remove it"):
+            quantised.layers_to_quantise(causal_model("gpt2"), ModelArgs(pretrain="none", lora_rank=4, **flags))
 
 
 def test_a_weight_is_rounded_alike_on_any_number_of_threads():
