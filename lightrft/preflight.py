@@ -9,15 +9,12 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import torch
-
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
 from lightrft.args.conditions import has_4_bits, has_adapters, has_critic
 from lightrft.args.groups.data import have_splits
 from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
-from lightrft.hardware import hardware
 from lightrft.loop.run_folders import check_folders
 from lightrft.models import adapter_files, quantised
 from lightrft.models.critic import check_critic
@@ -231,7 +228,7 @@ def _check_libraries(args: Args) -> None:
     if has_adapters(args.model):
         adapter_files.check_library(args.model)
     if has_4_bits(args.model) and args.run.assume_gpus is None:
-        quantised.check_library(args.model, torch.device(hardware(args).device))
+        quantised.check_library(args.model)
 
 
 def _check_judged(args: Args, rewards: CombinedReward, held_out: list[Prompt]) -> None:

@@ -57,9 +57,9 @@ def library() -> Any:
     return bitsandbytes
 
 
-def check_library(args: ModelArgs, device: torch.device) -> None:
-    """Raises `Refused` where bitsandbytes is not there, or cannot multiply on `device`."""
-    flag = four_bits_flag(args)
+def check_library(args: ModelArgs) -> None:
+    """Raises `Refused` where bitsandbytes is not there, or cannot multiply on the device that a run has here."""
+    flag, device = four_bits_flag(args), "cuda" if torch.cuda.is_available() else "cpu"
     try:
         library()
     except Exception as error:  # it loads a library of its own, which may fail in any way
@@ -70,8 +70,7 @@ def check_library(args: ModelArgs, device: torch.device) -> None:
         library().matmul_4bit(torch.ones(1, BLOCK, device=device, requires_grad=True), packed, state).sum().backward()
     except Exception as error:  # it has many backends, and each says in its own way what it has not
         raise Refused(
-            f"{flag}: bitsandbytes has no kernels for {device.type} here ({error_text(error)}); train without, or on "
-            "a GPU"
+            f"{flag}: bitsandbytes has no kernels for {device} here ({error_text(error)}); train without, or on a GPU"
         ) from error
 
 
