@@ -79,7 +79,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
         check_wandb(args.logging)
     _check_strategy(args)
     _check_attention(args)
-    _check_libraries(args)
+    _check_adapters(args)
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
@@ -223,10 +223,11 @@ def _check_attention(args: Args) -> None:
         raise Refused(f"--attn_implementation {kernel}: flash-attn is not installed; {remedy}")
 
 
-def _check_libraries(args: Args) -> None:
+def _check_adapters(args: Args) -> None:
     """With --assume_gpus, another machine is meant, whose 4 bits are not tried."""
     if has_adapters(args.model):
         adapter_files.check_library(args.model)
+        adapter_files.given_config(args.model)
     if has_4_bits(args.model) and args.run.assume_gpus is None:
         quantised.check_library(args.model)
 

@@ -12,14 +12,15 @@ from lightrft.args.conditions import adapters_flag
 from lightrft.errors import Refused, error_text
 from lightrft.models.export import replacing, write_files
 from lightrft.models.given import Given
-from lightrft.models.source import find_file, place
+from lightrft.models.source import ADAPTER, check_place, find_file, place
+from lightrft.models.source import OF_AN_ADAPTER as CONFIG
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lightrft.args.groups.model import ModelArgs
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 OF_BASE = ("config.json", "generation_config.json")
 PLAIN = (True, False, "gaussian")  # ways to begin that leave the weights of the model as they are
 PREFIX = "base_model.model."  # of every name in PEFT's files
@@ -50,6 +51,7 @@ def given_config(args: ModelArgs) -> Any:
     """That of `--lora_path`; None where a run starts with new adapters."""
     if args.lora_path is None:
         return None
+    check_place(_in_place(args), ADAPTER)
     path = _file(args, CONFIG)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -109,11 +111,19 @@ def adapter_files(args: ModelArgs) -> tuple[Path, Path]:
 
 
 def _file(args: ModelArgs, name: str) -> Path:
-    assert args.lora_path is not None
-    found = find_file(replace(args, pretrain=args.lora_path), name)
+    try:
+        found = find_file(_in_place(args), name)
+    except OSError as error:
+        raise refusal(args, f"its {name} cannot be fetched ({error_text(error, most=200)})") from error
     if found is None:
         raise refusal(args, f"it has no {name}; give the folder of a PEFT adapter")
     return found
+
+
+def _in_place(args: ModelArgs) -> ModelArgs:
+    """With `--lora_path` in the place of `--pretrain`."""
+    assert args.lora_path is not None
+    return replace(args, pretrain=args.lora_path)
 
 
 def refusal(args: ModelArgs, what: str) -> Refused:

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 from lightrft.errors import Refused
 from lightrft.models.given import Given, read_given, weight_files
 from lightrft.models.load import load_backbone
+from lightrft.models.source import CRITIC, check_place
 from lightrft.models.suitable import check_model, read_config, vocabulary
 from lightrft.models.tokenizer import load_tokenizer
 
@@ -79,6 +80,7 @@ def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
     if args.critic_pretrain is None:
         return
     own = critic_args(args)
+    check_place(own, CRITIC)
     with _named_critic():
         tokens = load_tokenizer(own).get_vocab()
         check_model(own, backbone=True)

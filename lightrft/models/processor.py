@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightrft.errors import Refused
 from lightrft.models.load import described_model
 from lightrft.models.media import counted_from, own_positions
-from lightrft.models.source import REMEDIES, check_pretrain, code_options, place, refusal
+from lightrft.models.source import REMEDIES, check_place, code_options, place, refusal
 from lightrft.models.suitable import end_token_ids, read_config
 from lightrft.models.vision import placeholders, sees
 from lightrft.prompts.bad_rows import BadRow
@@ -113,7 +113,7 @@ def _refusal(args: ModelArgs, path: str | None, error: Exception) -> Refused:
         return Refused(f"--pretrain {args.pretrain}: its processor needs torchvision: {INSTALL}")
     try:
         if not Path(place(args)).is_dir():
-            check_pretrain(args)
+            check_place(args)
         found = refusal(args, "processor", error)
     except Refused as no_folder:
         found = no_folder

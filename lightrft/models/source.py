@@ -1,9 +1,10 @@
-"""Where `--pretrain` is: a folder or a name of the hub, and what files it has."""
+"""Where a model or an adapter is: a folder or a name of the hub, and what files it has."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,25 @@ REMEDIES = {  # a word in the library's message: what helps
     "sentencepiece": "pip install sentencepiece protobuf, or give a folder with tokenizer.json",
     "does not recognize this architecture": "install a newer transformers, or give a model that this one knows",
 }
+CONFIG, OF_AN_ADAPTER = "config.json", "adapter_config.json"
 NO_MODEL = {  # a file in a folder without config.json: what it is, and what would work
-    "adapter_config.json": "it is an adapter without its model; merge the two (peft: merge_and_unload) and give that",
     "*.gguf": "it holds GGUF weights; give the model's folder of safetensors",
     "params.json": "it is in its maker's own format; give the folder in Hugging Face's",
     "model_index.json": "it is a pipeline of diffusers; give a language model",
 }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a flag names: a folder that holds `file`, or the hub's name of one."""
+
+    flag: str
+    what: str
+    file: str
+
+
+MODEL, CRITIC = Kind("--pretrain", "model", CONFIG), Kind("--critic_pretrain", "model", CONFIG)
+ADAPTER = Kind("--lora_path", "adapter", OF_AN_ADAPTER)
 
 
 def _path(args: ModelArgs) -> Path:
@@ -80,20 +94,22 @@ def refusal(args: ModelArgs, what: str, error: Exception) -> Refused:
     return Refused(f"--pretrain {args.pretrain}{where}: the {what} cannot be loaded ({reason}); {remedy}")
 
 
-def check_pretrain(args: ModelArgs) -> None:
-    """Refuses a `--pretrain` that names no model, before a library guesses or waits."""
-    with os_errors_as(Refused, what="--pretrain"):  # too long a name, a folder without permission
+def check_place(args: ModelArgs, kind: Kind = MODEL) -> None:
+    """Refuses an `args.pretrain` that names nothing of that kind, before a library guesses or waits."""
+    with os_errors_as(Refused, what=kind.flag):  # too long a name, a folder without permission
         path = _path(args)
         exists, is_folder = path.exists(), path.is_dir()
+    missing = f"{kind.flag} {args.pretrain}: no such {kind.what} folder"
     if is_folder:
-        _check_folder(args, path)
+        fault = _fault_of_adapter(path) if kind is ADAPTER else _fault_of_model(args, path, kind)
+        if fault is not None:
+            raise Refused(f"{kind.flag} {args.pretrain}: {fault}")
     elif exists:
-        raise Refused(f"--pretrain {args.pretrain}: no such model folder, it is a file; give a folder with config.json")
+        raise Refused(f"{missing}, it is a file; give a folder with {kind.file}")
     elif _is_path(args.pretrain):
-        remedy = hub.near(path) or "; give a folder with config.json or a hub name"
-        raise Refused(f"--pretrain {args.pretrain}: no such model folder{remedy}")
+        raise Refused(f"{missing}{hub.near(path) or f'; give a folder with {kind.file} or a hub name'}")
     else:
-        _check_hub_name(args, path)
+        _check_hub_name(args, path, kind, missing)
 
 
 def _is_path(name: str) -> bool:
@@ -102,36 +118,61 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or len(parts) > 2 or (len(parts) == 2 and Path(parts[0]).is_dir())
 
 
-def _check_folder(args: ModelArgs, folder: Path) -> None:
-    if (folder / "adapter_config.json").is_file():  # beside a config too: the library would load another model
-        raise Refused(f"--pretrain {args.pretrain}: {NO_MODEL['adapter_config.json']}")
-    if (folder / "config.json").is_file():
-        return
-    below = sorted(folder.glob("*/config.json"))
-    if below:
-        raise Refused(f"--pretrain {args.pretrain}: it has no config.json; is it {below[0].parent}?")
+def _fault_of_model(args: ModelArgs, folder: Path, kind: Kind) -> str | None:
+    if (folder / OF_AN_ADAPTER).is_file():  # beside a config too: the library would load another model
+        return _of_an_adapter(args, folder, kind)
+    if (folder / CONFIG).is_file():
+        return None
     what = next((text for pattern, text in NO_MODEL.items() if any(folder.glob(pattern))), None)
-    raise Refused(f"--pretrain {args.pretrain}: it has no config.json; {what or 'give a Hugging Face model folder'}")
+    return _below(folder, CONFIG) or f"it has no {CONFIG}; {what or 'give a Hugging Face model folder'}"
 
 
-def _check_hub_name(args: ModelArgs, path: Path) -> None:
+def _fault_of_adapter(folder: Path) -> str | None:
+    if (folder / OF_AN_ADAPTER).is_file():
+        return None
+    if (folder / CONFIG).is_file():
+        return f"it has no {OF_AN_ADAPTER}: it is a model, which --pretrain takes; give the folder of a PEFT adapter"
+    return _below(folder, OF_AN_ADAPTER) or f"it has no {OF_AN_ADAPTER}; give the folder of a PEFT adapter"
+
+
+def _of_an_adapter(args: ModelArgs, folder: Path, kind: Kind) -> str:
+    """Where --pretrain names an adapter: what would start from it. A critic has no adapters."""
+    try:
+        base = json.loads((folder / OF_AN_ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = None
+    what = f"it is an adapter{f' of {base}' if base else ''}, not a model"
+    if kind is CRITIC:
+        return f"{what}; merge the two (peft: merge_and_unload) and give that"
+    use = f"use --pretrain {base}" if base else "give --pretrain the model that it is of, and it to"
+    return f"{what}; {use} --lora_path {args.pretrain}"
+
+
+def _below(folder: Path, file: str) -> str | None:
+    below = sorted(folder.glob(f"*/{file}"))
+    return f"it has no {file}; is it {below[0].parent}?" if below else None
+
+
+def _check_hub_name(args: ModelArgs, path: Path, kind: Kind, missing: str) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
         validate_repo_id(args.pretrain)
     except HFValidationError:
-        raise Refused(f"--pretrain {args.pretrain}: no such model folder{hub.near(path)}, and no hub name") from None
-    if hub.is_cached(args.pretrain, "config.json", args.cache_dir):
+        raise Refused(f"{missing}{hub.near(path)}, and no hub name") from None
+    adapter = find_file(args, OF_AN_ADAPTER) if hub.is_cached(args.pretrain, OF_AN_ADAPTER, args.cache_dir) else None
+    if adapter is not None and kind is not ADAPTER:
+        raise Refused(f"{kind.flag} {args.pretrain}: {_of_an_adapter(args, adapter.parent, kind)}")
+    if hub.is_cached(args.pretrain, kind.file, args.cache_dir):
         return
-    similar = hub.nearest(path, "config.json", cutoff=0.8) if len(path.parts) == 1 else None
+    similar = hub.nearest(path, kind.file, cutoff=0.8) if len(path.parts) == 1 else None
     if similar:
-        remedy = f"is it {similar}? One of the hub goes by owner/name"
-        raise Refused(f"--pretrain {args.pretrain}: no such model folder; {remedy}")
+        raise Refused(f"{missing}; is it {similar}? One of the hub goes by owner/name")
     reason = hub.out_of_reach()
     if reason is not None:
-        near = hub.near(path) or hub.near(Path(path.name), "config.json")
+        near = hub.near(path) or hub.near(Path(path.name), kind.file)
         where = f" with --cache_dir {args.cache_dir}" if args.cache_dir else ""
         raise Refused(
-            f"--pretrain {args.pretrain}{where}: no such folder here{near}, and as a hub name it "
+            f"{kind.flag} {args.pretrain}{where}: no such folder here{near}, and as a hub name it "
             f"cannot be loaded: {reason}"
         )

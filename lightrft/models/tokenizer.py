@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightrft.errors import Refused
-from lightrft.models.source import check_pretrain, code_options, find_file, hub_options, place, read_settings, refusal
+from lightrft.models.source import check_place, code_options, find_file, hub_options, place, read_settings, refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ def load_tokenizer(args: ModelArgs) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    check_pretrain(args)
+    check_place(args)
     if args.disable_fast_tokenizer:
         raise Refused(
             "--disable_fast_tokenizer can do nothing: transformers 5 has no second implementation of a tokenizer; "

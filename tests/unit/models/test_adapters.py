@@ -225,7 +225,7 @@ def test_an_adapter_whose_layers_are_all_frozen_is_refused(model, tmp_path):
         ),
         ({"target_modules": ("lm_head",)}, "--target_modules: lm_head is tied to the embeddings"),
         ({"freeze_prefix": ("layers.0", "layers.1")}, "--target_modules: flags freeze all layers that it names"),
-        ({"lora_path": "nowhere"}, "--lora_path nowhere: it has no adapter_config.json"),
+        ({"lora_path": "nowhere"}, "--lora_path nowhere: no such folder here, and as a hub name"),
     ],
 )
 def test_what_cannot_be(model, changes, line):

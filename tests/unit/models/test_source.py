@@ -7,15 +7,18 @@ import time
 
 import pytest
 from huggingface_hub import constants
+from transformers import PreTrainedTokenizerFast
 
 from lightrft import hub
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.source import check_pretrain, find_file
+from lightrft.models.adapter_files import adapter_files, given_config
+from lightrft.models.critic import check_critic
+from lightrft.models.source import check_place, find_file
 from lightrft.models.tokenizer import load_tokenizer
 
 
-def refusal(name, call=check_pretrain, **more):
+def refusal(name, call=check_place, **more):
     with pytest.raises(Refused) as caught:
         call(ModelArgs(pretrain=str(name), **more))
     message = str(caught.value)
@@ -23,15 +26,24 @@ def refusal(name, call=check_pretrain, **more):
     return message
 
 
+def in_the_cache(cache, name):
+    """The folder in which the hub's cache keeps the files of that name."""
+    place = cache / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots" / "abc").mkdir(parents=True)
+    return place / "snapshots" / "abc"
+
+
 @pytest.mark.parametrize("name", ["./nothing", "/no/such/folder", "~/nothing", "a/b/c"])
 def test_a_path_that_does_not_exist_is_refused(name):
-    for call in (check_pretrain, load_tokenizer):
+    for call in (check_place, load_tokenizer):
         assert "no such model folder; " in refusal(name, call), "and not that it is no hub name"
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "/tmp/" + "x" * 300, "~/" + "x" * 300])
 def test_a_name_too_long_for_any_file_is_refused_in_one_line(name):
-    for call in (check_pretrain, load_tokenizer):
+    for call in (check_place, load_tokenizer):
         with pytest.raises(Refused, match=r"^--pretrain: a path is too long: \S{60}\.\.\.; give a shorter one$"):
             call(ModelArgs(pretrain=name))
 
@@ -66,12 +78,8 @@ def test_a_bare_name_near_a_model_of_here_is_refused_before_the_hub_is_asked(tmp
     assert "no such folder here; is it gpt2-my?, and as a hub name" in refusal("gpt2"), "it may be the hub's"
     assert "no such folder here; is it tiny?, and as a hub name" in refusal("nobody/tiny")
     assert "no such folder here, and as a hub name" in refusal("nobody/teeni"), "teeny is no model"
-    hub_folder = tmp_path / "hub" / "models--tinyy" / "snapshots" / "abc"
-    hub_folder.mkdir(parents=True)
-    (hub_folder / "config.json").write_text("{}")
-    (tmp_path / "hub" / "models--tinyy" / "refs").mkdir()
-    (tmp_path / "hub" / "models--tinyy" / "refs" / "main").write_text("abc")
-    check_pretrain(ModelArgs(pretrain="tinyy", cache_dir=str(tmp_path / "hub")))
+    (in_the_cache(tmp_path / "hub", "tinyy") / "config.json").write_text("{}")
+    check_place(ModelArgs(pretrain="tinyy", cache_dir=str(tmp_path / "hub")))
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "nothing"])
@@ -99,13 +107,10 @@ def test_a_hub_that_does_not_answer_is_refused_within_seconds(monkeypatch, tmp_p
         message = refusal("nobody/nothing")
         assert time.monotonic() - start < 20  # the library itself tries for most of a minute
         assert f"127.0.0.1:{port} cannot be reached (" in message and "give a folder" in message
-    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (tmp_path / "models--org--name" / "refs").mkdir()
-    (tmp_path / "models--org--name" / "refs" / "main").write_text("abc")
+    snapshot = in_the_cache(tmp_path, "org/name")
     (snapshot / "config.json").write_text("{}")
     args = ModelArgs(pretrain="org/name", cache_dir=str(tmp_path))
-    check_pretrain(args)  # what is in the cache needs no hub, and nobody waits for one
+    check_place(args)  # what is in the cache needs no hub, and nobody waits for one
     find_file(args, "config.json")  # imports transformers
     start = time.monotonic()
     assert find_file(args, "config.json") == snapshot / "config.json" and find_file(args, "other") is None
@@ -120,8 +125,11 @@ def test_a_hub_that_does_not_answer_is_refused_within_seconds(monkeypatch, tmp_p
         (["x.gguf"], "it has no config.json; it holds GGUF weights"),
         (["params.json", "consolidated.00.pth"], "it is in its maker's own format"),
         (["model_index.json"], "it is a pipeline of diffusers"),
-        (["adapter_config.json"], "it is an adapter without its model"),
-        (["adapter_config.json", "config.json"], "it is an adapter without its model"),
+        (
+            ["adapter_config.json"],
+            "it is an adapter, not a model; give --pretrain the model that it is of, and it to --lora_path {folder}",
+        ),
+        (["adapter_config.json", "config.json"], "it is an adapter, not a model; give --pretrain the model"),
         (["hf/config.json"], "it has no config.json; is it {folder}/hf?"),
     ],
 )
@@ -131,6 +139,49 @@ def test_a_folder_that_is_no_model_says_what_it_is(tmp_path, files, what):
         (tmp_path / file).write_text("{}")
     assert what.format(folder=tmp_path) in refusal(tmp_path)
     assert what.format(folder=tmp_path) in refusal(tmp_path, load_tokenizer)
+
+
+def test_an_adapter_is_told_with_the_model_that_it_is_of(tmp_path):
+    """A policy can start from both; a critic, which has no adapters, from one model of both."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    told = f"--pretrain {tmp_path}: it is an adapter of owner/base, not a model; "
+    assert refusal(tmp_path) == f"{told}use --pretrain owner/base --lora_path {tmp_path}"
+    snapshot = in_the_cache(tmp_path, "own/adapter")
+    (snapshot / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/base"}')
+    line = "it is an adapter of owner/base, not a model; use --pretrain owner/base --lora_path own/adapter"
+    assert refusal("own/adapter", cache_dir=str(tmp_path)) == f"--pretrain own/adapter: {line}"
+    args = ModelArgs(pretrain="owner/base", critic_pretrain=str(tmp_path))
+    with pytest.raises(Refused) as caught:
+        check_critic(args, PreTrainedTokenizerFast)
+    told = told.replace("--pretrain", "--critic_pretrain")
+    assert str(caught.value) == f"{told}merge the two (peft: merge_and_unload) and give that"
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("nothing/at/all", "no such adapter folder; give a folder with adapter_config.json or a hub name"),
+        ("./adapte", "no such adapter folder; is it adapter?"),
+        ("adapte", "no such adapter folder; is it adapter? One of the hub goes by owner/name"),
+        ("nobody/nothing", "no such folder here, and as a hub name it cannot be loaded: HF_HUB_OFFLINE is set, "),
+        ("file", "no such adapter folder, it is a file; give a folder with adapter_config.json"),
+        ("model", "it has no adapter_config.json: it is a model, which --pretrain takes; give the folder of a PEFT"),
+        ("step_000001", "it has no adapter_config.json; is it step_000001/hf?"),
+        ("step_000001/hf", "it has no adapter_model.safetensors; give the folder of a PEFT adapter"),
+        ("empty", "it has no adapter_config.json; give the folder of a PEFT adapter"),
+    ],
+)
+def test_what_is_no_adapter_is_said(tmp_path, monkeypatch, name, what):
+    monkeypatch.chdir(tmp_path)
+    for file in ("adapter/adapter_config.json", "model/config.json", "step_000001/hf/adapter_config.json", "file"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text('{"peft_type": "LORA"}')
+    (tmp_path / "empty").mkdir()
+    args = ModelArgs(pretrain="none", lora_path=name)
+    with pytest.raises(Refused) as caught:
+        given_config(args)
+        adapter_files(args)
+    assert str(caught.value).startswith(f"--lora_path {name}: {what}"), caught.value
 
 
 def test_a_file_is_no_model(tmp_path):
