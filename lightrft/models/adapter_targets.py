@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -28,18 +28,21 @@ def layers_to_adapt(model: Any, args: ModelArgs, trained: set[str]) -> list[str]
     """Those that `--target_modules` names by the ends of their names and whose weights are in `trained`; `all-linear`
     is all but the output head. Raises `Refused` where a name fits none, or none is left."""
     head = next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
-    can = adaptable(model)
+    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    can = [name for name in adaptable(model) if name != head or not is_tied]
+    free = [name for name in can if f"{name}.weight" in trained]
     named: set[str] = set()
     for target in args.target_modules:
         ends = [name for name in can if _ends_so(name, target) or (target == ALL_LINEAR and name != head)]
+        if is_tied and _ends_so(head, target):
+            raise _not_that(target, f"{head} is {TIED}", free)
         if not ends:
-            raise _nothing_ends_so(model, target, can)
+            raise _not_that(target, _why_none(model, target), free)
         named.update(ends)
-    if head in named and model.get_output_embeddings().weight is model.get_input_embeddings().weight:
-        raise Refused(f"--target_modules: {head} is {TIED}; name others")
-    names = sorted(name for name in named if f"{name}.weight" in trained)
+    names = sorted(named.intersection(free))
     if not names:
-        raise Refused("--target_modules: flags freeze all layers that it names; freeze less, or name others")
+        asked = " ".join(args.target_modules)
+        raise Refused(f"--target_modules {asked}: flags freeze all layers that it names; freeze less, or name others")
     return names
 
 
@@ -111,12 +114,17 @@ def _peft_adapts(end: str, model: Any) -> bool:
     return alone.get_submodule(end) is not layer
 
 
-def _nothing_ends_so(model: Any, target: str, can: Iterable[str]) -> Refused:
-    there = ", ".join([*sorted(set(map(_end, can))), ALL_LINEAR])
-    for name, module in model.named_modules():
-        if _ends_so(name, target) and isinstance(module, nn.Linear):
-            return Refused(f"--target_modules {target}: {name} cannot have an adapter; those that can: {there}")
-    return Refused(f"--target_modules {target}: no linear layer's name ends so; those there: {there}")
+def _not_that(target: str, why: str, free: Sequence[str]) -> Refused:
+    """free: the layers that would be taken."""
+    others = ", ".join([*sorted(set(map(_end, free))), ALL_LINEAR])
+    remedy = f"those that can have one: {others}" if free else "flags freeze all that can have one; freeze less"
+    return Refused(f"--target_modules {target}: {why}; {remedy}")
+
+
+def _why_none(model: Any, target: str) -> str:
+    linear = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    name = next((name for name in linear if _ends_so(name, target)), None)
+    return "no linear layer's name ends so" if name is None else f"{name} cannot have an adapter"
 
 
 def _ends_so(name: str, target: str) -> bool:

@@ -130,6 +130,12 @@ def adapted_layers(model: Any) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
 
 
+def computed_with(model: Any) -> dict[str, Tensor]:
+    """The parameters that the model learns and samples with: all but the adapters that it began with, which are beside
+    those that it has."""
+    return {name: parameter for name, parameter in model.named_parameters() if f".{BEGUN}." not in name}
+
+
 def of_the_model(name: str) -> str:
     """The name that a tensor has in the model without adapters."""
     return name.replace(".base_layer.", ".")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightrft.models.adapters import computed_with
 from lightrft.models.quantised import numbers_in_4_bits
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Work:
         head: Any = model.get_output_embeddings()
         embeddings = (model.get_input_embeddings(), head)
         ends = {id(p) for end in embeddings for p in end.parameters()}
-        body = [p for p in model.get_decoder().parameters() if p.dim() > 1 and id(p) not in ends]
+        own = computed_with(model.get_decoder()).values()
+        body = [p for p in own if p.dim() > 1 and id(p) not in ends]
         heads = getattr(config, "num_attention_heads", 0)  # some layers have no attention
         width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
         pairs = 12.0 * config.num_hidden_layers * heads * width  # scores and values forward, both twice backward

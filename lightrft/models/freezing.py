@@ -95,10 +95,11 @@ def _check(model: Any, args: ModelArgs, parts: dict[str, set[str]], chosen: set[
 def told(model: Any, args: ModelArgs) -> str:
     """How many parameters of each part train."""
     choose_what_trains(model, args)
-    numbers = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in model.named_parameters()}
+    own = adapters.computed_with(model)
+    numbers = {name: (parameter.numel(), parameter.requires_grad) for name, parameter in own.items()}
     counts = []
     for part, names in parts_of(model).items():
-        sizes = [numbers[name] for name in names]
+        sizes = [numbers[name] for name in names if name in numbers]
         if sizes:
             counts.append(f"{sum(size for size, trains in sizes if trains):,} of {sum(s for s, _ in sizes):,} ({part})")
     of_adapters = f"; {adapters.told(model)}" if has_adapters(args) else ""

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
+from lightrft.models.adapters import computed_with
 from lightrft.models.attention import TAKE_SEGMENTS
 from lightrft.models.media import joined, rows_of
 from lightrft.models.quantised import numbers_in_4_bits
@@ -132,7 +133,7 @@ class Cost:
         config: Any = model.config.get_text_config()
         ends = (model.get_input_embeddings(), model.get_output_embeddings())
         embeddings = {id(p) for end in ends if end is not None for p in end.parameters()}
-        body = sum(p.numel() for p in model.get_decoder().parameters() if id(p) not in embeddings)
+        body = sum(p.numel() for p in computed_with(model.get_decoder()).values() if id(p) not in embeddings)
         body += numbers_in_4_bits(model.get_decoder())
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
 

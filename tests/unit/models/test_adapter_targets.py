@@ -86,7 +86,7 @@ def test_every_layer_that_has_one_computes_with_it(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_others_are_refused_by_name(kind):
     can, name = KINDS[kind][1]
-    line = f"^--target_modules {name}: .*{name} cannot have an adapter; those that can: .*{min(can.split())}"
+    line = f"^--target_modules {name}: .*{name} cannot have an adapter; those that can have one: .*{min(can.split())}"
     with pytest.raises(Refused, match=line):
         adapted(made(kind), target_modules=("in_proj" if "in_proj" in can else "q_proj", name))
 

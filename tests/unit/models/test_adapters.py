@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,13 +17,17 @@ from vision_models import FAMILIES, model_args, save_tiny
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.adapters import adapt, adapted_layers, adapters_of
+from lightrft.models.flops import Work
 from lightrft.models.freezing import parts_of, told, trains_language
 from lightrft.models.given import Given
 from lightrft.models.load import count_adapters, count_frozen, count_parameters, described_model, load_model
+from lightrft.models.packing import Cost
 from lightrft.strategy.base import named_tensors
 
 IDS = torch.arange(4, 15)[None]
 CPU = torch.device("cpu")
+FROZEN = ("layers.0", "layers.1")
+OTHERS = "those that can have one: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, all-linear$"
 
 
 @pytest.fixture
@@ -219,12 +224,20 @@ def test_an_adapter_whose_layers_are_all_frozen_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     "changes, line",
     [
+        ({"target_modules": ("proj",)}, f"--target_modules proj: no linear layer's name ends so; {OTHERS}"),
         (
-            {"target_modules": ("proj",)},
-            "--target_modules proj: no linear layer's name ends so; those there: down_proj, ",
+            {"target_modules": ("q_proj", "lm_head")},
+            f"--target_modules lm_head: lm_head is tied to the embeddings, which adapters would part; {OTHERS}",
         ),
-        ({"target_modules": ("lm_head",)}, "--target_modules: lm_head is tied to the embeddings"),
-        ({"freeze_prefix": ("layers.0", "layers.1")}, "--target_modules: flags freeze all layers that it names"),
+        (
+            {"target_modules": ("proj",), "freeze_prefix": ("layers.0.mlp", "layers.1.mlp")},
+            "--target_modules proj: .* ends so; those that can have one: k_proj, o_proj, q_proj, v_proj, all-linear$",
+        ),
+        (
+            {"target_modules": ("proj",), "freeze_prefix": FROZEN},
+            "--target_modules proj: no linear layer's name ends so; flags freeze all that can have one; freeze less$",
+        ),
+        ({"freeze_prefix": FROZEN}, "--target_modules all-linear: flags freeze all layers that it names; freeze less"),
         ({"lora_path": "nowhere"}, "--lora_path nowhere: no such folder here, and as a hub name"),
     ],
 )
@@ -271,6 +284,16 @@ def test_an_adapter_of_peft_itself_is_started_from(model, tiny_model, tmp_path):
     weights = load_file(tmp_path / "adapter_model.safetensors")
     save_file(weights, tmp_path / "adapter_model.safetensors")  # a file without metadata is as good
     assert torch.allclose(logits(model(lora_rank=0, lora_path=str(tmp_path))), logits(peft), atol=1e-6)
+
+
+def test_what_it_began_with_is_beside_the_model_and_counts_once(model, tmp_path, tiny_folder):
+    """Not among the parameters of the policy, nor as work of a pass; in memory it is."""
+    own = ModelArgs(pretrain=str(tiny_folder / "model"), lora_rank=4)
+    path = str(of_peft(model(), tmp_path))
+    begun = replace(own, lora_path=path)
+    assert told(described_model(begun), begun) == told(described_model(own), own)
+    assert Work.of(model(lora_path=path)) == Work.of(model()) and Cost.of(model(lora_path=path)) == Cost.of(model())
+    assert count_adapters(begun) == 2 * count_adapters(own)
 
 
 def test_the_plan_counts_adapters(tiny_folder):
