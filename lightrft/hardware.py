@@ -33,6 +33,7 @@ def hardware(args: Args) -> Hardware:
 
 HOST_ALREADY = "everything is in host memory as it is"
 ON_GPUS = {
+    "activation_offload": HOST_ALREADY,
     "adam_offload": HOST_ALREADY,
     "fsdp_cpu_offload": HOST_ALREADY,
     "ref_offload": HOST_ALREADY,

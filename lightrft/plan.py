@@ -71,9 +71,16 @@ def _laid_out(args: Args) -> str:
     said = {
         "bf16 shards": args.memory.use_mp_opt,
         "each process reads its own shards": args.distributed.meta_init,
-        "layers computed twice": args.distributed.gradient_checkpointing,
+        f"layers computed twice{_of_layers(args)}": args.distributed.gradient_checkpointing,
     }
     return _offloaded(args) + "".join(f", {text}" for text, is_so in said.items() if is_so)
+
+
+def _of_layers(args: Args) -> str:
+    """What is different of layers that are computed twice."""
+    m = args.memory
+    once = " but for attention" if m.recompute_granularity == "selective" else ""
+    return once + (", their inputs on the CPU" if m.activation_offload else "")
 
 
 def _offloaded(args: Args) -> str:

@@ -42,7 +42,8 @@ def examples() -> dict[str, str]:
 def _example(flag: Flag) -> str:
     if flag.is_switch:
         return f"--{flag.name}"
-    return f"--{flag.name} {2 if flag.kind.of is int else 600}"
+    choices = flag.record.allowed()
+    return f"--{flag.name} {choices[-1] if choices else 2 if flag.kind.of is int else 600}"
 
 
 def told(text: str) -> list[Finding]:

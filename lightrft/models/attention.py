@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lightrft.errors import Refused
+from lightrft.models.attention_once import kernels_once
 from lightrft.models.segments import Segments, attend
 from lightrft.models.sequence_parallel import NAME, over_ranks
 
@@ -51,7 +52,8 @@ def attention(
     token sees, it is not looked at. A tower, whose tokens see later ones, has neither segments nor ranks.
     """
     if not getattr(module, "is_causal", True) or (sequence_ranks is None and segments is None):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+        with kernels_once():
+            return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
     flag = "--sp_size" if segments is None else "shared prompts and packed samples"
     _check(flag, more)
 
@@ -63,7 +65,8 @@ def attention(
         groups, causal = query.shape[1] // key.shape[1], getattr(module, "is_causal", True)
         shape: Any = SimpleNamespace(num_key_value_groups=groups, is_causal=causal)
         used = {name: given for name, given in more.items() if name in USED}
-        return sdpa_attention_forward(shape, query, key, value, attention_mask, **used)[0]
+        with kernels_once():
+            return sdpa_attention_forward(shape, query, key, value, attention_mask, **used)[0]
 
     if sequence_ranks is None:
         return whole(query, key, value).contiguous(), None

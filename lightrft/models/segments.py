@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightrft.models.segment_kernels import Block, Blocks, OfQuery, Rule, kernel_for
+from lightrft.models.attention_once import once
+from lightrft.models.segment_kernels import Block, Blocks, Kernel, OfQuery, Rule, Three, kernel_for
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,7 @@ class _InBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
         kernel, states = kernel_for(query, key), (query, key, value)
-        out, lse = kernel.forward(states, segments.causal, Rule(causal=True, scale=scale))
-        if segments.prompts:
-            more = kernel.forward(states, segments.prompts, Rule(causal=False, scale=scale))
-            _join(out, lse, *more, segments.prompts)
+        out, lse = once(partial(_joined, kernel, states, segments, scale))
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.kernel, ctx.segments, ctx.scale = kernel, segments, scale
         return out
@@ -109,6 +107,15 @@ class _InBlocks(torch.autograd.Function):
         kernel.backward(states, of_query, sums, segments.causal, Rule(causal=True, scale=ctx.scale))
         kernel.backward(states, of_query, sums, segments.prompts, Rule(causal=False, scale=ctx.scale))
         return (*(each.to(dtype) for each in sums), None, None)
+
+
+def _joined(kernel: Kernel, states: Three, segments: Segments, scale: float) -> tuple[Tensor, Tensor]:
+    """out [B, H, T, D] and lse [B, H, T] over all that a token sees."""
+    out, lse = kernel.forward(states, segments.causal, Rule(causal=True, scale=scale))
+    if segments.prompts:
+        more = kernel.forward(states, segments.prompts, Rule(causal=False, scale=scale))
+        _join(out, lse, *more, segments.prompts)
+    return out, lse
 
 
 def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Blocks) -> None:

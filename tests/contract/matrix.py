@@ -67,6 +67,7 @@ class Setting:
 BETA = 0.8
 FUSED = "--fused_linear_logprob --chunk_size 3"
 CHECKPOINTING, SHARDED = "--gradient_checkpointing", ("--zero_stage 3", "--fsdp")
+SELECTIVE = f"{CHECKPOINTING} --recompute_granularity selective"
 TWO = ("--zero_stage 2", "--fsdp")
 APART = "--packing_samples --no-share_prompts"
 SETTINGS = (
@@ -94,6 +95,8 @@ SETTINGS = (
     Setting("checkpointing, bf16", f"{CHECKPOINTING} --bf16", rounds=10, of=SHARDED, ranks=(2,)),
     Setting("checkpointing, critic", f"{CHECKPOINTING} {GAE}", of=SHARDED, ranks=(2,)),
     Setting("checkpointing, sp 2", CHECKPOINTING, sp_size=2, of=SHARDED, ranks=(2,)),
+    Setting("selective checkpointing", SELECTIVE, ranks=(1,)),
+    Setting("selective checkpointing, sp 2", SELECTIVE, sp_size=2, of=SHARDED, ranks=(2,)),
     Setting("packed, sp 2", "--packing_samples", sp_size=2, of=TWO, ranks=(2,)),
     Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
     Setting("LoRA", ranks=(1, 2)),
@@ -110,7 +113,7 @@ SETTINGS = (
     Setting("QLoRA, KL to the policy without", "--init_kl_coef 0.05", of=SHARDED, ranks=(2,)),
     Setting("QLoRA, CPU offload", "--fsdp_cpu_offload", of=("--fsdp",), ranks=(2,)),
     Setting("QLoRA, all together", f"--packing_samples {FUSED} {CHECKPOINTING}", sp_size=2, of=SHARDED, ranks=(2,)),
-    Setting("LoRA, all together", f"--packing_samples {FUSED} {CHECKPOINTING}", sp_size=2, ranks=(2,)),
+    Setting("LoRA, all together", f"--packing_samples {FUSED} {SELECTIVE}", sp_size=2, ranks=(2,)),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+from kernel_calls import KernelCalls
 from policies import STRATEGIES, as_rollout, make_samples, prepare
 
 ROWS = [as_rollout(sample, row % 4) for row, sample in enumerate(make_samples()[:4])]
@@ -23,6 +24,23 @@ def test_layers_run_twice_in_the_update_alone(world, strategy):
     calls.clear()
     run.learn(batch)
     assert calls == ["layer", "head", "layer"] * 2
+
+
+@pytest.mark.parametrize("layout", ["--no-share_prompts", "--share_prompts"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_attention_that_is_kept_runs_once(world, strategy, layout):
+    """Of two layers and two micro-batches: a kernel for padded rows, and three for shared ones, whose first response
+    continues the prompt, and whose second is a block of its own and sees the prompt in another."""
+    more = f"{layout} --gradient_checkpointing --micro_train_batch_size 2"
+    ran = {}
+    for granularity in ("full", "selective"):
+        run = prepare(world, f"{strategy} {more} --recompute_granularity {granularity}")
+        batch = run.batch(ROWS)
+        with KernelCalls() as calls:
+            run.learn(batch)
+        ran[granularity] = calls.named("attention")
+    once = 2 * 2 * (1 if layout == "--no-share_prompts" else 3)
+    assert ran == {"full": 2 * once, "selective": once}
 
 
 def test_deepspeed_keeps_no_list_of_layers_that_were_left_early(world):

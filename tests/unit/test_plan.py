@@ -74,6 +74,8 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
         choose_precision(args("--fsdp --use_mp_opt"))
     told = runtime(args("--fsdp --use_mp_opt --bf16 --gradient_checkpointing"))["strategy"]
     assert told == "FSDP2, bf16 shards, layers computed twice"
+    twice = "--fsdp --gradient_checkpointing --recompute_granularity selective --activation_offload"
+    assert runtime(args(twice))["strategy"] == "FSDP2, layers computed twice but for attention, their inputs on the CPU"
 
 
 def test_steps_of_episodes():

@@ -45,3 +45,15 @@ class MemoryArgs:
         "FSDP: bf16 shards with an fp32 master copy in the optimizer; needs --fsdp and --bf16.",
         witness=Witness("--use_mp_opt", "run", given="--bf16"),
     )
+    recompute_granularity: str = arg(
+        "full",
+        "What --gradient_checkpointing computes again of each layer: full = all of it; selective = all but attention, "
+        "whose output is kept.",
+        choices=("full", "selective"),
+        witness=Witness("--recompute_granularity selective", "run", given="--gradient_checkpointing"),
+    )
+    activation_offload: bool = arg(
+        False,
+        "Keep what --gradient_checkpointing keeps of each layer, its input, in host memory until the backward pass.",
+        witness=Witness("--activation_offload", "run", given="--gradient_checkpointing"),
+    )

@@ -57,6 +57,15 @@ def attention_of_several_sequences_in_a_row(args: Args, world_size: int) -> Iter
             yield Problem(("attn_implementation", flag), f"{what}; use sdpa")
 
 
+def attention_that_is_kept(args: Args, world_size: int) -> Iterator[Finding]:
+    kernel, d = args.model.attn_implementation, args.distributed
+    if d.gradient_checkpointing and args.memory.recompute_granularity == "selective" and kernel not in (None, "sdpa"):
+        yield Problem(
+            ("attn_implementation", "recompute_granularity"),
+            f"--attn_implementation {kernel} keeps nothing for --recompute_granularity selective; use sdpa, or full",
+        )
+
+
 def precision(args: Args, world_size: int) -> Iterator[Finding]:
     if args.distributed.fp16 and args.distributed.bf16:
         yield Problem(("fp16", "bf16"), "--fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16")
@@ -127,6 +136,7 @@ RULES: tuple[Rule, ...] = (
     sizes_of_process_groups,
     attention_of_shared_sequences,
     attention_of_several_sequences_in_a_row,
+    attention_that_is_kept,
     precision,
     of_fsdp_alone,
     of_bf16_alone,

@@ -159,6 +159,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     **dict.fromkeys(("adam_betas", "adam_epsilon"), (ADAM,)),
     "share_prompts": (COMPANY,),
     "chunk_size": (given("fused_linear_logprob"),),
+    **dict.fromkeys(("recompute_granularity", "activation_offload"), (given("gradient_checkpointing"),)),
     "packing_samples": (SEVERAL,),
     "micro_train_batch_size": (SAMPLES,),
     "zero_stage": (DEEPSPEED,),

@@ -1,4 +1,4 @@
-"""`--gradient_checkpointing`: the gradients of a model that keeps all, and of what it keeps."""
+"""`--gradient_checkpointing`: the gradients of a model that keeps all, and what is kept and computed, and where."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ import copy
 
 import pytest
 import torch
+from kernel_calls import KernelCalls
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from vision_case import Case
 from vision_models import FAMILIES, save_tiny
 
 from lightrft.errors import Refused
+from lightrft.models import recompute
 from lightrft.models.recompute import recompute_layers
+from lightrft.models.segments import Segments, Tree
 
 IDS = torch.randint(3, 61, (2, 12), generator=torch.Generator().manual_seed(0))
 
 
-def twice(model: nn.Module) -> nn.Module:
+FAMILIES_OF_TEXT = ("llama", "qwen2", "gemma2", "gemma3", "mistral", "gpt2")
+
+
+def twice(model: nn.Module, **how: bool) -> nn.Module:
     model = copy.deepcopy(model)
-    recompute_layers(model, "--pretrain tiny")
+    recompute_layers(model, "--pretrain tiny", **how)
     return model
 
 
-def gradients(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
+def gradients(model: nn.Module, **more: Segments) -> tuple[dict[str, torch.Tensor], int]:
     """Of a sum over logits, and the bytes that were kept for it outside of the parameters."""
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -35,18 +41,51 @@ def gradients(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
-        loss = model(input_ids=IDS, use_cache=False).logits.float().square().mean()
+        loss = model(input_ids=IDS, use_cache=False, **more).logits.float().square().mean()
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gemma3", "mistral", "gpt2"])
+@pytest.mark.parametrize("kind", FAMILIES_OF_TEXT)
 def test_gradients_are_the_same_bits_and_a_third_is_kept(causal_model, kind):
     model = copy.deepcopy(causal_model(kind))
     (wanted, all_kept), (found, kept) = gradients(model), gradients(twice(model.requires_grad_(True)))
     assert found.keys() == wanted.keys() and len(found) == len(list(model.parameters()))
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert kept < all_kept / 3
+
+
+PACKED = Segments(((Tree(3, (4, 2)),), (Tree(2, (3,)), Tree(0, (7,)))), 12)
+OF_SDPA = [(kind, {}) for kind in FAMILIES_OF_TEXT if kind != "gemma2"]
+OF_BLOCKS = [(kind, {"segments": PACKED}) for kind in ("llama", "qwen2", "gpt2")]
+
+
+@pytest.mark.parametrize(("kind", "more"), OF_SDPA + OF_BLOCKS)
+def test_attention_that_is_kept_runs_once(causal_model, kind, more):
+    gradients(copy.deepcopy(causal_model(kind)), **more)  # what is asked of kernels once in a process
+    ran = {}
+    for once in (False, True):
+        model = twice(causal_model(kind), attention_once=once)
+        with KernelCalls() as calls:
+            found = gradients(model, **more)[0]
+        ran[once] = calls.named("attention"), found
+    (full, wanted), (selective, found) = ran[False], ran[True]
+    assert full == 2 * selective > 0 and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_attention_of_another_kind_is_refused(causal_model):
+    with pytest.raises(Refused, match="--pretrain tiny runs eager; use --recompute_granularity full"):
+        twice(causal_model("gemma2"), attention_once=True)
+
+
+@pytest.mark.parametrize("kind", FAMILIES_OF_TEXT)
+def test_inputs_of_layers_wait_elsewhere(causal_model, kind, monkeypatch):
+    moved, to_host = [], recompute._to_host
+    monkeypatch.setattr(recompute, "_to_host", lambda tensor: moved.append(tensor.shape) or to_host(tensor))
+    model = copy.deepcopy(causal_model(kind)).requires_grad_(True)
+    wanted, found = gradients(model)[0], gradients(twice(model, on_host=True))[0]
+    assert moved == [(*IDS.shape, model.config.hidden_size)] * model.config.num_hidden_layers
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_parameters_above_layers_that_are_frozen_learn(causal_model):
