@@ -41,6 +41,8 @@ CONTESTANTS = {
     "twice": "--gradient_checkpointing",
     "fused": "--fused_linear_logprob",
     "twice, fused": "--gradient_checkpointing --fused_linear_logprob",
+    "twice but attention, fused": ("--gradient_checkpointing --recompute_granularity selective --fused_linear_logprob"),
+    "twice, fused, inputs on the host": "--gradient_checkpointing --activation_offload --fused_linear_logprob",
     "twice, fused, bf16 shards": "--gradient_checkpointing --fused_linear_logprob --use_mp_opt",
     "twice, fused, Adam on the host": "--gradient_checkpointing --fused_linear_logprob --adam_offload",
     "twice, fused, all on the host": "--gradient_checkpointing --fused_linear_logprob --fsdp_cpu_offload",

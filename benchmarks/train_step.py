@@ -43,6 +43,7 @@ CONTESTANTS = {
     "shared, fused": "--share_prompts --fused_linear_logprob",
     "twice": f"{PLAIN} --gradient_checkpointing",
     "twice, fused": f"{PLAIN} --gradient_checkpointing --fused_linear_logprob",
+    "twice but attention": f"{PLAIN} --gradient_checkpointing --recompute_granularity selective",
     "all": "--share_prompts --fused_linear_logprob --gradient_checkpointing",
 }
 GROWTH = (1, 2, 4, 8)

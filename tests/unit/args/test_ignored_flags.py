@@ -61,6 +61,8 @@ adam_betas 0.9 0.9 --optimizer sgd | {ADAM}
 adam_epsilon 1e-06 --optimizer sgd | {ADAM}
 share_prompts --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples of a prompt together
 chunk_size 64 | there is no --fused_linear_logprob
+recompute_granularity selective | there is no --gradient_checkpointing
+activation_offload | there is no --gradient_checkpointing
 packing_samples --init_kl_coef 0 | --micro_train_batch_size 1 has no two samples in a pass
 micro_train_batch_size 2 --max_tokens_per_micro_batch 5000 | --max_tokens_per_micro_batch 5000 {COUNTS}
 zero_stage 3 --fsdp | --fsdp replaces DeepSpeed ZeRO

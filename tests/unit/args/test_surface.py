@@ -33,7 +33,7 @@ ema_beta watchdog_s meta_init engine_kwargs enable_engine_sleep engine_tp_size e
 max_logprob_gap on_logprob_gap engine_dtype oversample_ratio replay_sampling_mask images_key
 freeze_prefix freeze_backbone tune_projector processor dataloader_num_workers mixed_mm_data max_pixels fps
 limit_mm_image_per_prompt gradient_checkpointing fused_linear_logprob chunk_size
-packing_samples max_tokens_per_micro_batch use_mp_opt
+packing_samples max_tokens_per_micro_batch use_mp_opt recompute_granularity activation_offload
 lora_rank lora_alpha lora_dropout target_modules lora_bias lora_learning_rate lora_path lora_merge
 load_in_4bit bits double_quant quant_type
 """

@@ -111,3 +111,17 @@ def test_layers_that_see_are_among_them(family, tmp_path):
     assert len(layers) - len(towers) == model.config.get_text_config().num_hidden_layers and towers
     repeated = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     assert len(layers) == len(repeated)
+
+
+@pytest.mark.gpu
+def test_inputs_of_layers_leave_the_gpu(causal_model):
+    """Eight rows of 256 tokens of width 32 in float32: 256 KiB a layer, whose last one is still there."""
+    base = copy.deepcopy(causal_model("llama")).cuda()
+    ids, held = IDS.repeat(4, 22)[:, :256].cuda(), {}
+    for on_host in (False, True):
+        model = twice(base, on_host=on_host)
+        before = torch.cuda.memory_allocated()
+        loss = model(input_ids=ids, use_cache=False).logits.square().mean()
+        held[on_host] = torch.cuda.memory_allocated() - before
+        loss.backward()
+    assert held[False] - held[True] >= (base.config.num_hidden_layers - 1) * 8 * 256 * 32 * 4
