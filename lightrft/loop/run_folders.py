@@ -1,4 +1,4 @@
-"""The folders that a run writes into: whether it can, and whether it may. Nothing is made here.
+"""The folders that a run writes into: whether it can, and whether it may. Nothing that is made here stays.
 
 A run that starts fresh may write into folders that hold no model, no run, and nothing that others have written. One
 that goes on may write into its own. No run writes into the folder of a model or of a data set.
@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,11 +80,22 @@ def check_writable(flag: str, path: Path) -> None:
         if not os.access(nearest, mode):
             remedy = "choose another path or change its permissions"
             raise Refused(f"--{flag} {path}: {nearest} cannot be {use}; {remedy}")
+    _try_to_write(flag, path, nearest)
     longest = os.pathconf(nearest, "PC_NAME_MAX")
     missing = absolute.parts[len(nearest.parts) :]
     too_long = any(len(os.fsencode(name)) > longest for name in missing)
     if too_long or len(os.fsencode(absolute)) + DEEPEST > os.pathconf(nearest, "PC_PATH_MAX"):
         raise Refused(_too_long(flag, path))
+
+
+def _try_to_write(flag: str, path: Path, nearest: Path) -> None:
+    """Some file systems (those of the kernel, a quota that is used up, a server that knows no root) say that one may,
+    and then one may not."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".trial_", dir=nearest))
+    except OSError as error:
+        why = f"no folder can be made in {nearest} ({error.strerror})"
+        raise Refused(f"--{flag} {path}: {why}; choose another path") from error
 
 
 def _exists(flag: str, path: Path, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -114,6 +115,22 @@ def test_the_other_folders_are_looked_at_alike(here, flag):
     check(f"--save_path run3 --{flag} run3/mine")
     check(f"--save_path run3 --{flag} run3/mine/deeper")
     check(f"--save_path run3 --{flag} run3")
+
+
+@pytest.mark.parametrize("flag", ("save_path", "log_dir", "ckpt_path", "use_tensorboard"))
+def test_a_folder_that_says_it_can_be_written_to_and_cannot(here, flag, monkeypatch):
+    """As a disk without a free inode: asked, it allows all."""
+    (here / "full").mkdir()
+    real = os.mkdir
+
+    def full(path, *more, **options):
+        if str(path).startswith(str(here / "full")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        real(path, *more, **options)
+
+    monkeypatch.setattr("os.mkdir", full)
+    why = f"no folder can be made in {here / 'full'} (No space left on device); choose another path"
+    assert refused(f"--save_path run --{flag} full/run") == f"--{flag} full/run: {why}"
 
 
 def test_links_are_followed(here):
