@@ -22,6 +22,7 @@ from lightrft.engine_choice import EngineChoice, choose_engine, told_of_engine
 from lightrft.errors import Refused
 from lightrft.hardware import DTYPES, Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
+from lightrft.loop.due import told_of_saves
 from lightrft.method import method, weighted_rewards
 from lightrft.models import freezing
 from lightrft.models.critic import critic_args, saved_head
@@ -120,7 +121,9 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
 def plan_notices(args: Args, inputs: Inputs) -> list[str]:
     """What a user should know of the number of prompts and of the disk; `Refused` under --strict_args."""
     of_engine = told_of_engine(args, videos=inputs.have_videos)
-    notices = [*told_without_gpu(args), *of_engine, *_few_prompts(args, len(inputs.prompts))]
+    prompts, each = len(inputs.prompts), prompts_per_step(args)
+    of_saves = told_of_saves(args, total_steps(args, prompts), each, prompts)
+    notices = [*told_without_gpu(args), *of_engine, *_few_prompts(args, prompts), *of_saves]
     if args.run.assume_gpus is None and (shortage := _need(args, inputs).shortage()):
         notices.append(shortage)
     if notices and args.run.strict_args:

@@ -44,3 +44,15 @@ def test_notices_of_few_prompts_and_a_small_disk(here: Path, monkeypatch: pytest
     ]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert " need 0.00" in train(f"{few} --max_samples 8 --quiet").out
+
+
+def test_steps_that_are_saved_already_are_told(here):
+    """77 prompts are an episode."""
+    flags = (
+        "--fsdp --save_path out --max_steps 4 --save_steps 2 --train_batch_size 320 --rollout_batch_size 80 --dry_run"
+    )
+    told = "--save_steps 2 cannot matter: --save_interval 1 saves after these steps already"
+    assert f"notice: {told}" in train(flags).out
+    ended = train(f"{flags} --strict_args")
+    assert ended.code == 2 and any(problem.startswith(f"error: {told}") for problem in ended.problems)
+    assert told not in train(f"{flags} --save_interval 0").out
