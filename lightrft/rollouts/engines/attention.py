@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,28 +31,35 @@ def one_token_attention() -> Iterator[None]:
     """A single query per row is a small matrix product with the keys, and one with the values.
 
     torch's kernel is made for many queries: on a CPU it takes four times as long in bfloat16. Heads that share keys are
-    the columns of one product, so these are read once; in bfloat16 they would be laid out anew as the right factor.
+    one product with them, so these are read once; in bfloat16 they would be laid out anew as the right factor.
     """
     usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
     def attention(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **named: Any
     ) -> tuple[Tensor, Tensor | None]:
-        if _gains(query, key, attention_mask) and not any(
-            named.get(name) is not None for name in ("position_bias", "softcap")
-        ):
-            return one_token(query, key, value, attention_mask, named.get("scaling")), None
-        return usual(module, query, key, value, attention_mask, **named)
+        with _threads_for(key):
+            if _gains(query, key, attention_mask) and not any(
+                named.get(name) is not None for name in ("position_bias", "softcap")
+            ):
+                return one_token(query, key, value, attention_mask, named.get("scaling")), None
+            return usual(module, query, key, value, attention_mask, **named)
 
-    def shared(module: Any, query: Tensor, key: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, Tensor | None]:
-        with all_threads() if key.numel() >= LARGE else nullcontext():
-            return attention(module, query, key, *rest, **named)
-
-    ALL_ATTENTION_FUNCTIONS["sdpa"] = shared
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attention
     try:
         yield
     finally:
         ALL_ATTENTION_FUNCTIONS["sdpa"] = usual
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """`one_token`, of all threads where there are many keys."""
+    with _threads_for(key):
+        return one_token(query, key, value, mask, scaling)
+
+
+def _threads_for(key: Tensor) -> AbstractContextManager[None]:
+    return all_threads() if key.numel() >= LARGE else nullcontext()
 
 
 def _gains(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
@@ -70,9 +77,18 @@ def one_token(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, sc
     """
     B, H, _, D = query.shape
     G = key.shape[1]
-    scores = torch.matmul(key, query.reshape(B, G, H // G, D).transpose(-1, -2)).transpose(-1, -2).float()
-    scores = scores * (D**-0.5 if scaling is None else scaling)
+    scores = _scores(query.reshape(B, G, H // G, D), key, D**-0.5 if scaling is None else scaling)
     if mask is not None:
         grouped = mask if mask.shape[1] == 1 else mask.reshape(mask.shape[0], G, H // G, -1)
         scores = scores.masked_fill(~grouped, -torch.inf) if mask.dtype == torch.bool else scores + grouped
-    return torch.matmul(scores.softmax(-1).to(value.dtype), value).reshape(B, 1, H, -1)
+    weights = scores.softmax(-1).to(value.dtype)
+    return torch.bmm(weights.flatten(0, 1), value.flatten(0, 1)).reshape(B, 1, H, -1)
+
+
+def _scores(query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """query [B, G, R, D], key [B, G, K, D] to their products times `scale`, [B, G, R, K] float32."""
+    if query.dtype == torch.float32 and query.device.type == "cpu":
+        left = query.flatten(0, 1)
+        whole = torch.baddbmm(left[:1, :1, :1], left, key.flatten(0, 1).mT, beta=0, alpha=scale)
+        return whole.unflatten(0, query.shape[:2])
+    return torch.matmul(key, query.mT).mT.float() * scale

@@ -65,6 +65,14 @@ class RoomyLayer(DynamicLayer):
         keys, values = (buffer.narrow(2, 0, seen) for buffer in self._buffers)
         return keys, values
 
+    def append(self, keys: Tensor, values: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        """keys and values [B, heads, head_dim] of one token of every row go into `column`; those that are seen then."""
+        assert self._buffers is not None, "there is no room before the prompt"
+        for buffer, states in zip(self._buffers, (keys, values), strict=True):
+            buffer.select(2, column).copy_(states)
+        seen_keys, seen_values = (buffer.narrow(2, self.first, column + 1 - self.first) for buffer in self._buffers)
+        return seen_keys, seen_values
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row beam_idx[i] was: fans a prompt out to its samples, drops finished rows."""
         assert self.keys is not None and self.values is not None, "there is nothing to reorder before the prompt"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -42,11 +42,12 @@ def one_thread(rows: int) -> Iterator[None]:
         torch.set_num_threads(_all.pop())
 
 
+def all_threads() -> AbstractContextManager[None]:
+    return _awake() if _all else nullcontext()  # which is asked at every product
+
+
 @contextmanager
-def all_threads() -> Iterator[None]:
-    if not _all:
-        yield
-        return
+def _awake() -> Iterator[None]:
     torch.set_num_threads(_all[-1])
     try:
         yield

@@ -6,6 +6,7 @@ import copy
 import math
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lightrft.models.token_model import TokenModel
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
 from lightrft.rollouts.engines.local import LocalEngine, decoding
+from lightrft.rollouts.engines.local.plain import PlainSteps
 from lightrft.strategy.base import Handle
 from lightrft.types import Request
 
@@ -135,13 +137,19 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
 
 
 def forwards(model, generate_it):
-    """[rows, tokens] of each forward pass, and what was generated."""
-    seen = []
+    """[rows, tokens] of each forward pass or step without one, and what was generated."""
+    seen, step = [], PlainSteps.forward
     hook = model.register_forward_pre_hook(
         lambda _, inputs, words: seen.append(tuple(words["input_ids"].shape)), with_kwargs=True
     )
+
+    def forward(steps, tokens):
+        seen.append((len(tokens), 1))
+        return step(steps, tokens)
+
     try:
-        return seen, generate_it()
+        with mock.patch.object(PlainSteps, "forward", forward):
+            return seen, generate_it()
     finally:
         hook.remove()
 

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from lightrft.rollouts.engines import attention
 from lightrft.rollouts.engines.base import Sampling
-from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local import LocalEngine, plain
 from lightrft.rollouts.engines.threads import MOST, all_threads, one_thread, products_alone
 from lightrft.types import Request
 
@@ -39,15 +39,17 @@ def test_a_step_uses_all_threads_for_its_products_alone_and_draws_the_same(two_t
     model, seen = LlamaForCausalLM(LlamaConfig(**SIZES)).eval(), {"norm": set(), "product": set()}
     product = torch.ops.mkldnn._linear_pointwise
 
-    def spy(*words):
-        seen["product"].add((words[0].shape[1] == 1, torch.get_num_threads()))
-        return product(*words)
+    def spy(name, computes):
+        def call(x, *words):
+            seen[name].add((x.dim() == 2, torch.get_num_threads()))  # of one token a row, or of prompts
+            return computes(x, *words)
 
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
-    norm = model.model.norm
-    norm.register_forward_pre_hook(
-        lambda _, inputs: seen["norm"].add((inputs[0].shape[1] == 1, torch.get_num_threads()))
-    )
+        return call
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy("product", product))
+    monkeypatch.setattr(plain, "rms_norm", spy("norm", plain.rms_norm))
+    note = spy("norm", lambda x: None)
+    model.model.norm.register_forward_pre_hook(lambda _, inputs: note(*inputs))
     policy("active")
     usual = made(model)
     assert seen == {"norm": {(False, 2), (True, 2)}, "product": {(False, 2), (True, 2)}}

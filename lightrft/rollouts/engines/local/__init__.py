@@ -5,6 +5,7 @@ own_weights.py    a copy in another precision (`--engine_dtype`)
 packed.py         weights laid out for a CPU's matrix products, for one generation
 decoding.py       which requests are decoded together: places, and who takes them
 past.py           what the model has seen of each row
+plain.py          on a CPU, the step of one token without the library's modules
 replay.py         on a GPU, the step of one token as a CUDA graph
 samples.py        what is drawn for each row
 

@@ -11,6 +11,7 @@ import torch
 from lightrft.ranks.pulse import PULSE
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local.past import Past, Prompts
+from lightrft.rollouts.engines.local.plain import Plain
 from lightrft.rollouts.engines.local.samples import Sample, Samples
 from lightrft.types import Generation, Request
 
@@ -26,7 +27,7 @@ SPARE = 64  # columns of the cache beyond the longest row: rows that come later 
 class Decoding:
     """Requests, the longest prompts first, from their prompts to their last tokens.
 
-    batches: of prompts that went through the model together.
+    batches: of prompts that went through the model together. plain: the model for steps without the library's modules.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Decoding:
         end_ids: Sequence[int],
         requests: Sequence[Request],
         sampling: Sampling,
+        plain: Plain | None = None,
     ) -> None:
+        self.plain = plain
         self.model, self.tokenizer, self.sampling, self.requests = model, tokenizer, sampling, requests
         device = next(model.parameters()).device
         self.ends = torch.tensor([] if sampling.ignore_eos else list(end_ids), dtype=torch.long, device=device)
@@ -67,7 +70,8 @@ class Decoding:
         if not self.waiting:
             self._read_prompts(self.at_once)
         samples, which = self._next_samples(len(self.waiting))
-        self.past, self.samples = Past(self.prompts, which), Samples(samples, self.sampling, self.tokenizer, self.ends)
+        self.past = Past(self.prompts, which, self.plain)
+        self.samples = Samples(samples, self.sampling, self.tokenizer, self.ends)
         self._first_tokens(range(len(samples)), which)
         self._settle()
 

@@ -15,6 +15,7 @@ from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local.decoding import Decoding
 from lightrft.rollouts.engines.local.own_weights import OwnWeights
 from lightrft.rollouts.engines.local.packed import packed
+from lightrft.rollouts.engines.local.plain import plain_of
 from lightrft.types import Generation, Request
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ class LocalEngine:
             one_token_attention(),
             weights() as model,
             torch.inference_mode(),  # of what is made from here on nothing may be trained; weights are whole before
-            packed(model),
+            packed(model) as products,
         ):
+            plain = plain_of(model, products)
             for run in self._runs(requests):
-                decoding = Decoding(model, self.tokenizer, self.end_ids, [requests[i] for i in run], sampling)
+                asked = [requests[i] for i in run]
+                decoding = Decoding(model, self.tokenizer, self.end_ids, asked, sampling, plain)
                 made = decoding.run(at_once=at_once, refill=not self.equal_lengths, enough=missing)
                 found.update(zip(run, made, strict=True))
                 self.batches += decoding.batches

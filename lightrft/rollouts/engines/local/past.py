@@ -11,7 +11,8 @@ from torch import Tensor
 from lightrft.models.media import Rows, ahead, joined
 from lightrft.models.output_head import head_on
 from lightrft.rollouts.engines.kv_cache import cache_parameter, make_cache, roomy_layers
-from lightrft.rollouts.engines.local.replay import Replay, refuse, replay_of
+from lightrft.rollouts.engines.local.plain import Plain, PlainSteps, plain_steps
+from lightrft.rollouts.engines.local.replay import Replay, replay_of
 from lightrft.rollouts.engines.threads import one_thread
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ class Past:
 
     Columns are numbered from the front of the cache; `first` is the first that a living row needs. starts: the column
     of each row's first token; ahead: by how much its positions are further than its columns (of images). Where rows
-    have neither padding nor images the model needs no mask and no positions.
+    have neither padding nor images the model needs no mask and no positions. quick: a way through a step that is not
+    the library's; plain: what one way needs.
     """
 
-    def __init__(self, prompts: Prompts, which: Sequence[int]) -> None:
+    def __init__(self, prompts: Prompts, which: Sequence[int], plain: Plain | None = None) -> None:
         self.model, self.device, self.cache = prompts.model, prompts.device, prompts.cache
         self.parameter, self.layers = cache_parameter(self.model), roomy_layers(self.cache)
         self._reorder(which)
@@ -70,7 +72,10 @@ class Past:
         self.first, self.end, self.capacity = 0, prompts.width, prompts.width + prompts.room
         self.padded = max(prompts.lengths) > min(prompts.lengths) or any(self.ahead)
         self._make_mask()
-        self.replay = replay_of(self)
+        self.plain, self.quick = plain, self._quick_way(plain)
+
+    def _quick_way(self, plain: Plain | None) -> Replay | PlainSteps | None:
+        return replay_of(self) or plain_steps(self, plain)
 
     @property
     def takes_others(self) -> bool:
@@ -81,24 +86,24 @@ class Past:
         """tokens [rows], the next of each, to the logits [rows, V] after them."""
         if self.end == self.capacity:
             self._move_to_front()
-        logits = None if self.replay is None else self._replayed(self.replay, tokens)
+        logits = None if self.quick is None else self._quickly(self.quick, tokens)
         logits = self._started(tokens) if logits is None else logits
         self.end += 1
         return logits
 
-    def _replayed(self, replay: Replay, tokens: Tensor) -> Tensor | None:
+    def _quickly(self, quick: Replay | PlainSteps, tokens: Tensor) -> Tensor | None:
         """The first step is computed in both ways, and their logits are compared; None where it has to be started."""
-        expected = None if replay.trusted else self._started(tokens)
+        expected = None if quick.trusted else self._started(tokens)
         try:
-            logits = replay.forward(tokens)
+            logits = quick.forward(tokens)
             if expected is not None:
-                replay.compare(logits, expected)
+                quick.compare(logits, expected)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what a model does between its kernels can forbid a recording in any way
-            refuse(self, error)
-            self.replay = None
-            self._end_at(self.end)  # once more: the recording may have written into the column
+            quick.refuse(error)
+            self.quick = None
+            self._end_at(self.end)  # once more: the quick step may have written into the column
             return None
         self._end_at(self.end + 1)
         return logits
@@ -134,7 +139,7 @@ class Past:
         self._reorder(rows)
         self.starts, self.ahead = [self.starts[row] for row in rows], [self.ahead[row] for row in rows]
         self._left(self.first)
-        self.replay = replay_of(self)  # the buffers are others
+        self.quick = self._quick_way(self.plain)  # the buffers are others
 
     def forget_before(self, rows: Sequence[int]) -> None:
         """What lies before the first tokens of all `rows` is not looked at any more."""
@@ -163,3 +168,4 @@ class Past:
         self.columns = torch.tensor(self.starts, device=self.device)[:, None]
         self.origins = self.columns - torch.tensor(self.ahead, device=self.device)[:, None]  # of positions
         self.mask = (torch.arange(self.capacity, device=self.device) >= self.columns).long()
+        self.hides = torch.where(self.mask == 1, 0.0, -torch.inf)  # to be added to scores

@@ -53,11 +53,13 @@ class Replay:
         return logits
 
     def compare(self, logits: Tensor, expected: Tensor) -> None:
-        """Raises where they differ by more than rounding: a model may read positions or masks in a way of its own."""
-        off, largest = float((logits - expected).abs().max()), float(expected.abs().max())
-        if off > LARGEST_SHARE * largest:
-            raise RuntimeError(f"its logits were off by {off:.2g}")
+        compare(logits, expected, LARGEST_SHARE)
         self.trusted = True
+
+    def refuse(self, error: Exception) -> None:
+        """The steps of this kind of model are started kernel by kernel from now on."""
+        _refused.add(type(self.past.model))
+        tell(self.past, "could not be recorded as a CUDA graph", error)
 
     def _step(self, seen: int) -> Tensor:
         past, columns = self.past, torch.arange(seen, device=self.column.device)
@@ -91,6 +93,14 @@ class Replay:
         return graph, logits
 
 
+def compare(logits: Tensor, expected: Tensor, share: float) -> None:
+    """Raises where they differ by more than rounding, `share` of the largest: a model may read positions or masks in a
+    way of its own."""
+    off, largest = float((logits - expected).abs().max()), float(expected.abs().max())
+    if off > share * largest:
+        raise RuntimeError(f"its logits were off by {off:.2g}")
+
+
 def replay_of(past: Past) -> Replay | None:
     """Where it can gain: on an NVIDIA GPU, with a cache that is written in place, and attention that takes a mask of
     booleans as it is."""
@@ -102,8 +112,6 @@ def replay_of(past: Past) -> Replay | None:
 _refused: set[type] = set()  # kinds of models that could not be recorded
 
 
-def refuse(past: Past, error: Exception) -> None:
-    """The steps of this kind of model are started kernel by kernel from now on."""
-    _refused.add(type(past.model))
+def tell(past: Past, what: str, error: Exception) -> None:
     name, first = type(past.model).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
-    warn(f"the local engine is slower: a step of {name} could not be recorded as a CUDA graph ({first})")
+    warn(f"the local engine is slower: a step of {name} {what} ({first})")
