@@ -53,6 +53,6 @@ def test_steps_that_are_saved_already_are_told(here):
     )
     told = "--save_steps 2 cannot matter: --save_interval 1 saves after these steps already"
     assert f"notice: {told}" in train(flags).out
-    ended = train(f"{flags} --strict_args")
+    ended = train(f"{flags} --strict_args --actor_learning_rate 1e-4")
     assert ended.code == 2 and any(problem.startswith(f"error: {told}") for problem in ended.problems)
     assert told not in train(f"{flags} --save_interval 0").out
