@@ -16,6 +16,7 @@ from lightrft.args.groups.data import have_splits
 from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
 from lightrft.loop.run_folders import check_folders
+from lightrft.loop.structure import check_resumed
 from lightrft.models import adapter_files, quantised
 from lightrft.models.critic import check_critic
 from lightrft.models.processor import load_vision, told_of_pixels
@@ -83,6 +84,8 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
+    if first:
+        check_resumed(args)
     encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)
     if has_critic(args):
         check_critic(args.model, tokenizer)

@@ -10,7 +10,6 @@ from torch import nn
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import has_4_bits, has_adapters
 from lightrft.build.parity import ParityMaker
 from lightrft.build.rollouts import make_engine, make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
@@ -33,7 +32,7 @@ from lightrft.loop.due import Due
 from lightrft.loop.origin import origin
 from lightrft.loop.placement import Placement
 from lightrft.loop.progress import Progress
-from lightrft.models.content import contents
+from lightrft.loop.structure import contents_of, structure_of
 from lightrft.models.critic import critic_args, given_critic
 from lightrft.models.flops import Work, device_peak
 from lightrft.models.given import dtype_to_train, read_given
@@ -65,9 +64,6 @@ from lightrft.update.partition import draw_parts
 from lightrft.update.step import Updater
 
 PADDING = "padding changes what this model computes; only prompts of one length share a batch"
-STRUCTURE = ("optimizer", "lora_rank", "lora_path")  # what the tensors of a checkpoint depend on
-OF_LORA = ("lora_alpha", "target_modules", "lora_bias", "bits")
-OF_4_BITS = ("double_quant", "quant_type")
 
 
 def make_checkpointer(
@@ -85,10 +81,6 @@ def make_checkpointer(
     }
     place = origin(args)
     folder = CheckpointFolder(place.folder, c.max_ckpt_num, c.max_ckpt_mem)
-    flags = (*STRUCTURE, *(["value_head_prefix"] if critic else []), *(OF_LORA if has_adapters(args.model) else []))
-    flags += OF_4_BITS if has_4_bits(args.model) else ()
-    values = {flag: args.value(flag) for flag in flags}
-    structure = {flag: list(value) if isinstance(value, tuple) else value for flag, value in values.items()}
     return Checkpointer(
         folder,
         everyone,
@@ -99,8 +91,8 @@ def make_checkpointer(
         average=average,
         with_hf=c.save_hf_ckpt,
         merges=args.model.lora_merge,
-        structure=structure,
-        contents=contents(args.model) if has_adapters(args.model) else {},
+        structure=structure_of(args),
+        contents=contents_of(args),
         origin=place,
         behind=strategy.world.device.type == "cuda",  # on a CPU the thread would take its time from the next step
     )

@@ -38,6 +38,13 @@ def read_state(
 ) -> dict[str, Any]:
     """Raises `Damaged` where it is not as it was written, `Refused` for a checkpoint of other flags or models, or of a
     format before this."""
+    state = check_as_it_was(folder, structure, contents)
+    _check_models(state["models"], models, state["record"]["arguments"], folder)
+    return state
+
+
+def check_as_it_was(folder: Path, structure: Mapping[str, Any], contents: Mapping[str, str]) -> dict[str, Any]:
+    """The state, less what is asked of the models. Raises as `read_state` does."""
     if (folder / OF_EARLIER_VERSIONS).exists():
         raise Refused(
             f"--load_checkpoint: {folder} was made by an earlier version, whose format is not read any more; go on "
@@ -47,9 +54,7 @@ def read_state(
     if own_sum(content).encode() != expected:
         raise Damaged(f"{NAME} is not as it was written")
     state = json.loads(content)
-    arguments = state["record"]["arguments"]
-    _check_flags(arguments, structure, folder)
-    _check_models(state["models"], models, arguments, folder)
+    _check_flags(state["record"]["arguments"], structure, folder)
     _check_contents(state["record"].get("contents", {}), contents, folder)
     return state
 

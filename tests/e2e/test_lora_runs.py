@@ -86,8 +86,10 @@ def test_a_checkpoint_is_of_the_weights_and_the_adapter_that_it_was_made_with(he
         ("", "--lora_rank 4", "--lora_rank 4: the checkpoint .* was made with 0"),
     ],
 )
-def test_a_checkpoint_of_other_adapters_is_refused(here, made, changed, line):
+def test_a_checkpoint_of_other_adapters_is_refused(here, monkeypatch, made, changed, line):
+    """Before any data are read."""
     assert train(f"{made} --fsdp --max_steps 1 --save_steps 1 --quiet --save_path run").code == 0
+    monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
     ended = train(f"{changed} --fsdp --max_steps 2 --load_checkpoint --quiet --save_path run")
     assert ended.code == 2
     (problem,) = ended.problems

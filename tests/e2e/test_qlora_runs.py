@@ -49,8 +49,10 @@ def test_a_resumed_run_exports_the_same_adapter_of_the_rounded_model(here, strat
         ("--bits 4 --no-double_quant", "--double_quant False: the checkpoint .* was made with True"),
     ],
 )
-def test_a_checkpoint_beside_other_weights_is_refused(here, changed, line):
+def test_a_checkpoint_beside_other_weights_is_refused(here, monkeypatch, changed, line):
+    """Before any data are read."""
     assert train(f"{QLORA} --fsdp --max_steps 1 --save_steps 1 --save_path run").code == 0
+    monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
     ended = train(f"{LORA} {changed} --fsdp --max_steps 2 --load_checkpoint --save_path run")
     assert ended.code == 2 and re.search(line, ended.err), ended.err
 
