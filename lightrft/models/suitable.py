@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OTHER_HEADS = re.compile(
     "(MaskedLM|Classification|QuestionAnswering|MultipleChoice|Prediction|PreTraining|Reward.*|Embedding.*|Retrieval)$"
 )
+LFS = b"version https://git-lfs"
 GENERATION = "generation_config.json"
 ALWAYS_CAUSAL = ("gpt_neox", "gpt_neox_japanese")  # whatever their is_decoder says; other types have it for a reason
 CONVERT = (
@@ -95,13 +96,32 @@ def _fault_of_kind(config: Any) -> str | None:
 def _fault_of_files(args: ModelArgs) -> str | None:
     """Only a folder is looked at: of a hub's model the files show when they are fetched."""
     folder = Path(place(args))
-    if not folder.is_dir() or (folder / "model.safetensors").is_file():
+    if not folder.is_dir():
         return None
+    if (folder / "model.safetensors").is_file():
+        return _fault_of_file(folder / "model.safetensors")
     if listed := weight_names(args):
         missing = [name for name in listed if not (folder / name).is_file()]
-        return f"{len(missing)} of its weight files are missing, such as {missing[0]}" if missing else None
+        if missing:
+            return f"{len(missing)} of its weight files are missing, such as {missing[0]}"
+        return next((fault for name in listed if (fault := _fault_of_file(folder / name))), None)
     remedy = next((text for pattern, text in OTHER_WEIGHTS.items() if any(folder.glob(pattern))), None)
     return remedy.format(folder) if remedy else "it has no weights (model.safetensors); give a whole model folder"
+
+
+def _fault_of_file(path: Path) -> str | None:
+    """Its beginning says how long it is; the numbers are not read."""
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb") as file:
+        is_pointer = file.read(len(LFS)) == LFS
+    if is_pointer:
+        return f"its {path.name} only names the weights, which Git LFS keeps; `git lfs pull` in the folder fetches them"
+    try:
+        with safe_open(path, "pt"):
+            return None
+    except SafetensorError as error:
+        return f"its {path.name} cannot be read ({error}); fetch it again, it is cut off or is another format"
 
 
 def _check_positions(args: ModelArgs, config: Any) -> None:

@@ -57,16 +57,30 @@ def test_a_model_folder_without_config(here):
     assert_refused("--pretrain empty", "--pretrain empty", "config.json", "Hugging Face model folder")
 
 
-@pytest.mark.parametrize("strategy", ("--fsdp", "--no-fsdp"))
-@pytest.mark.parametrize("damage", ("cut", "garbage", "missing"))
-def test_corrupt_weights(here, damage, strategy):
+@pytest.mark.parametrize(
+    "damage, told",
+    [
+        ("cut", "its model.safetensors cannot be read"),
+        ("garbage", "its model.safetensors cannot be read"),
+        ("missing", "it has no weights (model.safetensors)"),
+        ("pointer", "its model.safetensors only names the weights, which Git LFS keeps; `git lfs pull` in the folder"),
+    ],
+)
+def test_corrupt_weights(here, monkeypatch, damage, told):
+    """Before any data are read; in one file or several."""
+    monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
     shutil.copytree("tiny", "broken")
     path = Path("broken/model.safetensors")
+    whole, pointer = path.read_bytes(), b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if damage == "cut" else b"not safetensors" * 99)
-    assert_refused(f"--pretrain broken {strategy}", "--pretrain broken", "model")
+        path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": whole[::-1], "pointer": pointer}[damage])
+    assert_refused("--pretrain broken", f"--pretrain broken: {told}")
+    if damage != "missing":
+        part = path.rename("broken/model-00001-of-00001.safetensors").name
+        Path("broken/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": part}}))
+        assert_refused("--pretrain broken", f"--pretrain broken: {told.replace('model.safetensors', part)}")
 
 
 def test_a_broken_config(here):
