@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightrft.models.logit_blocks import Blocks, own_words, totals
-from lightrft.models.logprob import LEAST
+from lightrft.models.logprob import LEAST, exp
 from lightrft.models.products import product
 
 
@@ -102,12 +102,12 @@ class _Slope:
         g = self.logprob[rows]
         logp = z.sub_(self.lse[rows][:, None])
         if self.entropy is None or self.values is None:
-            dz = logp.exp_().mul_(-g[:, None])
+            dz = exp(logp).mul_(-g[:, None])
         else:
             e = self.entropy[rows]
             logp.clamp_(min=LEAST)
             weights = torch.addcmul((g + e * self.values[rows])[:, None], logp, e[:, None]).neg_()
-            dz = logp.exp_().mul_(weights)
+            dz = exp(logp).mul_(weights)
         inside, places = own_words(self.tokens[rows], columns)
         dz[torch.arange(len(dz), device=dz.device), places] += torch.where(inside, g, 0)
         return dz

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.models.logprob import LEAST
+from lightrft.models.logprob import LEAST, exp
 from lightrft.models.products import product
 
 CELLS = 1 << 20  # logits of a block, 4 MiB: in a processor's cache
@@ -140,12 +140,12 @@ class _Sums:
         before, self.largest = self.largest, torch.maximum(self.largest, z.amax(-1))
         shift = before - self.largest
         fade, z = shift.exp(), z.sub_(self.largest[:, None])
-        w = z.exp_() if self.tilt is None else z.exp()
+        w = exp(z)
         if self.lean is not None and self.pull is not None:
             self.lean.addcmul_(self.pull, shift[:, None]).mul_(fade[:, None])
             self.lean += product((w * z.clamp_(min=LEAST)).to(words.dtype), words)
         if self.tilt is not None:
-            self.tilt = fade * (self.tilt + shift * self.mass) + torch.einsum("nv,nv->n", w, z.clamp_(min=LEAST))
+            self.tilt = fade * (self.tilt + shift * self.mass) + torch.linalg.vecdot(w, z.clamp_(min=LEAST))
         self.mass = fade * self.mass + w.sum(-1)
         if self.pull is not None:
             self.pull.mul_(fade[:, None]).add_(product(w.to(words.dtype), words))
