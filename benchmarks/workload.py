@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args, parse
+from lightrft.args.conditions import has_4_bits, has_adapters
 from lightrft.batch import Batch
 from lightrft.build.update import make_advantages, make_scorer, make_strategy, make_token_model, make_updater
 from lightrft.hardware import choose_precision
@@ -98,9 +99,9 @@ class Training:
         self.world, self.strategy = world, make_strategy(self.args, world, choose_precision(self.args)[0])
         model = random_model(size, world.device)
         self.vocabulary = int(model.config.vocab_size)
-        if adapters.is_asked_for(self.args.model):
+        if has_adapters(self.args.model):
             adapters.adapt(model, self.args.model, seed=0)
-        if quantised.is_asked_for(self.args.model):
+        if has_4_bits(self.args.model):
             quantised.quantise(model, self.args.model, world.device)
         self.work = Work.of(model)
         self.policy = make_token_model(self.args, self.strategy, model, optim_args(self.args, 100))
