@@ -43,7 +43,9 @@ CONTESTANTS = {
     "shared, fused": "--share_prompts --fused_linear_logprob",
     "twice": f"{PLAIN} --gradient_checkpointing",
     "twice, fused": f"{PLAIN} --gradient_checkpointing --fused_linear_logprob",
-    "twice but attention": f"{PLAIN} --gradient_checkpointing --recompute_granularity selective",
+    "but attention, fused": (
+        f"{PLAIN} --gradient_checkpointing --recompute_granularity selective --fused_linear_logprob"
+    ),
     "all": "--share_prompts --fused_linear_logprob --gradient_checkpointing",
 }
 GROWTH = (1, 2, 4, 8)
