@@ -19,6 +19,7 @@ from lightrft.loop.run_folders import check_folders
 from lightrft.loop.structure import check_resumed
 from lightrft.models import adapter_files, quantised
 from lightrft.models.critic import check_critic
+from lightrft.models.load import check_what_trains
 from lightrft.models.processor import load_vision, told_of_pixels
 from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
@@ -84,6 +85,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
+    check_what_trains(args.model)
     if first:
         check_resumed(args)
     encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)

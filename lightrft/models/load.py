@@ -28,6 +28,14 @@ LAYER = re.compile(r"\.\d+(?=\.|$)")  # its number in the name of a weight
 TOGETHER = "give a config.json and weights of the same model"
 
 
+def check_what_trains(args: ModelArgs) -> None:
+    """Raises `Refused` where flags freeze, adapt or quantise what the model has not."""
+    if is_asked_for(args):
+        choose_what_trains(described_model(args), args)
+    if has_4_bits(args):
+        quantised.layers_to_quantise(described_model(args), args)
+
+
 def count_parameters(args: ModelArgs) -> int:
     """Of the model that `--pretrain`'s configuration describes, tied ones once; no weights are read."""
     return sum(parameter.numel() for parameter in described_model(args).parameters())

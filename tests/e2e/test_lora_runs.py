@@ -94,3 +94,24 @@ def test_a_checkpoint_of_other_adapters_is_refused(here, monkeypatch, made, chan
     assert ended.code == 2
     (problem,) = ended.problems
     assert re.search(line, problem), problem
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        (
+            "--lora_rank 4 --target_modules foo",
+            "--target_modules foo: no linear layer's name ends so; those that can have",
+        ),
+        ("--lora_path given", "--lora_path given: its adapter_model.safetensors cannot be read"),
+        ("--freeze_prefix foo", "--freeze_prefix foo: no parameter's name begins so"),
+    ],
+)
+def test_what_the_model_has_not_is_told_before_any_data_are_read(here, monkeypatch, flags, line):
+    monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
+    (here / "given").mkdir()
+    settings = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
+    (here / "given/adapter_config.json").write_text(json.dumps(settings))
+    (here / "given/adapter_model.safetensors").write_text("no safetensors")
+    ended = train(f"{flags} --fsdp --save_path run")
+    assert ended.code == 2 and ended.problems[0].startswith(f"error: {line}") and not (here / "run").exists(), ended.err
