@@ -40,7 +40,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Drawn:
     if sampling.temperature == 0.0:
         tokens = z.argmax(-1)
         return Drawn(tokens, _picked(p, tokens).log())
-    weights = keep(p, p.sum(-1), sampling)
+    weights = keep(p, p.sum(-1), sampling) if sampling.filtered else p
     tokens = inverse_cdf(weights, uniform)
     if not sampling.masks:
         return Drawn(tokens, _picked(p, tokens).log())
@@ -110,6 +110,9 @@ def _reaching(largest: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
 
 def inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     """The first index at which the running sum of weights [B, V] exceeds uniform [B] times their sum."""
+    if weights.shape[-1] <= BLOCK:
+        cdf = weights.double().cumsum(-1)
+        return _first_above(cdf, uniform * cdf[:, -1])
     short = -weights.shape[-1] % BLOCK
     whole = torch.nn.functional.pad(weights, (0, short)) if short else weights  # it copies
     blocks = whole.unflatten(-1, (-1, BLOCK))

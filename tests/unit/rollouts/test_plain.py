@@ -22,7 +22,7 @@ from lightrft.types import Request
 
 SMALL = dict(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3,
+    num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.2,
 )  # fmt: skip
 SCALED = {"factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 8}
 LLAMA3 = {**SCALED, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -53,7 +53,7 @@ def made(config, dtype=torch.float32):
         model = t.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
         for name, value in model.named_parameters():
             if "norm" in name or "bias" in name:  # the library begins with ones and zeros, which hide mistakes
-                nn.init.normal_(value, mean=float("norm" in name), std=0.3)
+                nn.init.normal_(value, mean=float("norm" in name), std=0.2)
     return model
 
 
@@ -102,7 +102,7 @@ def test_adapters_and_layers_that_are_computed_again_are_known(monkeypatch, step
     adapt(model, ModelArgs(pretrain="none", lora_rank=2, lora_alpha=6.0), seed=0)
     for name, value in model.named_parameters():
         if ".lora_B." in name:
-            nn.init.normal_(value, std=0.3)
+            nn.init.normal_(value, std=0.1, generator=torch.Generator().manual_seed(2))
     same(sampled(model), by_the_library(model, monkeypatch))
     assert steps
 

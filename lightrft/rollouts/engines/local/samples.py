@@ -109,14 +109,15 @@ class Samples:
         stopped. Nothing but the first tokens of rows that come waits for the device."""
         places = self.rows if chosen is None else torch.tensor(list(chosen), device=self.ends.device)
         rows = range(len(self.of)) if chosen is None else chosen
-        columns = self.count[places].clamp(max=self.sampling.max_new_tokens - 1)
+        most = self.sampling.max_new_tokens
+        cells = places * most + self.count[places].clamp_(max=most - 1)
         hot = self.sampling.first_temperature is not None and self.made[rows[0]] == 0
-        token, logprob, kept = (draw_hot if hot else draw)(logits, self.noise[places, columns], self.sampling)
+        token, logprob, kept = (draw_hot if hot else draw)(logits, self.noise.view(-1)[cells], self.sampling)
         goes_on = ~self.stopped[places]
         if self.masks is not None:
             self.masks.note(places, goes_on, kept)
-        self.tokens[places, columns] = torch.where(goes_on, token, self.tokens[places, columns])
-        self.logprobs[places, columns] = torch.where(goes_on, logprob, self.logprobs[places, columns])
+        self.tokens.view(-1).index_copy_(0, cells, token)  # of rows that have stopped nobody reads what comes after
+        self.logprobs.view(-1).index_copy_(0, cells, logprob)
         self.latest[places] = token
         self.length[places] += goes_on
         self.count[places] += 1
