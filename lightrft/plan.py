@@ -13,6 +13,7 @@ from lightrft.args.conditions import (
     has_adapters,
     has_critic,
     has_kl,
+    holds_all,
     is_off_policy,
     kl_adapts,
     kl_place,
@@ -49,15 +50,23 @@ WAYS = {  # what each changes of that
 def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
     """What was chosen for the hardware, and for prompts with videos; run.json keeps it."""
     machine, (precision, why) = hardware(args), choose_precision(args)
-    asked, stage = args.distributed.zero_stage, effective_stage(args.distributed.zero_stage, machine.processes)
-    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
     return {
         "processes": machine.processes,
-        "strategy": f"{'FSDP2' if args.distributed.fsdp else zero}{_laid_out(args)}",
+        "strategy": f"{_strategy(args, machine.processes, precision.compute)}{_laid_out(args)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": _engine(args, choose_engine(args, videos=videos), precision.compute),
     }
+
+
+def _strategy(args: Args, processes: int, compute: str) -> str:
+    """By the library's name, also where it has nothing to do."""
+    fsdp, asked = args.distributed.fsdp, args.distributed.zero_stage
+    if holds_all(args, processes, compute):
+        return f"{'FSDP2' if fsdp else f'deepspeed ZeRO-{asked}'} (on one process plain torch)"
+    stage = effective_stage(asked, processes)
+    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
+    return "FSDP2" if fsdp else zero
 
 
 def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
@@ -232,9 +241,10 @@ def _memory(args: Args) -> Iterator[str]:
 
 def _layout(args: Args, processes: int) -> Layout:
     d, m = args.distributed, args.memory
+    zero = 1 if holds_all(args, processes, choose_precision(args)[0].compute) else None if d.fsdp else d.zero_stage
     return Layout(
         ranks=processes,
-        stage=None if d.fsdp else effective_stage(d.zero_stage, processes),
+        stage=None if zero is None else effective_stage(zero, processes),
         shard_size=d.hybrid_shard_size or processes,
         zpg=d.zpg,
         ref_size=ref_shard_size(args, processes),

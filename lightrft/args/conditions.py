@@ -113,3 +113,10 @@ def ref_shard_size(args: Args, processes: int) -> int:
 def shards_weights(args: Args) -> bool:
     """Whether the policy's weights themselves are sharded, and not its gradients or optimizer's state alone."""
     return args.distributed.fsdp or args.distributed.zero_stage == 3
+
+
+def holds_all(args: Args, processes: int, compute: str) -> bool:
+    """Whether one process has all of the policy, as it is computed with, on its device: there is nothing to share out,
+    round or move, so no library does. ZeRO-3 would fetch weights all the same."""
+    d, on_host = args.distributed, args.memory.adam_offload or args.distributed.fsdp_cpu_offload
+    return processes == 1 and compute == "fp32" and (d.fsdp or d.zero_stage < 3) and not on_host

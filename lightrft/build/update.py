@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
-from lightrft.args.conditions import needs_entropy, ref_shard_size
+from lightrft.args.conditions import holds_all, needs_entropy, ref_shard_size
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.adapters import adapters_of
@@ -38,6 +38,7 @@ from lightrft.recipe import (
 )
 from lightrft.strategy.base import Handle, OptimArgs, Precision, Strategy
 from lightrft.strategy.frozen import Frozen
+from lightrft.strategy.one_process import OneProcess
 from lightrft.types import Request
 from lightrft.update.advantages import AdvantageStage
 from lightrft.update.base import Watch
@@ -50,8 +51,14 @@ from lightrft.update.step import Updater, UpdateSettings
 
 
 def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
-    d, offload = args.distributed, args.memory.adam_offload
-    frozen = Frozen(ref_shard_size(args, world.size), args.memory.ref_offload or d.fsdp_cpu_offload)
+    if holds_all(args, world.size, precision.compute):
+        return OneProcess(world, _frozen(args, world))
+    return make_sharding(args, world, precision)
+
+
+def make_sharding(args: Args, world: World, precision: Precision) -> Strategy:
+    """The library's that the flags name, also where it has nothing to shard."""
+    d, offload, frozen = args.distributed, args.memory.adam_offload, _frozen(args, world)
     if d.fsdp:
         from lightrft.strategy.fsdp2 import FSDP2Strategy
 
@@ -75,6 +82,10 @@ def make_strategy(args: Args, world: World, precision: Precision) -> Strategy:
         overlap_comm=d.overlap_comm,
         frozen=frozen,
     )
+
+
+def _frozen(args: Args, world: World) -> Frozen:
+    return Frozen(ref_shard_size(args, world.size), args.memory.ref_offload or args.distributed.fsdp_cpu_offload)
 
 
 def make_token_model(

@@ -6,9 +6,8 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from lightrft.ranks.base import World
@@ -27,7 +26,7 @@ from lightrft.strategy.base import (
 from lightrft.strategy.frozen import Frozen
 from lightrft.strategy.held import Held
 from lightrft.strategy.masters import finest, round_masters, take_masters
-from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler, step_from_host, take_step
 from lightrft.strategy.sharding import shard, whole
 from lightrft.strategy.state import ModelState, StateReader
 
@@ -85,20 +84,8 @@ class FSDP2Strategy:
         (loss * self.world.size).backward()  # FSDP averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:
-        assert handle.optim is not None
         self._reshard(handle)  # somebody may have looked at the policy since its backward pass
-        parameters = list(handle.masters.values() or handle.model.parameters())
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if handle.optim.max_norm > 0:
-            nn.utils.clip_grads_with_norm_(parameters, handle.optim.max_norm, norm)
-        lr, skipped = handle.scheduler.get_last_lr()[0], not bool(norm.isfinite())
-        if not skipped:
-            step_from_host(handle.optimizer) if self.adam_offload else handle.optimizer.step()
-            round_masters(handle)
-            handle.scheduler.step()
-        handle.optimizer.zero_grad(set_to_none=True)
-        return StepReport(float(norm), lr, skipped)
+        return take_step(handle, step_from_host if self.adam_offload else None)
 
     @contextmanager
     def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:

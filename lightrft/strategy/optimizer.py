@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
-from lightrft.strategy.base import OptimArgs
+from lightrft.strategy.base import Handle, OptimArgs, StepReport
+from lightrft.strategy.masters import round_masters
+from lightrft.strategy.sharding import whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, as torch and DeepSpeed call them
 MIN_LR_RATE = 0.1  # of the peak: where cosine_with_min_lr leads
@@ -29,6 +31,27 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], args: OptimArgs) ->
         weight_decay=args.weight_decay,
         fused=True,
     )
+
+
+def take_step(handle: Handle, step: Callable[[torch.optim.Optimizer], None] | None = None) -> StepReport:
+    """Clips, updates, clears; a norm that is not finite skips the update. step: the optimizer's own, unless given."""
+    assert handle.optim is not None
+    parameters = list(handle.masters.values() or handle.model.parameters())
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    lr, skipped = handle.scheduler.get_last_lr()[0], not bool(norm.isfinite())
+    if not skipped:
+        _clip(parameters, norm, handle.optim.max_norm)
+        handle.optimizer.step() if step is None else step(handle.optimizer)
+        round_masters(handle)
+        handle.scheduler.step()
+    handle.optimizer.zero_grad(set_to_none=True)
+    return StepReport(float(norm), lr, skipped)
+
+
+def _clip(parameters: Sequence[Tensor], norm: Tensor, most: float) -> None:
+    """torch's, which multiplies also where that is by 1: a trip of all gradients through memory."""
+    if most > 0 and bool(most / (norm + 1e-6) < 1):
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
 
 
 def step_from_host(optimizer: torch.optim.Optimizer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from deepspeed.accelerator import get_accelerator
 from launch import run_rank
-from policies import STRATEGIES, arguments, largest_difference, load, own_strategy, save, small_model
+from policies import ALONE, STRATEGIES, arguments, largest_difference, load, own_strategy, save, small_model
 from torch import Tensor
 
 from lightrft.ranks.launch import join_world, leave_world
@@ -23,8 +23,8 @@ COLUMNS = [
     for strategy in STRATEGIES
     for precision in ("fp32", "bf16", "fp16")
     if precision != "fp16" or "--fsdp" not in strategy  # refused: it has no loss scaling
-]
-ON_TWO = [(s, p) for s, p in COLUMNS if "offload" not in s and (p != "fp16" or s == "--zero_stage 2")]
+] + [(ALONE, "fp32")]
+ON_TWO = [(s, p) for s, p in COLUMNS if "offload" not in s and s != ALONE and (p != "fp16" or s == "--zero_stage 2")]
 
 
 def prepared(strategy: Strategy, seed: int = 0) -> Handle:

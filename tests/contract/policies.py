@@ -26,6 +26,7 @@ from lightrft.build.update import (
     make_average,
     make_critic,
     make_scorer,
+    make_sharding,
     make_strategy,
     make_token_model,
     make_updater,
@@ -50,6 +51,8 @@ BASE = """--pretrain none --prompt_data none.jsonl --reward_fn exact --save_path
  --rollout_batch_size 3 --n_samples_per_prompt 4 --train_batch_size 12 --temperature 0.8 --init_kl_coef 0
  --is_correction off --optimizer sgd --actor_learning_rate 1 --lr_scheduler constant --lr_warmup_steps 0 --max_norm 0"""
 STRATEGIES = ("--zero_stage 1", "--zero_stage 2", "--zero_stage 3", "--fsdp", "--fsdp --fsdp_cpu_offload")
+ALONE = "--no-fsdp"  # no library that is named: one process in float32 needs none
+EACH = (*STRATEGIES, ALONE)
 VOCABULARY = range(4, 16)
 
 
@@ -136,8 +139,12 @@ def prepare(
 
 
 def own_strategy(args: Args, world: World, precision: str | None = None) -> Strategy:
-    """That of the flags, and of the very stage: on one process another runs in the place of ZeRO-2."""
-    strategy = make_strategy(args, world, Precision(precision) if precision else choose_precision(args)[0])
+    """The library's that --fsdp or a --zero_stage names, and of the very stage, also where a run on one process has
+    neither; without these flags a run's own."""
+    given = Precision(precision) if precision else choose_precision(args)[0]
+    if not args.distributed.fsdp and not args.typed("zero_stage"):
+        return make_strategy(args, world, given)
+    strategy: Any = make_sharding(args, world, given)
     if not args.distributed.fsdp:
         strategy.stage = args.distributed.zero_stage
     return strategy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from launch import run_rank
-from policies import arguments, half_frozen, load, own_strategy, save, small_model
+from policies import ALONE, arguments, half_frozen, load, own_strategy, save, small_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -22,6 +22,7 @@ from lightrft.ranks.base import World
 from lightrft.ranks.collectives import Collectives
 from lightrft.ranks.launch import join_world, leave_world
 from lightrft.strategy.base import Handle, OptimArgs, Strategy
+from lightrft.strategy.one_process import OneProcess
 from lightrft.strategy.state import AVERAGE, WEIGHT, StateReader
 from lightrft.update.ema import MovingAverage
 
@@ -56,6 +57,7 @@ POLICIES = [
     *(Layout(strategy, "bf16") for strategy in SHARDED),
     COPIED,
     APART,
+    Layout(ALONE),
     Layout("--zero_stage 3 --adam_offload", "bf16"),
 ]
 TWICE = Layout("--zero_stage 3 --zpg {n}", model="half")  # each process has a share of a second copy, too
@@ -135,6 +137,8 @@ class Run:
                 yield f"{kind}/{name}", self._moment(name, parameter, kind)
 
     def _moment(self, name: str, parameter: torch.nn.Parameter, kind: str) -> Tensor:
+        if isinstance(self.strategy, OneProcess):
+            return self.handle.optimizer.state[parameter][kind]
         if isinstance(parameter, DTensor):
             stepped = self.handle.masters.get(name, parameter)
             return self.handle.optimizer.state[stepped][kind].full_tensor()

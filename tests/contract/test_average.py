@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from policies import STRATEGIES, Trained, half_frozen, largest_difference, load, save
+from policies import EACH, Trained, half_frozen, largest_difference, load, save
 
 BETA = 0.75
 FLAGS = f"--optimizer adamw --actor_learning_rate 1e-2 --enable_ema --ema_beta {BETA}"
-each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+each_strategy = pytest.mark.parametrize("strategy", EACH)
 
 
 def average(run: Trained) -> dict[str, torch.Tensor]:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from kernel_calls import KernelCalls
-from policies import STRATEGIES, as_rollout, make_samples, prepare
+from policies import EACH, as_rollout, make_samples, prepare
 
 ROWS = [as_rollout(sample, row % 4) for row, sample in enumerate(make_samples()[:4])]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EACH)
 def test_layers_run_twice_in_the_update_alone(world, strategy):
     run, calls = prepare(world, f"{strategy} --gradient_checkpointing --micro_train_batch_size 2"), []
     model = run.policy.model
@@ -27,7 +27,7 @@ def test_layers_run_twice_in_the_update_alone(world, strategy):
 
 
 @pytest.mark.parametrize("layout", ["--no-share_prompts", "--share_prompts"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", EACH)
 def test_attention_that_is_kept_runs_once(world, strategy, layout):
     """Of two layers and two micro-batches: a kernel for padded rows, and three for shared ones, whose first response
     continues the prompt, and whose second is a block of its own and sees the prompt in another."""

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from policies import (
-    STRATEGIES,
+    EACH,
     largest_difference,
     load,
     named,
@@ -23,7 +23,7 @@ from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
 from lightrft.types import Request
 
-each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+each_strategy = pytest.mark.parametrize("strategy", EACH)
 
 
 @each_strategy

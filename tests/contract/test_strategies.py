@@ -8,7 +8,7 @@ import dataclasses
 import plain
 import pytest
 import torch
-from policies import STRATEGIES, largest_difference, named, off_policy, plain_steps, settings, small_model
+from policies import EACH, largest_difference, named, off_policy, plain_steps, settings, small_model
 
 MODES = (
     "token-mean",
@@ -17,7 +17,7 @@ MODES = (
     "seq-mean-token-sum-norm",
     "prompt-mean-token-mean",
 )
-each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+each_strategy = pytest.mark.parametrize("strategy", EACH)
 zero2_and_fsdp = pytest.mark.parametrize("strategy", ("--zero_stage 2", "--fsdp"))
 
 

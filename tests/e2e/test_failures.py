@@ -18,10 +18,10 @@ from lightrft.cli import main
 from lightrft.loop import checkpointing
 from lightrft.loop.state_file import own_sum
 from lightrft.strategy.deepspeed import DeepSpeedStrategy
-from lightrft.strategy.fsdp2 import FSDP2Strategy
+from lightrft.strategy.one_process import OneProcess
 from lightrft.update.score import Scorer
 
-STRATEGIES = ("--fsdp", "--zero_stage 2")
+STRATEGIES = ("--fsdp", "--zero_stage 2 --bf16")  # plain torch, and DeepSpeed
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 RANDOM = """
 import random
@@ -148,9 +148,9 @@ def noted(what, calls):
 CASES = {  # what breaks, at which call, and what is kept then: two optimizer steps a turn
     "the first turn": (Scorer, "to_batch", 1, None),
     "scoring": (Scorer, "to_batch", 3, 2),
-    "the first backward pass of a turn": (FSDP2Strategy, "backward", 5, 2),
-    "the first optimizer step of a turn": (FSDP2Strategy, "step", 5, "lost"),
-    "the second optimizer step of a turn": (FSDP2Strategy, "step", 6, "lost"),
+    "the first backward pass of a turn": (OneProcess, "backward", 5, 2),
+    "the first optimizer step of a turn": (OneProcess, "step", 5, "lost"),
+    "the second optimizer step of a turn": (OneProcess, "step", 6, "lost"),
 }
 
 
@@ -179,7 +179,7 @@ def test_what_is_kept_depends_on_whether_weights_had_changed(here, monkeypatch, 
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
 )
 def test_too_little_memory_is_one_line_and_loses_nothing(here, monkeypatch, error):
-    monkeypatch.setattr(FSDP2Strategy, "backward", breaks(FSDP2Strategy.backward, 3, error))
+    monkeypatch.setattr(OneProcess, "backward", breaks(OneProcess.backward, 3, error))
     flags = "--fsdp --max_steps 3 --save_interval 0 --reward_fn shaped.py:length --save_path run"
     out = failed(flags, "out of memory: ", str(error) or "MemoryError", "--micro_train_batch_size")
     assert "the state after step 1 is kept: run/checkpoints/step_000001" in out
@@ -329,7 +329,7 @@ def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy, monk
 def test_a_flipped_bit_in_any_file_is_found_before_anything_is_loaded(here, strategy, monkeypatch):
     flags = f"{strategy} --max_steps 2 --save_steps 1 --reward_fn shaped.py:length --quiet"
     assert train(f"{flags} --save_path whole").code == 0
-    kind = FSDP2Strategy if strategy == "--fsdp" else DeepSpeedStrategy
+    kind = OneProcess if strategy == "--fsdp" else DeepSpeedStrategy
     newest = here / "run/checkpoints/step_000002"
     for name in sorted(files(here / "whole/checkpoints/step_000002")):
         shutil.rmtree("run", ignore_errors=True)

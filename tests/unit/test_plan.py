@@ -66,7 +66,9 @@ def test_a_sleep_that_gives_nothing_back_is_told_in_the_plan(monkeypatch, kind: 
 def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert hardware(args()) == Hardware(1, "cpu", False)
-    assert runtime(args())["strategy"] == "deepspeed ZeRO-1 (as good as 2 on one process)"
+    assert runtime(args())["strategy"] == "deepspeed ZeRO-2 (on one process plain torch)"
+    assert runtime(args("--bf16"))["strategy"] == "deepspeed ZeRO-1 (as good as 2 on one process)"
+    assert runtime(args("--zero_stage 3"))["strategy"] == "deepspeed ZeRO-3"
     assert choose_precision(args())[0].compute == "fp32"
     with pytest.raises(Refused, match="--fp16 needs a GPU"):
         choose_precision(args("--fp16"))
@@ -75,7 +77,8 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     told = runtime(args("--fsdp --use_mp_opt --bf16 --gradient_checkpointing"))["strategy"]
     assert told == "FSDP2, bf16 shards, layers computed twice"
     twice = "--fsdp --gradient_checkpointing --recompute_granularity selective --activation_offload"
-    assert runtime(args(twice))["strategy"] == "FSDP2, layers computed twice but for attention, their inputs on the CPU"
+    told = runtime(args(twice))["strategy"]
+    assert told.startswith("FSDP2 (on one process plain torch), layers computed twice but for attention, their inputs ")
 
 
 def test_steps_of_episodes():

@@ -11,7 +11,7 @@ class DistributedArgs:
 
     zero_stage: int = arg(
         2,
-        "DeepSpeed ZeRO stage: 1, 2 or 3; on one process 2 has nothing to partition and runs as 1.",
+        "DeepSpeed ZeRO stage: 1, 2 or 3; on one process 2 runs as 1, and in float32 neither is needed.",
         ge=1,
         le=3,
         witness=Witness("--zero_stage 3", "run", given="--no-fsdp"),

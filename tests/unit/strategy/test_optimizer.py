@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 
 from lightrft.args.field import RECORD
 from lightrft.args.groups.training import TrainingArgs
-from lightrft.strategy.base import OptimArgs
-from lightrft.strategy.optimizer import make_optimizer, make_scheduler, place_schedule, steps_done
+from lightrft.strategy.base import Handle, OptimArgs
+from lightrft.strategy.optimizer import make_optimizer, make_scheduler, place_schedule, steps_done, take_step
 
 ARGS = OptimArgs("adamw", 0.5, (0.9, 0.99), 1e-8, 0.1, 1.0, "constant", warmup_steps=0, total_steps=10)
 PEAK = ARGS.learning_rate
@@ -110,3 +111,19 @@ def test_sgd_by_hand_and_frozen_parameters_stay_out():
     parameter.grad = torch.tensor([3.0])
     optimizer.step()
     assert parameter.item() == pytest.approx(2 - 0.5 * (3 + 0.1 * 2), rel=1e-6)  # float32
+
+
+@pytest.mark.parametrize("most", (0.0, 4.0, 4.999999, 5.0, 5.000001, 6.0))
+def test_a_step_clips_as_torch_does(most: float):
+    """A gradient of length 5, to the bit; rate 1, so the weights are minus what is left of it."""
+    args = replace(ARGS, name="sgd", learning_rate=1.0, weight_decay=0.0, max_norm=most)
+    model: Any = torch.nn.ParameterDict({"a": torch.zeros(1), "b": torch.zeros(1)})
+    optimizer = make_optimizer(model.parameters(), args)
+    other = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    for parameter, twin, value in zip(model.parameters(), other, (3.0, 4.0), strict=True):
+        parameter.grad, twin.grad = torch.tensor([value]), torch.tensor([value])
+    torch.nn.utils.clip_grad_norm_(other, most or math.inf)
+    report = take_step(Handle(model, model, optimizer, make_scheduler(optimizer, args), args))
+    assert [-float(p) for p in model.parameters()] == [float(p.grad) for p in other if p.grad is not None]
+    assert (report.grad_norm, report.skipped) == (5.0, False)
+    assert most != 4.0 or -float(model["b"]) == pytest.approx(3.2, rel=1e-6)
