@@ -62,6 +62,9 @@ def built() -> dict[str, str]:
 
 def contest(options: argparse.Namespace) -> None:
     """Answers "step PROMPTS SAMPLES TOKENS" with what came of it, or anything with the machine's products."""
+    from lightrft.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as a run does, before torch allocates
     import torch
     from workload import Training, matmul_peak, peak_gib, rollouts
 
