@@ -40,7 +40,8 @@ def set_state(handle: Handle, world: World, reader: StateReader, *, adam_offload
 def fill_empty(model: PreTrainedModel, world: World, weights: Weights, device: torch.device) -> None:
     """Gives memory to what this rank holds of a model on the meta device, sharded or not, and reads that alone."""
     model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))
-    if not any(isinstance(value, DTensor) for value in model.parameters()):
+    sharded = any(isinstance(value, DTensor) for value in model.parameters())
+    if not sharded and isinstance(model, PreTrainedModel):  # a critic is none, and has no head to tie
         model.tie_weights()  # each name was given a tensor of its own, which FSDP2's shards are spared
     fill_weights((_range(WEIGHT, name, value, world) for name, value in named_tensors(model)), weights)
 

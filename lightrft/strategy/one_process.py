@@ -21,6 +21,15 @@ from lightrft.strategy.held import Held
 from lightrft.strategy.optimizer import make_optimizer, make_scheduler, take_step
 from lightrft.strategy.state import ModelState, StateReader
 
+ALIGNED = 64  # bytes: where torch puts what it allocates
+
+
+def _align(model: PreTrainedModel) -> None:
+    """Weights that were read lie as they do in the file, at any address, by which a product's last bits differ."""
+    for value in model.parameters():
+        if value.is_floating_point() and value.data_ptr() % ALIGNED:
+            value.data = value.data.clone()
+
 
 class OneProcess:
     """Weights, gradients and the optimizer's state are plain tensors. frozen: as for the other strategies."""
@@ -34,6 +43,7 @@ class OneProcess:
             return self.frozen.prepare(model, self.world, None, weights)
         if weights is not None:
             fsdp2_state.fill_empty(model, self.world, weights, self.world.device)
+        _align(model)
         optimizer = make_optimizer(model.parameters(), optim)
         return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
 
