@@ -12,7 +12,7 @@ import torch
 from launch import run_rank
 from plain import Sample
 from plain_critic import GAE
-from policies import Trained, as_rollout, make_samples, prepare, small_model, with_lora, with_qlora
+from policies import ALONE, Trained, as_rollout, make_samples, prepare, small_model, with_lora, with_qlora
 from ranks import DEALT, MODELS, parameters
 
 from lightrft.models import products
@@ -127,7 +127,10 @@ class Case:
 
 
 def cases(ranks: int) -> list[Case]:
-    return [Case(strategy, s) for s in SETTINGS for strategy in s.of if ranks in s.ranks]
+    """One process in float32 needs no library, and has none unless a flag names it."""
+    of_library = [Case(strategy, s) for s in SETTINGS for strategy in s.of if ranks in s.ranks]
+    whole = [s for s in SETTINGS if s.of == STRATEGIES and 1 in s.ranks and not s.half and "offload" not in s.flags]
+    return of_library + [Case(ALONE, s) for s in whole if ranks == 1]
 
 
 # At this rate a parameter is its gradient to all its digits, and the parameter that it was is lost in them.
