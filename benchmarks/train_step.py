@@ -13,7 +13,7 @@ with the steps. "of peak" is the model's floating-point operations for these row
 4096 x 4096 product, measured in the same turn: a layout that computes padding has a smaller share, one that shares
 prompts a larger one. "grad norm" has to be the same.
 
-`--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a response, samples of a prompt, and (with
+`--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with
 rows in proportion, over gloo, a tiny model) ranks. The ratio is to 1 time: 1 = as fast per token.
 """
 
@@ -61,7 +61,7 @@ def built() -> dict[str, str]:
 
 
 def contest(options: argparse.Namespace) -> None:
-    """Answers "step PROMPTS SAMPLES TOKENS" with what came of it, or anything with the machine's products."""
+    """Answers "step PROMPTS SAMPLES TOKENS PROMPT_TOKENS" with what came of it, or anything with the machine's products."""
     from lightrft.allocator import keep_freed_memory
 
     keep_freed_memory()  # as a run does, before torch allocates
@@ -82,8 +82,8 @@ def contest(options: argparse.Namespace) -> None:
     training = Training(world, options.size, flags, most, options.samples, options.tokens * max(GROWTH))
     before = peak_gib()
     for line in sys.stdin:
-        prompts, samples, tokens = map(int, line.split()[1:])
-        made = rollouts(prompts, samples, options.prompt_tokens, tokens, training.vocabulary)
+        prompts, samples, tokens, of_prompt = map(int, line.split()[1:])
+        made = rollouts(prompts, samples, of_prompt, tokens, training.vocabulary)
         told = asdict(training.step(training.batch(made)))
         print(json.dumps({**told, "peak": peak_gib(), "above": peak_gib() - before}), flush=True)
 
@@ -101,7 +101,9 @@ def once(name: str, flags: str, options: argparse.Namespace, folder: Path) -> di
     """The second of two steps; one contestant at a time, since each holds a model and its optimizer."""
     each = side(name, flags, options, folder)
     try:
-        _, found = (each.ask("step", options.prompts, options.samples, options.tokens) for _ in range(2))
+        _, found = (
+            each.ask("step", options.prompts, options.samples, options.tokens, options.prompt_tokens) for _ in range(2)
+        )
         return found
     finally:
         each.stop()
@@ -134,8 +136,11 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
         found: dict[int, list[float]] = {factor: [] for factor in GROWTH}
         for turn in range(options.rounds + 1):
             for factor in GROWTH:
-                samples, tokens = (getattr(options, w) * (factor if w == what else 1) for w in ("samples", "tokens"))
-                told = each.ask("step", options.prompts, samples, tokens)
+                samples = options.samples * (factor if what == "samples" else 1)
+                longer = factor if what == "tokens" else 1
+                told = each.ask(
+                    "step", options.prompts, samples, longer * options.tokens, longer * options.prompt_tokens
+                )
                 found[factor] += [1e3 * told["cpu"] / told["tokens"]] if turn else []
         _row(what, [median(found[factor]) for factor in GROWTH])
     each.stop()
