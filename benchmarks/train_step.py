@@ -14,7 +14,7 @@ with the steps. "of peak" is the model's floating-point operations for these row
 prompts a larger one. "grad norm" has to be the same.
 
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with
-rows in proportion, over gloo, a tiny model) ranks. The ratio is to 1 time: 1 = as fast per token.
+rows in proportion, over gloo, a small model) ranks. The ratio is to 1 time: 1 = as fast per token.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def built() -> dict[str, str]:
 
 
 def contest(options: argparse.Namespace) -> None:
-    """Answers "step PROMPTS SAMPLES TOKENS PROMPT_TOKENS" with what came of it, or anything with the machine's products."""
+    """Answers "step", how many prompts, samples, and tokens of response and prompt, with what came of it; or anything
+    with the machine's products."""
     from lightrft.allocator import keep_freed_memory
 
     keep_freed_memory()  # as a run does, before torch allocates
@@ -101,9 +102,8 @@ def once(name: str, flags: str, options: argparse.Namespace, folder: Path) -> di
     """The second of two steps; one contestant at a time, since each holds a model and its optimizer."""
     each = side(name, flags, options, folder)
     try:
-        _, found = (
-            each.ask("step", options.prompts, options.samples, options.tokens, options.prompt_tokens) for _ in range(2)
-        )
+        rows = options.prompts, options.samples, options.tokens, options.prompt_tokens
+        _, found = (each.ask("step", *rows) for _ in range(2))
         return found
     finally:
         each.stop()
@@ -136,15 +136,13 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
         found: dict[int, list[float]] = {factor: [] for factor in GROWTH}
         for turn in range(options.rounds + 1):
             for factor in GROWTH:
-                samples = options.samples * (factor if what == "samples" else 1)
-                longer = factor if what == "tokens" else 1
-                told = each.ask(
-                    "step", options.prompts, samples, longer * options.tokens, longer * options.prompt_tokens
-                )
+                more, longer = (factor if what == grows else 1 for grows in ("samples", "tokens"))
+                lengths = longer * options.tokens, longer * options.prompt_tokens
+                told = each.ask("step", options.prompts, more * options.samples, *lengths)
                 found[factor] += [1e3 * told["cpu"] / told["tokens"]] if turn else []
         _row(what, [median(found[factor]) for factor in GROWTH])
     each.stop()
-    _row("ranks (tiny)", [median(ranked(count, options) for _ in range(options.rounds)) for count in GROWTH])
+    _row("ranks (small)", [median(ranked(count, options) for _ in range(options.rounds)) for count in GROWTH])
 
 
 def _row(name: str, values: list[float]) -> None:
@@ -172,8 +170,8 @@ def as_rank(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     world, samples = join_world(), options.samples
     flags = f"--share_prompts --fsdp --micro_train_batch_size {options.micro}"
-    training = Training(world, "tiny", flags, 4 * samples * world.size, samples, 512)
-    made = rollouts(4 * world.size, samples, 64, 256, training.vocabulary, equal=True)
+    training = Training(world, "small", flags, 4 * samples * world.size, samples, 512)
+    made = rollouts(4 * world.size, samples, 64, 128, training.vocabulary, equal=True)
     mine = made[4 * samples * world.rank : 4 * samples * (world.rank + 1)]
     batch = training.batch(mine)
     told = [training.step(batch) for _ in range(4)][1:]
@@ -186,7 +184,7 @@ def as_rank(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="smollm2-135m", help="of the model: tiny, smollm2-135m, qwen3-0.6b")
+    parser.add_argument("--size", default="smollm2-135m", help="of the model: tiny, small, smollm2-135m, qwen3-0.6b")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--samples", type=int, default=8, help="of each prompt")
     parser.add_argument("--prompt_tokens", type=int, default=48)
