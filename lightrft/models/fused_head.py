@@ -102,12 +102,12 @@ class _Slope:
         g = self.logprob[rows]
         logp = z.sub_(self.lse[rows][:, None])
         if self.entropy is None or self.values is None:
-            dz = exp(logp).mul_(-g[:, None])
+            dz = exp(logp, in_place=True).mul_(-g[:, None])
         else:
             e = self.entropy[rows]
             logp.clamp_(min=LEAST)
             weights = torch.addcmul((g + e * self.values[rows])[:, None], logp, e[:, None]).neg_()
-            dz = exp(logp).mul_(weights)
+            dz = exp(logp, in_place=True).mul_(weights)
         inside, places = own_words(self.tokens[rows], columns)
         dz[torch.arange(len(dz), device=dz.device), places] += torch.where(inside, g, 0)
         return dz
