@@ -35,6 +35,8 @@ COME_TO = {  # what is chosen for a machine, and the flags of which one that cha
     "engine": "engine_type engine_dtype engine_tp_size enable_engine_sleep",
     "strategy": "fsdp zero_stage fsdp_cpu_offload adam_offload ref_offload meta_init",
     "precision": "bf16 fp16",
+    "training": "packing_samples share_prompts fused_linear_logprob chunk_size gradient_checkpointing "
+    "recompute_granularity activation_offload micro_train_batch_size max_tokens_per_micro_batch",
 }
 
 
