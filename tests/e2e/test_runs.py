@@ -225,6 +225,22 @@ def test_print_args(here):
     assert not (here / "run").exists()
 
 
+def test_print_args_says_what_a_run_would_say_of_them(here):
+    """At the end, where it is seen; beside JSON and not in it. What would be refused is no reason to show nothing."""
+    idle = "--clip_range 0.1 cannot matter: there is one optimizer step per rollout step, so the ratio is exactly 1"
+    flags = "--save_path run --clip_range 0.1 --print_args"
+    for form in ("text", "changed"):
+        lines = train(f"{flags} {form}").out.splitlines()
+        assert f"notice: {idle}" in lines[lines.index("Run control") :]
+    shown = train(f"{flags} json")
+    assert json.loads(shown.out)["clip_range"]["value"] == 0.1 and f"notice: {idle}" in shown.err.splitlines()
+    fault = "a run would be refused: --fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"
+    lines = train(f"{flags} --fp16 --bf16").out.splitlines()
+    assert fault in lines and f"notice: {idle}" in lines
+    strict = train(f"{flags} --strict_args")
+    assert strict.code == 0 and f"a run would be refused: {idle} (refused under --strict_args" in strict.out
+
+
 def test_help(here):
     ended = call(["--help"])
     assert ended.code == 0
