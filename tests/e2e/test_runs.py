@@ -231,7 +231,7 @@ def test_print_args_says_what_a_run_would_say_of_them(here):
     flags = "--save_path run --clip_range 0.1 --print_args"
     for form in ("text", "changed"):
         lines = train(f"{flags} {form}").out.splitlines()
-        assert f"notice: {idle}" in lines[lines.index("Run control") :]
+        assert f"notice: {idle}" in lines[lines.index("Checkpoint") :]
     shown = train(f"{flags} json")
     assert json.loads(shown.out)["clip_range"]["value"] == 0.1 and f"notice: {idle}" in shown.err.splitlines()
     fault = "a run would be refused: --fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"
