@@ -96,14 +96,15 @@ class Trainer:
 
     def _loop(self) -> None:
         self._mark_boundary()
-        if not self.progress.done and self._signal() is None:
+        left = not self.progress.done
+        if left and self._signal() is None:
             self._begin()
         signal = None
         while not self.progress.done and (signal := self._signal()) is None:
             with self.profiler(self.progress.step + 1):
                 self._turn()
         if self.progress.done:
-            self._finish()
+            self._finish(trained=left)
         else:
             self._stop_early(signal)
 
@@ -247,13 +248,14 @@ class Trainer:
             self.progress.eval_after = None
         return news
 
-    def _finish(self) -> None:
+    def _finish(self, *, trained: bool) -> None:
         self.evaluations.after()
         self.placement.rest()
         with PULSE.during("export"):
             self.checkpointer.export(self.save_path)
         self._write_summary()
-        self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")
+        ended = "finished {} steps" if trained else "nothing was trained: {} steps were done already"
+        self.console.unless_quiet(f"{ended.format(self.progress.step)}; model in {self.save_path}")
         if self.progress.eval_before and self.progress.eval_after:
             self.console.unless_quiet(f"held-out accuracy before: {describe(self.progress.eval_before)}")
             self.console.unless_quiet(f"held-out accuracy after:  {describe(self.progress.eval_after)}")
