@@ -23,7 +23,7 @@ def tell(console: Console, restored: Restored, progress: Progress, *, end: str, 
     if again > progress.step:
         console.warn(f"steps {progress.step + 1} to {again} were done already and are done again")
     for line in restored.news:
-        console.warn(f"changed since that checkpoint: {line}")
+        console.always(line)
 
 
 def _past(step: int, planned: int, end: str) -> str:

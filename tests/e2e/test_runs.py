@@ -111,10 +111,14 @@ def test_a_resumed_run_names_what_has_changed(here):
     assert train("--fsdp --save_path run --max_steps 2 --save_steps 1 --reward_fn shaped.py:length --quiet").code == 0
     (here / "shaped.py").write_text((here / "shaped.py").read_text() + "\n# edited\n")
     flags = "--max_steps 3 --save_steps 1 --reward_fn shaped.py:length --quiet --top_p 0.8 --load_checkpoint"
+    flags += " --clip_range 0.1 --packing_samples --micro_rollout_batch_size 2"
     resumed = train(f"--fsdp --save_path run {flags}")
     assert resumed.code == 0
     assert "warning: changed since that checkpoint: --top_p was 0.9, is 0.8" in resumed.out
     assert "warning: changed since that checkpoint: hash of shaped.py was" in resumed.out
+    alone = "notice: changed since that checkpoint, which only changes rounding: --micro_rollout_batch_size was "
+    assert alone in resumed.out and "; --packing_samples was false, is true\n" in resumed.out
+    assert "--clip_range was" not in resumed.out and "training was" not in resumed.out
     assert "--load_checkpoint was" not in resumed.out
     assert [row["step"] for row in rows(here / "run")] == [1, 2, 3]
 

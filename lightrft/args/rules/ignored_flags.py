@@ -178,6 +178,16 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
 }
 
 
+def cannot_matter(args: Args, flag: str, other: Any) -> bool:
+    """Whether a flag has no effect beside the others, neither with its value nor with the value `other`."""
+    value = tuple(other) if isinstance(other, list) else other
+    return _is_idle(args, flag) and _is_idle(args.with_(**{flag: value}), flag)
+
+
+def _is_idle(args: Args, flag: str) -> bool:
+    return flag in estimator(args).ignores or not all(need.holds(args) for need in NEEDS.get(flag, ()))
+
+
 def unmet_needs(args: Args, world_size: int) -> Iterator[Finding]:
     for flag in (flag for flag in FLAGS.values() if args.typed(flag.name)):
         unmet = [need for need in NEEDS.get(flag.name, ()) if not need.holds(args)]
