@@ -73,6 +73,26 @@ def test_a_model_that_cannot_be_recorded_is_started_kernel_by_kernel(causal_mode
     assert re.fullmatch(re.escape(said) + rf"\({reason}\)\n", capsys.readouterr().err)
 
 
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "off"),
+    [
+        ([10.4, 1.0, -INF, NAN], [10.0, 1.3, -INF, NAN], None),  # of the largest, 10, it is a twentieth
+        ([10.0, 1.6, -INF, NAN], [10.0, 1.0, -INF, NAN], "0.6"),
+        ([10.0, NAN], [10.0, 1.0], "nan"),
+        ([10.0, 1.0], [10.0, NAN], "nan"),
+        ([10.0, INF], [10.0, -INF], "inf"),
+        ([10.0, -INF], [10.0, 1.0], "inf"),
+        ([NAN, NAN], [NAN, NAN], None),
+    ],
+)
+def test_logits_that_are_not_finite_in_one_way_alone_are_others(found, expected, off):
+    with nullcontext() if off is None else pytest.raises(RuntimeError, match=f"^its logits were off by {off}$"):
+        replay.compare(torch.tensor([found]), torch.tensor([expected]), 0.05)
+
+
 def test_only_a_gpu_and_plain_attention_are_recorded(causal_model):
     for kind in ("llama", "gemma3"):
         with torch.no_grad():

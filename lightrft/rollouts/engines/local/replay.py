@@ -95,10 +95,12 @@ class Replay:
 
 def compare(logits: Tensor, expected: Tensor, share: float) -> None:
     """Raises where they differ by more than rounding, `share` of the largest: a model may read positions or masks in a
-    way of its own."""
-    off, largest = float((logits - expected).abs().max()), float(expected.abs().max())
-    if off > share * largest:
-        raise RuntimeError(f"its logits were off by {off:.2g}")
+    way of its own. What is not finite has to be so, alike, in both."""
+    logits, expected = logits.float(), expected.float()
+    most = share * float(expected.nan_to_num(0, 0, 0).abs().max())
+    off = ~torch.isclose(logits, expected, rtol=0, atol=most, equal_nan=True)
+    if bool(off.any()):
+        raise RuntimeError(f"its logits were off by {float((logits - expected)[off].abs().max()):.2g}")
 
 
 def replay_of(past: Past) -> Replay | None:
