@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
+from lightrft.rollouts.engines.local.plain import PlainSteps
 from lightrft.types import Request
 
 each_strategy = pytest.mark.parametrize("strategy", EACH)
@@ -120,6 +121,14 @@ def test_gathering_is_one_unshard(trained, rollouts, samples, strategy):
     sharded = {"--fsdp": lambda p: isinstance(p, DTensor), "--zero_stage 3": lambda p: p.numel() == 0}
     if strategy in sharded:
         assert all(sharded[strategy](p) for p in run.policy.model.parameters())
+
+
+@each_strategy
+def test_a_strategy_s_own_hooks_keep_no_step_from_being_plain(trained, samples, monkeypatch, strategy):
+    steps, usual = [], PlainSteps.forward
+    monkeypatch.setattr(PlainSteps, "forward", lambda self, tokens: steps.append(tokens) or usual(self, tokens))
+    engine(trained(strategy)).generate([Request(samples[0].prompt, seeds=(1,))], Sampling(4), at_once=1)
+    assert steps
 
 
 ADAM = "--optimizer adamw --actor_learning_rate 1e-2 --lr_scheduler linear --lr_warmup_steps 2 --max_norm 1"

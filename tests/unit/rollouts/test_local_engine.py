@@ -19,7 +19,7 @@ from lightrft.models.token_model import TokenModel
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.kv_cache import RoomyLayer, make_cache
 from lightrft.rollouts.engines.local import LocalEngine, decoding
-from lightrft.rollouts.engines.local.plain import PlainSteps
+from lightrft.rollouts.engines.local.past import Past, Prompts
 from lightrft.strategy.base import Handle
 from lightrft.types import Request
 
@@ -136,22 +136,20 @@ def test_dropping_stopped_rows_changes_nothing(tiny_model, causal_model, monkeyp
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)  # float32 in another batch
 
 
-def forwards(model, generate_it):
-    """[rows, tokens] of each forward pass or step without one, and what was generated."""
-    seen, step = [], PlainSteps.forward
-    hook = model.register_forward_pre_hook(
-        lambda _, inputs, words: seen.append(tuple(words["input_ids"].shape)), with_kwargs=True
-    )
+def forwards(generate_it):
+    """[rows, tokens] of each pass of prompts, and of each step; and what was generated."""
+    seen, read, step = [], Prompts.__init__, Past.forward
 
-    def forward(steps, tokens):
+    def reads(prompts, model, ids, *more):
+        seen.append((len(ids), max(map(len, ids))))
+        read(prompts, model, ids, *more)
+
+    def steps(past, tokens):
         seen.append((len(tokens), 1))
-        return step(steps, tokens)
+        return step(past, tokens)
 
-    try:
-        with mock.patch.object(PlainSteps, "forward", forward):
-            return seen, generate_it()
-    finally:
-        hook.remove()
+    with mock.patch.object(Prompts, "__init__", reads), mock.patch.object(Past, "forward", steps):
+        return seen, generate_it()
 
 
 @pytest.mark.parametrize("spare", [1, 64])
@@ -167,8 +165,8 @@ def test_a_finished_row_s_place_is_taken_and_no_token_changes(tiny_model, causal
     requests, sampling = requests_of(prompts, n=4), Sampling(30, temperature=3.0 if kind == "tiny" else 1.0)
     monkeypatch.setattr(decoding, "SPARE", spare)
     engine = engine_of(model, end_ids=ends)
-    steps, found = forwards(model, lambda: engine.generate(requests, sampling, at_once=2))
-    apart, alone = forwards(model, lambda: engine.generate(requests, sampling, at_once=1))
+    steps, found = forwards(lambda: engine.generate(requests, sampling, at_once=2))
+    apart, alone = forwards(lambda: engine.generate(requests, sampling, at_once=1))
     wanted = [generate(model, [request], sampling, end_ids=ends)[0] for request in requests]
     for one, other in zip(sum(found, []) + sum(alone, []), sum(wanted, []) * 2, strict=True):
         assert (one.response_ids, one.finish_reason) == (other.response_ids, other.finish_reason)
@@ -194,7 +192,7 @@ def test_a_long_response_keeps_no_others_waiting(causal_model):
     requests = [Request(ids, (8 * i, 8 * i + 1)) for i, ids in enumerate(prompts)]
     engine = engine_of(model, end_ids=range(3, 30))
     sampling = Sampling(40, temperature=1.5)
-    steps, found = forwards(model, lambda: engine.generate(requests, sampling, at_once=4))
+    steps, found = forwards(lambda: engine.generate(requests, sampling, at_once=4))
     tokens = sum(len(g.response_ids) for g in sum(found, []))
     assert sum(width == 1 for _, width in steps) < 1.6 * tokens / 8, "eight places, nearly always taken"
 

@@ -67,6 +67,20 @@ def test_layers_are_as_before_afterwards(fails):
     assert model(torch.ones(1, 256)).requires_grad
 
 
+def test_layers_are_as_before_where_one_of_them_cannot_be_laid_out(monkeypatch):
+    model, usual = Layers(torch.float32), module.merged_weight
+
+    def weight(layer):
+        if layer is model.last:
+            raise MemoryError
+        return usual(layer)
+
+    monkeypatch.setattr(module, "merged_weight", weight)
+    with pytest.raises(MemoryError), packed(model):
+        pass
+    assert not any("forward" in vars(layer) for layer in model.modules())
+
+
 def test_a_layer_that_computes_in_its_own_way_is_left_alone():
     class Twice(nn.Linear):
         def forward(self, input):

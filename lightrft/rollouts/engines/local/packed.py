@@ -32,16 +32,16 @@ def packed(model: nn.Module) -> Iterator[Products]:
     """Lets the linear layers of `model` compute with laid out copies of their weights, where this machine can; where
     these are nearly all that it multiplies by, a step of one token shares them alone between threads."""
     products = Products()
-    for layers in _groups(model):
-        product = products.laid_out(layers)
-        for place, layer in enumerate(layers):
-            layer.forward = partial(product.output, place)
     try:
+        for layers in _groups(model):
+            product = products.laid_out(layers)
+            for place, layer in enumerate(layers):
+                layer.forward = partial(product.output, place)
         with products_alone(products.elements >= NEARLY * _multiplied(model)):
             yield products
     finally:
         for layer in products.of_layer:
-            del layer.forward  # the class's own is there again
+            vars(layer).pop("forward", None)  # the class's own is there again
 
 
 class Products:
@@ -54,19 +54,24 @@ class Products:
     def laid_out(self, layers: Sequence[Any]) -> _Product:
         product = _Product(layers, laid_out=True)
         self.of_layer |= dict.fromkeys(layers, product)
-        self.elements += sum(layer.weight.numel() for layer in layers)
+        self.elements += _elements(layers)
         return product
 
     def can(self, layers: Sequence[Any]) -> bool:
-        """Whether `of` can be asked for."""
-        return read_one_input(layers) and all(layer in self.of_layer or multiplies(layer) for layer in layers)
+        """Whether `of` can be asked for: they are laid out together, or so small that a copy of them costs nothing."""
+        product = self.of_layer.get(layers[0])
+        if product is not None:
+            return product.layers == tuple(layers)
+        return all(map(multiplies, layers)) and read_one_input(layers) and _elements(layers) < LEAST
 
     def of(self, *layers: Any) -> Callable[[Tensor], Tensor]:
         """From the input of all of them to their outputs side by side."""
-        product = self.of_layer.get(layers[0])
-        if product is None or product.layers != layers:
-            product = _Product(layers, laid_out=False)
+        product = self.of_layer.get(layers[0]) or _Product(layers, laid_out=False)
         return product.whole
+
+
+def _elements(layers: Sequence[Any]) -> int:
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def _multiplied(model: nn.Module) -> int:
@@ -84,7 +89,7 @@ def _groups(model: nn.Module) -> Iterator[list[Any]]:
         if own.keys() >= set(names) and read_one_input([own[name] for name in names]):
             groups.append([own.pop(name) for name in names])
     for group in groups + [[layer] for layer in own.values()]:
-        if sum(layer.weight.numel() for layer in group) >= LEAST and _can(group[0].weight):
+        if _elements(group) >= LEAST and _can(group[0].weight):
             yield group
     for other in others:
         yield from _groups(other)
@@ -100,7 +105,7 @@ def multiplies(layer: Any) -> bool:
     given = getattr(layer, "base_layer", layer)
     if not is_one_product(given) or "forward" in vars(layer) or "forward" in vars(given):
         return False
-    return given is layer or given.weight.dtype == torch.float32
+    return given is layer or given.weight.dtype.itemsize >= 4
 
 
 def _can(weight: Tensor) -> bool:

@@ -3,12 +3,12 @@
 Of a small model's step most of the time is what the library does around its operations. Llama's architecture has few
 of them: norm, one product for queries, keys and values, rotary positions, attention over the cache that is there
 already, three more products. They read the weights that `packed` has laid out, and round where the library rounds.
-The first step of a model is computed in both ways, and their logits are compared.
+The first step of a model is computed in both ways, and their logits are compared; the first one beside padding, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -27,14 +27,20 @@ if TYPE_CHECKING:
     from lightrft.rollouts.engines.local.past import Past
 
 KINDS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}  # model_type: its classes' names
-PARTS = {
+OF_MODEL = {"": "ForCausalLM", "model": "Model", "model.norm": "RMSNorm", "model.rotary_emb": "RotaryEmbedding"}
+OF_LAYER = {
     "": "DecoderLayer", "self_attn": "Attention", "mlp": "MLP",
     "input_layernorm": "RMSNorm", "post_attention_layernorm": "RMSNorm",
 }  # fmt: skip
+OF_HEADS = {"self_attn.q_norm": "RMSNorm", "self_attn.k_norm": "RMSNorm"}
+NORMS_HEADS = {"qwen3"}
 ROTARY = ("default", "linear", "llama3", "yarn")  # others have frequencies that change with the length
 SHARE = {torch.float32: 1e-3}  # of the largest logit, by which the two ways may differ
 SHARE_IN_16_BITS = 0.05
-_trusted: WeakSet[nn.Module] = WeakSet()
+KNOWN_HOOKS = (  # of modules, by whose they are: they do nothing to whole weights, or to what nobody asked to be shown
+    "torch.distributed.fsdp.", "deepspeed.", "transformers.utils.output_capturing",
+)  # fmt: skip
+_trusted: dict[bool, WeakSet[nn.Module]] = {False: WeakSet(), True: WeakSet()}  # without padding, beside it
 _refused: WeakSet[nn.Module] = WeakSet()
 
 
@@ -57,21 +63,42 @@ def plain_of(model: Any, products: Products) -> Plain | None:
 
 
 def _is_plain(model: Any) -> bool:
-    config = model.config
-    kind = KINDS.get(getattr(config, "model_type", ""))
-    if kind is None or config._attn_implementation != "sdpa" or config.rope_parameters["rope_type"] not in ROTARY:
+    """From outside to inside: what a class of its own calls its parts, or whether it has them, is not known."""
+    word = getattr(getattr(model, "config", None), "model_type", None)
+    if word not in KINDS:
         return False
-    home = import_module(f"transformers.models.{config.model_type}.modeling_{config.model_type}")
-    parts = [(model, "ForCausalLM"), (model.model, "Model"), (model.model.norm, "RMSNorm")]
-    parts += [(model.model.rotary_emb, "RotaryEmbedding")]
-    parts += [(layer.get_submodule(part), what) for layer in model.model.layers for part, what in PARTS.items()]
-    return all(_is(part, getattr(home, kind + what)) for part, what in parts)
+    of_layer = OF_LAYER | (OF_HEADS if word in NORMS_HEADS else {})
+    return (
+        _consists_of(model, word, OF_MODEL)
+        and getattr(model.config, "_attn_implementation", None) == "sdpa"
+        and model.model.rotary_emb.rope_type in ROTARY
+        and all(_consists_of(layer, word, of_layer) for layer in model.model.layers)
+        and not _is_hooked(model)
+    )
+
+
+def _consists_of(module: nn.Module, word: str, parts: Mapping[str, str]) -> bool:
+    """parts: by path, the ends of their classes' names. word: `model_type`."""
+    home = import_module(f"transformers.models.{word}.modeling_{word}")
+    try:
+        return all(_is(module.get_submodule(path), getattr(home, KINDS[word] + end)) for path, end in parts.items())
+    except AttributeError:  # it has no such part
+        return False
+
+
+def _is_hooked(model: nn.Module) -> bool:
+    """Somebody looks at, or changes, what goes into modules or comes out of them."""
+    found = (each for module in model.modules() for each in (module._forward_hooks, module._forward_pre_hooks))
+    return any(
+        not str(getattr(hook, "__module__", "")).startswith(KNOWN_HOOKS) for hooks in found for hook in hooks.values()
+    )
 
 
 def _is(module: nn.Module, kind: Any) -> bool:
-    """Also one of a class that a strategy has made of it, and one that is computed again for its gradient."""
+    """Also one of a class that FSDP2 has made of it, and one that is computed again for its gradient."""
+    given = next(each for each in type(module).__mro__ if not each.__module__.startswith("torch.distributed.fsdp"))
     own = vars(module).get("forward")
-    forward = type(module).forward if own is None else getattr(getattr(own, "__wrapped__", None), "__func__", None)
+    forward = given.forward if own is None else getattr(getattr(own, "__wrapped__", None), "__func__", None)
     return forward is kind.forward
 
 
@@ -146,7 +173,8 @@ class PlainSteps:
 
     @property
     def trusted(self) -> bool:
-        return self.plain.model in _trusted
+        """Beside padding it is another computation: with a mask, and with positions of each row's own."""
+        return self.plain.model in _trusted[self.past.padded]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [rows] to the logits [rows, V] after them."""
@@ -168,7 +196,7 @@ class PlainSteps:
 
     def compare(self, logits: Tensor, expected: Tensor) -> None:
         compare(logits, expected, SHARE.get(logits.dtype, SHARE_IN_16_BITS))
-        _trusted.add(self.plain.model)
+        _trusted[self.past.padded].add(self.plain.model)
 
     def refuse(self, error: Exception) -> None:
         """The steps of this model are the library's from now on."""
