@@ -39,11 +39,11 @@ class OneProcess:
         self.world, self.ranks, self.frozen = world, ONE_RANK, frozen or Frozen()
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
+        _align(model)
         if optim is None:
             return self.frozen.prepare(model, self.world, None, weights)
         if weights is not None:
             fsdp2_state.fill_empty(model, self.world, weights, self.world.device)
-        _align(model)
         optimizer = make_optimizer(model.parameters(), optim)
         return Handle(model, model, optimizer, make_scheduler(optimizer, optim), optim)
 
