@@ -25,7 +25,6 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"trainer"},
     {"held_out"},
     {"plan"},
-    {"runtime"},
     {"method", "engine_choice"},
     {"recipe", "hardware"},
     {"evaluation", "preflight"},

@@ -43,7 +43,7 @@ def one_thread(rows: int) -> Iterator[None]:
 
 
 def all_threads() -> AbstractContextManager[None]:
-    return _awake() if _all else nullcontext()  # which is asked at every product
+    return _awake() if _all else nullcontext()  # every product asks: where there is nothing to do, nothing is done
 
 
 @contextmanager
