@@ -14,7 +14,8 @@ from lightrft.errors import Refused
 
 FORM = re.compile(r"([1-9][0-9]{0,5})x([0-9]{1,6}(?:\.[0-9]+)?)GB", re.IGNORECASE)
 OF_A_RANK = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # which torchrun sets beside WORLD_SIZE
-EXAMPLE = "1x80GB"
+NUMBER = re.compile(r"(?<![a-wyz0-9.])[0-9]+(?:\.[0-9]+)?", re.IGNORECASE)  # and no part of a name such as H100
+COMMON_GB = 80
 
 
 def processes_started() -> int:
@@ -45,6 +46,17 @@ def assumed_gpus(args: Args) -> Gpus | None:
     """None where nothing is assumed, or where it cannot be read, which a rule reports."""
     match = FORM.fullmatch(args.run.assume_gpus or "")
     return Gpus(int(match[1]), float(match[2])) if match and float(match[2]) else None
+
+
+def nearest_gpus(text: str) -> str:
+    """What may have been meant by a text that `--assume_gpus` does not take, in the form that it takes."""
+    numbers = NUMBER.findall(text)
+    is_count = re.search(r"[0-9]\s*x|x\s*[0-9]", text, re.IGNORECASE)
+    if len(numbers) == 1:
+        numbers = [numbers[0], COMMON_GB] if is_count else [1, numbers[0]]
+    meant = "x".join(map(str, numbers)) + "GB"
+    match = FORM.fullmatch(meant)
+    return meant if match and float(match[2]) else f"1x{COMMON_GB}GB"
 
 
 def processes_of(args: Args) -> int:

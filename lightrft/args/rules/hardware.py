@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lightrft.args.batching import around
 from lightrft.args.conditions import has_kl, kl_is_to_reference
 from lightrft.args.field import as_text
-from lightrft.args.hardware import EXAMPLE, assumed_gpus
+from lightrft.args.hardware import assumed_gpus, nearest_gpus
 from lightrft.args.rules.finding import Finding, Rule, either, processes
 from lightrft.args.settings import Notice, Problem
 from lightrft.args.surface import Args
@@ -16,7 +16,8 @@ from lightrft.args.surface import Args
 def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
     text = args.run.assume_gpus
     if text is not None and assumed_gpus(args) is None:
-        yield Problem(("assume_gpus",), f"--assume_gpus {text!r} is not of the form NxGB; {EXAMPLE} works")
+        what = "is not a number of GPUs x the gigabytes of each"
+        yield Problem(("assume_gpus",), f"--assume_gpus {text!r} {what}; {nearest_gpus(text)} works")
 
 
 GROUP_SIZES = ("engine_tp_size", "sp_size", "zpg", "hybrid_shard_size", "ref_shard_size")

@@ -9,6 +9,7 @@ from command_lines import broken_rules, notices, parsed
 
 from lightrft.args import check, optimizer_steps, prompts_per_step
 from lightrft.args.batching import legal_micro_batches, legal_train_batches
+from lightrft.args.hardware import assumed_gpus, nearest_gpus
 from lightrft.args.rules import RULES
 from lightrft.args.settings import Problem
 
@@ -109,3 +110,15 @@ def test_huge_sizes_are_answered_at_once(sizes: str):
     lines = broken_rules(f"{sizes} --micro_train_batch_size 3")
     assert time.process_time() - start < 1
     assert lines and all("nearest: --train_batch_size" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [
+        *(("2x80GBB", "2x80GB"), ("2x80", "2x80GB"), ("4*24.5", "4x24.5GB"), ("2 x 80 GiB", "2x80GB")),
+        *(("8", "1x8GB"), ("80GB", "1x80GB"), ("8x", "8x80GB"), ("8xH100", "8x80GB"), ("H100x8", "8x80GB")),
+        *(("0x80GB", "1x80GB"), ("2x0GB", "1x80GB"), ("1x2x3", "1x80GB"), ("many", "1x80GB"), ("", "1x80GB")),
+    ],
+)
+def test_what_was_meant_by_other_texts_for_gpus(text, meant):
+    assert nearest_gpus(text) == meant and assumed_gpus(parsed(f"--assume_gpus {meant}"))

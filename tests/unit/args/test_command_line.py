@@ -160,7 +160,7 @@ def test_all_problems_together_and_rules_only_on_sound_flags():
     )
     assert refusal(parse, text.split(), world_size=2) == [
         "--max_steps must be an integer, got '3.5'",
-        "--temperature 0.0 is out of bounds: it must be > 0",
+        "--temperature 0 is out of bounds: it must be > 0",
         "--max_len 0 is out of bounds: it must be >= 2",
         "--adavntage_estimator is not a flag; nearest: --advantage_estimator",
         "--fsdp_cpu_offload needs --fsdp; add --fsdp or remove it",

@@ -68,7 +68,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path):
         ("max_steps: '3'\n", "run.yaml:1: max_steps must be an integer, got '3' in quotes"),
         ("max_steps: [3]\n", "run.yaml:1: max_steps must be an integer, got a list"),
         ("max_steps: {a: 3}\n", "run.yaml:1: max_steps must be an integer, got a mapping"),
-        ("temperature: 0\n", "run.yaml:1: temperature 0.0 is out of bounds: it must be > 0"),
+        ("temperature: 0\n", "run.yaml:1: temperature 0 is out of bounds: it must be > 0"),
         ("fsdp: yes\n", "run.yaml:1: fsdp must be true or false, got 'yes'"),
         ("fsdp: 'true'\n", "run.yaml:1: fsdp must be true or false, got 'true' in quotes"),
         ("input_key: no\n", "run.yaml:1: input_key must be text, got 'no'; put it in quotes"),
