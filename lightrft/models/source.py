@@ -144,8 +144,8 @@ def _of_an_adapter(args: ModelArgs, folder: Path, kind: Kind) -> str:
     what = f"it is an adapter{f' of {base}' if base else ''}, not a model"
     if kind is CRITIC:
         return f"{what}; merge the two (peft: merge_and_unload) and give that"
-    use = f"use --pretrain {base}" if base else "give --pretrain the model that it is of, and it to"
-    return f"{what}; {use} --lora_path {args.pretrain}"
+    use = f"{what}; use --pretrain {base or 'MODEL'} --lora_path {args.pretrain}"
+    return use if base else f"{use}, where MODEL is the model that it was trained on"
 
 
 def _below(folder: Path, file: str) -> str | None:

@@ -127,9 +127,10 @@ def test_a_hub_that_does_not_answer_is_refused_within_seconds(monkeypatch, tmp_p
         (["model_index.json"], "it is a pipeline of diffusers"),
         (
             ["adapter_config.json"],
-            "it is an adapter, not a model; give --pretrain the model that it is of, and it to --lora_path {folder}",
+            "it is an adapter, not a model; use --pretrain MODEL --lora_path {folder}, where MODEL is the model that "
+            "it was trained on",
         ),
-        (["adapter_config.json", "config.json"], "it is an adapter, not a model; give --pretrain the model"),
+        (["adapter_config.json", "config.json"], "it is an adapter, not a model; use --pretrain MODEL --lora_path"),
         (["hf/config.json"], "it has no config.json; is it {folder}/hf?"),
     ],
 )
