@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from lightrft.args.groups.model import ModelArgs
 
+WITHOUT_KERNELS = {  # a device on which bitsandbytes cannot multiply, and what would work
+    "cuda": "the GPU here ({}); install a bitsandbytes that is built for it, or train without",
+    "cpu": "cpu here ({}); train without, or on a GPU",
+}
 BLOCK, SCALES = 64, 256  # numbers that share a scale, and scales that share one: as bitsandbytes' own layers have it
 
 
@@ -58,7 +62,10 @@ def library() -> Any:
 
 
 def check_library(args: ModelArgs) -> None:
-    """Raises `Refused` where bitsandbytes is not there, or cannot multiply on the device that a run has here."""
+    """Raises `Refused` where bitsandbytes is not there, or cannot multiply on the device that a run has here.
+
+    A GPU whose memory others hold says nothing of bitsandbytes: its `torch.OutOfMemoryError` passes.
+    """
     flag, device = four_bits_flag(args), "cuda" if torch.cuda.is_available() else "cpu"
     try:
         library()
@@ -68,10 +75,11 @@ def check_library(args: ModelArgs) -> None:
     try:
         packed, state = _quantised(torch.ones(BLOCK, BLOCK, device=device), args)
         library().matmul_4bit(torch.ones(1, BLOCK, device=device, requires_grad=True), packed, state).sum().backward()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # it has many backends, and each says in its own way what it has not
-        raise Refused(
-            f"{flag}: bitsandbytes has no kernels for {device} here ({error_text(error)}); train without, or on a GPU"
-        ) from error
+        where = WITHOUT_KERNELS[device].format(error_text(error))
+        raise Refused(f"{flag}: bitsandbytes has no kernels for {where}") from error
 
 
 def quantise(model: Any, args: ModelArgs, device: torch.device) -> None:

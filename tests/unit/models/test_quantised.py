@@ -17,7 +17,7 @@ from lightrft.models.flops import Work
 from lightrft.models.given import Given
 from lightrft.models.load import count_adapters, count_in_4_bits, count_parameters, load_model
 from lightrft.models.packing import Cost
-from lightrft.models.quantised import FourBitLinear, layers_in_4_bits
+from lightrft.models.quantised import FourBitLinear, layers_in_4_bits, library
 from lightrft.strategy.base import named_tensors
 
 IDS = torch.arange(4, 15)[None]
@@ -186,3 +186,25 @@ class OneLayer(nn.Module):
 
     def get_output_embeddings(self) -> None:
         return None
+
+
+def test_on_a_gpu_a_user_is_not_sent_to_a_gpu(monkeypatch):
+    """Where bitsandbytes was built for another one, or torch for none."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(quantised, "_quantised", none_of(RuntimeError("no kernel image is available")))
+    line = r"--bits 4: bitsandbytes has no kernels for the GPU here \(.+\); install a bitsandbytes that is built for it"
+    with pytest.raises(Refused, match=f"^{line}, or train without$"):
+        quantised.check_library(ModelArgs(pretrain="", bits=4, lora_rank=4))
+
+
+def test_a_gpu_that_others_fill_is_no_fault_of_bitsandbytes(monkeypatch):
+    monkeypatch.setattr(library(), "matmul_4bit", none_of(torch.OutOfMemoryError("CUDA out of memory")))
+    with pytest.raises(torch.OutOfMemoryError):
+        quantised.check_library(ModelArgs(pretrain="", bits=4, lora_rank=4))
+
+
+def none_of(error: Exception):
+    def fails(*_, **__):
+        raise error
+
+    return fails
