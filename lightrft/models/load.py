@@ -67,14 +67,19 @@ def count_in_4_bits(args: ModelArgs) -> tuple[int, int]:
     return sum(sizes), sum(quantised.bytes_in_4_bits(size, args) for size in sizes)
 
 
-def described_model(args: ModelArgs) -> PreTrainedModel:
-    """The model that `--pretrain`'s configuration describes, without weights and without memory for them."""
+def described_model(args: ModelArgs, kind: Any = None, *, with_attention: bool = False) -> PreTrainedModel:
+    """The model that `--pretrain`'s configuration describes, without weights and without memory for them.
+
+    kind: the class of transformers that makes it; None for the policy's. with_attention: by the kernel that the run
+    has, which must be installed.
+    """
     import torch
 
     config = read_config(args)
+    options = {"trust_remote_code": args.trust_remote_code, **(_attention(args) if with_attention else {})}
     try:
         with torch.device("meta"):
-            return model_kind(config).from_config(config, trust_remote_code=args.trust_remote_code)
+            return (kind or model_kind(config)).from_config(config, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise refusal(args, "configuration", error) from error
 
@@ -108,6 +113,13 @@ def load_model(
     return (model if empty else model.to(device)).eval()
 
 
+def described_backbone(args: ModelArgs, *, with_attention: bool = False) -> PreTrainedModel:
+    """`described_model` without a head."""
+    from transformers import AutoModel
+
+    return described_model(args, AutoModel, with_attention=with_attention)
+
+
 def load_backbone(args: ModelArgs, dtype: torch.dtype, *, empty: bool = False) -> PreTrainedModel:
     """The same without a head; what the folder has beside it is left there."""
     from transformers import AutoModel
@@ -119,7 +131,7 @@ def _load(kind: Any, args: ModelArgs, dtype: torch.dtype, empty: bool) -> tuple[
     """The whole model, and the weights of the folder that it has no place for."""
     from safetensors import SafetensorError
 
-    attention = {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
+    attention = _attention(args)
     told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # else it names neither tensor nor shape
     try:
         with _silent_library():
@@ -135,6 +147,10 @@ def _load(kind: Any, args: ModelArgs, dtype: torch.dtype, empty: bool) -> tuple[
     if misfit is not None:
         raise Refused(f"--pretrain {args.pretrain}: {misfit}")
     return model, left
+
+
+def _attention(args: ModelArgs) -> dict[str, str]:
+    return {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
 
 
 @contextmanager

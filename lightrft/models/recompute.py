@@ -27,9 +27,14 @@ def recompute_layers(model: nn.Module, what: str, *, attention_once: bool = Fals
 
     To be called before a strategy takes the model over: what it does around a layer (gathering its weights, casting
     its inputs) stays around both computations. attention_once: attention's output is kept beside a layer's input.
-    on_host: the inputs wait for the backward pass in host memory. Raises `Refused` for a model without such layers,
-    or whose attention cannot be kept; what: its flag.
+    on_host: the inputs wait for the backward pass in host memory. Raises as `layers_to_recompute` does.
     """
+    for layer in layers_to_recompute(model, what, attention_once=attention_once):
+        layer.forward = _computed_twice(layer.forward, attention_once, on_host)
+
+
+def layers_to_recompute(model: nn.Module, what: str, *, attention_once: bool) -> list[Any]:
+    """Raises `Refused` for a model without such layers, or whose attention cannot be kept; what: its flag."""
     layers = list(_outermost(model))
     if not layers:
         raise Refused(f"--gradient_checkpointing: {what} has no layers that transformers computes again; leave it out")
@@ -38,8 +43,7 @@ def recompute_layers(model: nn.Module, what: str, *, attention_once: bool = Fals
             f"--recompute_granularity selective keeps what the attention sdpa gave, and {what} runs {other}; "
             "use --recompute_granularity full"
         )
-    for layer in layers:
-        layer.forward = _computed_twice(layer.forward, attention_once, on_host)
+    return layers
 
 
 def _outermost(module: nn.Module) -> Iterator[Any]:

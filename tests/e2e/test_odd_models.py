@@ -39,6 +39,41 @@ def test_it_is_refused_before_anything_is_written(here, odd, flaw, says):
     assert not (here / "run").exists()
 
 
+NO_LAYERS = {"model_type": "openai-gpt", "architectures": None, "layer_types": None}
+EAGER = {"model_type": "gemma2", "architectures": None, "layer_types": None}
+SELECTIVE = "--gradient_checkpointing --recompute_granularity selective"
+
+
+@pytest.mark.parametrize(
+    ("other", "flags", "says"),
+    [
+        (
+            NO_LAYERS,
+            "--pretrain odd --gradient_checkpointing",
+            "--gradient_checkpointing: --pretrain odd has no layers",
+        ),
+        (
+            EAGER,
+            f"--pretrain odd {SELECTIVE}",
+            "--recompute_granularity selective keeps what the attention sdpa gave, and",
+        ),
+        (EAGER, f"--critic_pretrain odd --advantage_estimator gae {SELECTIVE}", "and the critic odd runs eager; use "),
+    ],
+)
+def test_what_cannot_be_computed_twice_is_told_before_any_data_are_read(odd, monkeypatch, other, flags, says):
+    monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
+    change(odd, "config.json", **other)
+    ended = train(f"{flags} --fsdp --save_path run")
+    assert ended.code == 2 and len(ended.problems) == 1 and says in ended.problems[0], ended.err
+
+
+def test_the_kernel_that_is_looked_at_is_the_one_that_a_flag_asks_for(odd):
+    """Also where the model's configuration names another one."""
+    change(odd, "config.json", attn_implementation="eager")
+    flags = f"--pretrain odd {SELECTIVE} --fsdp --save_path run --max_steps 1"
+    assert [train(f"{flags} {kernel}").code for kernel in ("", "--attn_implementation sdpa")] == [2, 0]
+
+
 def test_no_end_token_is_a_notice(here, odd):
     for file in ("config.json", "generation_config.json"):
         change(odd, file, eos_token_id=None)
