@@ -1,0 +1,33 @@
+"""Runs that are refused before they begin, or fail on their way: what they say, and what they leave behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runs import files, train
+
+RUN = "--fsdp --save_path run --max_steps 2 --quiet"
+
+
+def assert_refused(flags: str, *expected: str, lines: int = 1) -> list[str]:
+    """Exit code 2, as many lines as problems, every expected text in them, and a folder that is as it was before."""
+    before = files(Path.cwd())
+    ended = train(f"{RUN} {flags}")
+    assert ended.code == 2, ended
+    assert "Traceback" not in ended.err + ended.out
+    assert len(ended.problems) == lines, ended.err
+    for text in expected:
+        assert text in ended.err, f"{text!r} is not in:\n{ended.err}"
+    assert files(Path.cwd()) == before and not Path("run").exists()
+    return ended.problems
+
+
+def assert_failed(flags: str, *expected: str) -> None:
+    """Exit code 1 during the run, one line, and no file that a finished run would have."""
+    ended = train(f"{RUN} {flags}")
+    assert ended.code == 1, ended
+    assert "Traceback" not in ended.err + ended.out
+    assert len(ended.problems) == 1, ended.err
+    for text in expected:
+        assert text in ended.err, f"{text!r} is not in:\n{ended.err}"
+    assert not {"model.safetensors", "config.json", "summary.json"} & files(Path("run"))
