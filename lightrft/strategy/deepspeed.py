@@ -33,6 +33,7 @@ from lightrft.strategy.sharding import whole
 from lightrft.strategy.state import ModelState, StateReader
 
 COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LINEAR = nn.functional.linear  # torch's, in whose place stage 3 puts one of its own for the whole process
 BUCKET = 500_000_000  # DeepSpeed's own: parameters that stage 3 makes room for at once, also for a model with far fewer
 
 
@@ -52,6 +53,11 @@ def _deepspeed() -> Any:
     # Deprecated collectives, which it calls at every layer.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     return deepspeed
+
+
+def _give_linear_back() -> None:
+    """Its own rounds otherwise in 16 bits: the numbers of a run would depend on the runs before it in the process."""
+    nn.functional.linear = LINEAR
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -95,6 +101,7 @@ class DeepSpeedStrategy:
         self.overlap_comm = own_choice if overlap_comm is None else overlap_comm
         self.deepspeed = _deepspeed()
         when_leaving(self._forget_groups)
+        when_leaving(_give_linear_back)
         self.deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # another strategy's, of its own --zpg
 
     def _forget_groups(self) -> None:

@@ -46,3 +46,12 @@ def test_a_run_goes_on_in_another_precision_and_under_another_strategy(here):
         assert ended.code == 0 and "resumed from step 1" in ended.out, ended.err
         second, wanted = rows(here / "cut")[1], rows(here / "whole")[1]
         assert second["policy/grad_norm"] == pytest.approx(wanted["policy/grad_norm"], rel=0.2)
+
+
+def test_a_run_does_not_depend_on_the_strategy_of_the_one_before_it(here):
+    """DeepSpeed's stage 3 puts a linear layer of its own into torch."""
+    flags = "--fsdp --bf16 --max_steps 1 --reward_fn shaped.py:length --quiet"
+    assert train(f"{flags} --save_path before").code == 0
+    assert train("--zero_stage 3 --max_steps 1 --save_path between --quiet").code == 0
+    assert train(f"{flags} --save_path after").code == 0
+    assert rows(here / "before") == rows(here / "after") and weights(here / "before") == weights(here / "after")
