@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import has_4_bits, has_adapters, has_critic
+from lightrft.args.conditions import has_4_bits, has_adapters, has_critic, holds_all
 from lightrft.args.groups.data import have_splits
 from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
+from lightrft.hardware import choose_precision
 from lightrft.loop.run_folders import check_folders
 from lightrft.loop.structure import check_resumed
 from lightrft.models import adapter_files, quantised
@@ -217,7 +218,8 @@ def _of_pixels(args: Args, vision: Vision | None, prompts: list[Prompt]) -> list
 
 
 def _check_strategy(args: Args) -> None:
-    if not args.distributed.fsdp and find_spec("deepspeed") is None:
+    needless = args.distributed.fsdp or holds_all(args, processes_of(args), choose_precision(args)[0].compute)
+    if not needless and find_spec("deepspeed") is None:
         raise Refused("DeepSpeed is not installed: `pip install deepspeed==0.19.8`, or train with --fsdp")
 
 

@@ -117,6 +117,10 @@ def shards_weights(args: Args) -> bool:
 
 def holds_all(args: Args, processes: int, compute: str) -> bool:
     """Whether one process has all of the policy, as it is computed with, on its device: there is nothing to share out,
-    round or move, so no library does. ZeRO-3 would fetch weights all the same."""
+    round or move, so no library does.
+
+    ZeRO-3 stays DeepSpeed's: nobody has it by default, and on one process it is there to try out what several do, with
+    weights that are fetched layer by layer. FSDP2 is tried out so with --bf16.
+    """
     d, on_host = args.distributed, args.memory.adam_offload or args.distributed.fsdp_cpu_offload
     return processes == 1 and compute == "fp32" and (d.fsdp or d.zero_stage < 3) and not on_host

@@ -198,9 +198,12 @@ def test_fp16_without_a_gpu(here):
 
 
 def test_without_deepspeed(here, monkeypatch):
-    """A run with it is refused before anything is written; one with --fsdp does not miss it."""
+    """A run with it is refused before anything is written; one with --fsdp does not miss it, nor one process in
+    float32, whose weights DeepSpeed would not touch."""
     for name in [name for name in sys.modules if name.split(".")[0] == "deepspeed"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    assert_refused("--no-fsdp", "DeepSpeed is not installed", "--fsdp", "pip install deepspeed")
-    assert train(RUN).code == 0
+    for flags in ("--bf16", "--zero_stage 3", "--adam_offload"):
+        assert_refused(f"--no-fsdp {flags}", "DeepSpeed is not installed", "--fsdp", "pip install deepspeed")
+    for strategy in ("--fsdp --bf16", "--no-fsdp --no-bf16"):
+        assert train(f"{RUN} {strategy} --save_path run{len(strategy)}").code == 0
