@@ -163,6 +163,7 @@ class DeepSpeedStrategy:
     def _partition_empty(self, model: PreTrainedModel) -> None:
         """By stage 3, before it would want whole parameters. Of each, memory is touched for this rank's part alone."""
         init, made = self.deepspeed.zero.Init(dtype=COMPUTE[self.precision]), {}
+        init._enable_mem_efficient_linear()  # as it does itself for a model that is there
         for module in model.modules():
             for name, given in module._parameters.items():
                 if given is not None and given not in made:  # a tied one has two names
