@@ -18,11 +18,13 @@ from lightrft.cli import main
 from lightrft.loop import checkpointing
 from lightrft.loop.state_file import own_sum
 from lightrft.strategy.deepspeed import DeepSpeedStrategy
+from lightrft.strategy.fsdp2 import FSDP2Strategy
 from lightrft.strategy.one_process import OneProcess
 from lightrft.update.score import Scorer
 
-STRATEGIES = ("--fsdp", "--zero_stage 2 --bf16")  # plain torch, and DeepSpeed
+STRATEGIES = {"--fsdp": OneProcess, "--fsdp --bf16": FSDP2Strategy, "--zero_stage 2 --bf16": DeepSpeedStrategy}
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+each_library = pytest.mark.parametrize("strategy", [flags for flags in STRATEGIES if "--bf16" in flags])
 RANDOM = """
 import random
 from pathlib import Path
@@ -72,7 +74,7 @@ def assert_same(left: Path, right: Path) -> None:
     assert weights(left) == weights(right)
 
 
-@each_strategy
+@each_library
 def test_a_reward_that_fails_for_good_loses_nothing(here, strategy):
     """It drew random numbers before it failed: they are as if the turn had never begun."""
     flags = f"{strategy} {FLAGS} --reward_fn lucky.py:lucky"
@@ -232,7 +234,7 @@ def test_readers_of_both_streams_who_go_early_end_nothing(here, monkeypatch):
 # Full disks
 
 
-@each_strategy
+@each_library
 def test_a_disk_that_is_full_during_a_save(here, strategy, full_disk):
     flags = f"{strategy} --max_steps 6 --save_steps 2 --save_interval 0 --save_path run --quiet"
     assert train(f"{flags} --max_steps 2").code == 0
@@ -311,7 +313,7 @@ def test_damaged_checkpoints_are_named_and_older_ones_taken(here):
     assert files(folder) == files(here / "whole/checkpoints")
 
 
-@each_strategy
+@each_library
 def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy, monkeypatch):
     """Its weights are in the model when its random numbers turn out to be of no use; then the one before is loaded."""
     flags = f"{strategy} --max_steps 3 --save_steps 1 --reward_fn shaped.py:length --quiet"
@@ -329,7 +331,7 @@ def test_one_that_breaks_while_it_is_loaded_leaves_no_trace(here, strategy, monk
 def test_a_flipped_bit_in_any_file_is_found_before_anything_is_loaded(here, strategy, monkeypatch):
     flags = f"{strategy} --max_steps 2 --save_steps 1 --reward_fn shaped.py:length --quiet"
     assert train(f"{flags} --save_path whole").code == 0
-    kind = OneProcess if strategy == "--fsdp" else DeepSpeedStrategy
+    kind = STRATEGIES[strategy]
     newest = here / "run/checkpoints/step_000002"
     for name in sorted(files(here / "whole/checkpoints/step_000002")):
         shutil.rmtree("run", ignore_errors=True)
@@ -347,7 +349,7 @@ def test_a_flipped_bit_in_any_file_is_found_before_anything_is_loaded(here, stra
     assert_same(here / "run", here / "whole")
 
 
-@each_strategy
+@each_library
 def test_checkpoints_of_which_none_is_whole_and_of_another_model(here, strategy):
     flags = f"{strategy} --max_steps 2 --save_steps 1 --save_path run --quiet"
     assert train(flags).code == 0

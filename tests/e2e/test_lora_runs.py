@@ -19,7 +19,7 @@ OTHER = (
 )
 
 
-@pytest.mark.parametrize("strategy", ("--fsdp", "--zero_stage 3 --bf16"))
+@pytest.mark.parametrize("strategy", ("--fsdp --bf16", "--zero_stage 3 --bf16"))
 def test_a_resumed_run_exports_the_same_adapter(here, strategy):
     """To the bit; the base is in no checkpoint."""
     flags = f"{LORA} {strategy} --enable_ema --ema_beta 0.5"

@@ -9,7 +9,7 @@ from vision_models import save_questions, save_tiny
 ADAPTER = "adapter_model.safetensors"
 
 
-@pytest.mark.parametrize("strategy", ("--fsdp", "--zero_stage 3 --bf16"))
+@pytest.mark.parametrize("strategy", ("--fsdp", "--fsdp --bf16", "--zero_stage 3 --bf16"))
 def test_a_run_is_the_same_to_the_bit(here, strategy):
     flags = f"{strategy} --advantage_estimator gae --init_kl_coef 0.05 --max_steps 2 --quiet"
     for name, flag in (("whole", ""), ("parts", "--meta_init")):

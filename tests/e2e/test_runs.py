@@ -12,8 +12,10 @@ from statistics import fmean
 import pytest
 from runs import ROOT, all_rows, call, files, read_json, rows, start, train, wait_for_steps, weights
 
-STRATEGIES = ("--fsdp", "--zero_stage 3")  # plain torch, and DeepSpeed
-each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
+PLAIN, FSDP2, DEEPSPEED = "--fsdp", "--fsdp --bf16", "--zero_stage 3"  # of one process, which on a CPU has float32
+each_strategy = pytest.mark.parametrize("strategy", (PLAIN, FSDP2, DEEPSPEED))
+in_float32 = pytest.mark.parametrize("strategy", (PLAIN, DEEPSPEED))
+INTERRUPTED = [(name, signal.SIGKILL) for name in (PLAIN, FSDP2, DEEPSPEED)] + [(FSDP2, signal.SIGTERM)]
 LONG = "--max_steps 12 --save_steps 2 --reward_fn shaped.py:slow --eval_steps 5 --train_batch_size 8 --quiet"
 
 
@@ -53,8 +55,7 @@ def test_one_seed_is_one_for_rewards_that_draw_numbers(here):
     assert_same_run(here / "a", here / "b")
 
 
-@each_strategy
-@pytest.mark.parametrize("how", (signal.SIGKILL, signal.SIGTERM), ids=lambda number: number.name)
+@pytest.mark.parametrize(("strategy", "how"), INTERRUPTED)
 def test_interrupted_and_resumed_is_uninterrupted(here, strategy, how, record_property):
     """A process is killed (or told to stop) at some step; this process goes on and ends with the same bits."""
     at = random.randrange(3, 9)  # at a random step, on purpose
@@ -136,7 +137,7 @@ def test_the_tiny_recipe_learns(here):
     assert summary["reward_first"] == reward[0] and summary["reward_last"] == reward[-1]
 
 
-@each_strategy
+@in_float32
 def test_many_optimizer_steps_per_rollout(here, strategy):
     """4 x TBS samples per rollout, two epochs: eight optimizer steps, ratios that are clipped, a KL that is paid."""
     flags = "--rollout_batch_size 8 --train_batch_size 8 --max_epochs 2 --init_kl_coef 0.01 --use_kl_loss"
