@@ -17,13 +17,14 @@ from lightrft.models.load import count_adapters, count_frozen, count_parameters
 if TYPE_CHECKING:
     import torch
 
-GB = 1e9
+GB, MB = 1e9, 1e6
 
 
 @dataclass(frozen=True)
 class Need:
     """Bytes of one checkpoint and of the final model. At most `most` checkpoints are on the disk at once, with the one
-    that is being written. folder: `--ckpt_path`. free: bytes on its disk."""
+    that is being written. folder: `--ckpt_path`, or where there are no checkpoints `--save_path`. free: bytes on its
+    disk."""
 
     checkpoint: float
     model: float
@@ -36,20 +37,29 @@ class Need:
         return self.most * self.checkpoint + self.model
 
     def line(self) -> str:
-        free = f"{self.free / GB:.3g} GB are free there"
+        model, free = size_text(self.model), size_text(self.free)
         if not self.most:
-            return f"no checkpoints; the model takes about {self.model / GB:.3g} GB, {free}"
-        whole = f"at most {max(1, self.most - 1)} of about {self.checkpoint / GB:.3g} GB"
+            return f"no checkpoints; the model takes about {model} in {self.folder}, on whose disk {free} are free"
+        whole = f"at most {max(1, self.most - 1)} of about {size_text(self.checkpoint)}"
         unfinished = " and one that is being written" if self.most > 1 else ""
-        return f"checkpoints in {self.folder}: {whole}{unfinished}, the model {self.model / GB:.3g} GB; {free}"
+        return f"checkpoints in {self.folder}: {whole}{unfinished}, the model {model}; {free} are free there"
 
     def shortage(self) -> str | None:
         """A notice where it does not fit, else None."""
         if self.total <= self.free:
             return None
-        what = f"{self.most} checkpoint{'s' * (self.most != 1)} of about {self.checkpoint / GB:.3g} GB and the model"
-        need = f"{what} need {self.total / GB:.3g} GB, and {self.free / GB:.3g} GB are free at {self.folder}"
-        return f"{need}; lower --max_ckpt_num, save less often, or choose another --ckpt_path"
+        free = f"{size_text(self.free)} are free at {self.folder}"
+        if not self.most:
+            return f"the model needs {size_text(self.model)}, and {free}; make room, or choose another --save_path"
+        what = f"{self.most} checkpoint{'s' * (self.most != 1)} of about {size_text(self.checkpoint)} and the model"
+        remedy = "lower --max_ckpt_num, save less often, or choose another --ckpt_path"
+        return f"{what} need {size_text(self.total)}, and {free}; {remedy}"
+
+
+def size_text(count: float) -> str:
+    """Bytes in three digits, or as many as there are before the point; less than a GB in MB."""
+    number, unit = (count / GB, "GB") if count >= 0.9995 * GB else (count / MB, "MB")
+    return f"{number:.3g} {unit}" if number < 999.5 else f"{number:,.0f} {unit}"
 
 
 def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Need:
@@ -71,6 +81,7 @@ def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Nee
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]
     written = sum(steps // every for every in intervals if every)
     most = min(written, c.max_ckpt_num + 1)
+    folder = folder if most else Path(c.save_path)
     average = args.training.enable_ema
     model *= 1 + average
     checkpoint = trained * (4 + moments) + (frozen and frozen * _held(args, compute)) + 4 * learning * average

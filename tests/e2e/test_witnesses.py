@@ -85,7 +85,7 @@ def _rows_differ(left: dict[str, float], right: dict[str, float]) -> bool:
 
 
 def _timeless(text: str) -> str:
-    text = re.sub(r"[\d.e+]+ GB are free", "some GB are free", text)
+    text = re.sub(r"[\d.,]+ [GM]B are free", "some GB are free", text)
     return re.sub(r"\d+ tokens/s \| [\d.]+ s/step \| [\d:]+ left", "speed", text)
 
 

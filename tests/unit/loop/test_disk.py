@@ -9,7 +9,7 @@ import torch
 
 from lightrft.args import parse
 from lightrft.loop import disk
-from lightrft.loop.disk import Need, disk_need
+from lightrft.loop.disk import Need, disk_need, size_text
 
 BASE = "--pretrain tiny --prompt_data a.jsonl --reward_fn exact --rollout_batch_size 4 --train_batch_size 16"
 MILLION = 10**6
@@ -80,6 +80,7 @@ def test_what_does_not_train_is_a_weight_alone(
 def test_how_many_stand_at_once(text: str, most: int, tmp_path: Path):
     need = disk_need(parse(f"{BASE} --save_path {tmp_path}/a/b {text}".split()), 10, 5, torch.float32)
     assert need.most == most and need.free > 0
+    assert need.folder == (f"{tmp_path}/a/b/checkpoints" if most else f"{tmp_path}/a/b"), "where they are written"
 
 
 def test_lines_and_shortage():
@@ -92,8 +93,19 @@ def test_lines_and_shortage():
     assert Need(16e9, 2e9, 1, "c", 65e9).line() == (
         "checkpoints in c: at most 1 of about 16 GB, the model 2 GB; 65 GB are free there"
     )
-    assert Need(16e9, 2e9, 0, "c", 65e9).line() == "no checkpoints; the model takes about 2 GB, 65 GB are free there"
+    assert Need(16e9, 1.62e6, 0, "out", 65e9).line() == (
+        "no checkpoints; the model takes about 1.62 MB in out, on whose disk 65 GB are free"
+    )
     assert Need(16e9, 2e9, 4, "c", 65e9).shortage() == (
         "4 checkpoints of about 16 GB and the model need 66 GB, and 65 GB are free at c; lower --max_ckpt_num, save "
         "less often, or choose another --ckpt_path"
     )
+    assert Need(16e9, 2e9, 0, "out", 1e9).shortage() == (
+        "the model needs 2 GB, and 1 GB are free at out; make room, or choose another --save_path"
+    )
+
+
+def test_sizes_in_three_digits():
+    sizes = (1234, 1.62e6, 999.4e6, 999.6e6, 71.08e9, 999.4e9, 7_112e9)
+    shown = ["0.00123 MB", "1.62 MB", "999 MB", "1 GB", "71.1 GB", "999 GB", "7,112 GB"]
+    assert [size_text(size) for size in sizes] == shown
