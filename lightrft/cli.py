@@ -15,7 +15,7 @@ from lightrft.allocator import keep_freed_memory
 from lightrft.args import Args, check, parse
 from lightrft.args.hardware import processes_started
 from lightrft.args.preset_values import presets_named
-from lightrft.args.show import print_args
+from lightrft.args.show import print_args, remarks
 from lightrft.errors import Refused, RunFailed, error_text, is_out_of_memory, os_errors_as, out_of_memory_text
 from lightrft.ranks.failure import own_rank, report_error, report_failure
 from lightrft.ranks.parent import die_with_launcher
@@ -94,7 +94,7 @@ def _run(words: Sequence[str], program: str) -> int:
         args = parse(words, PROGRAMS[program], world_size=world_size)
     if args.run.print_args is not None:
         if own_rank() == 0:
-            _show(print_args(args, args.run.print_args))
+            _show_args(args, args.run.print_args, world_size)
         return 0
     notices = check(args, world_size, strict=args.run.strict_args)
     for name, value in ENVIRONMENT.items():
@@ -126,6 +126,13 @@ def _print_lines(lines: Iterable[str], stream: TextIO | None = None) -> None:
     with suppress(OSError):
         for line in lines:
             print(line, file=stream, flush=True)
+
+
+def _show_args(args: Args, form: str, world_size: int) -> None:
+    """JSON is for a program: what there is to say stands beside it, and not in it."""
+    said = remarks(args, world_size)
+    _show(print_args(args, form) if form == "json" else "\n".join([print_args(args, form), *said]))
+    _print_lines(said if form == "json" else (), sys.stderr)
 
 
 def _show(text: str) -> None:

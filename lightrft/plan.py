@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
@@ -19,7 +18,7 @@ from lightrft.args.conditions import (
     kl_place,
     ref_shard_size,
 )
-from lightrft.engine_choice import EngineChoice, choose_engine, told_of_engine
+from lightrft.engine_choice import told_of_engine
 from lightrft.errors import Refused
 from lightrft.hardware import DTYPES, Hardware, choose_precision, hardware, told_without_gpu
 from lightrft.loop.disk import Need, disk_need
@@ -31,6 +30,7 @@ from lightrft.models.load import count_adapters, count_frozen, count_in_4_bits, 
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
 from lightrft.recipe import kl_term, total_steps
+from lightrft.runtime import runtime
 from lightrft.strategy.deepspeed import effective_stage
 from lightrft.strategy.memory import Layout, ModelStates, model_states
 
@@ -45,61 +45,6 @@ WAYS = {  # what each changes of that
     "--fsdp --adam_offload --ref_offload": {"fsdp": True, "adam_offload": True, "ref_offload": True},
     "--fsdp --fsdp_cpu_offload": {"fsdp": True, "fsdp_cpu_offload": True},
 }
-
-
-def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
-    """What was chosen for the hardware, and for prompts with videos; run.json keeps it."""
-    machine, (precision, why) = hardware(args), choose_precision(args)
-    return {
-        "processes": machine.processes,
-        "strategy": f"{_strategy(args, machine.processes, precision.compute)}{_laid_out(args)}",
-        "device": machine.device,
-        "precision": f"{precision.compute} ({why})",
-        "engine": _engine(args, choose_engine(args, videos=videos), precision.compute),
-    }
-
-
-def _strategy(args: Args, processes: int, compute: str) -> str:
-    """By the library's name, also where it has nothing to do."""
-    fsdp, asked = args.distributed.fsdp, args.distributed.zero_stage
-    if holds_all(args, processes, compute):
-        return f"{'FSDP2' if fsdp else f'deepspeed ZeRO-{asked}'} (on one process plain torch)"
-    stage = effective_stage(asked, processes)
-    zero = f"deepspeed ZeRO-{stage}" + (f" (as good as {asked} on one process)" if stage != asked else "")
-    return "FSDP2" if fsdp else zero
-
-
-def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
-    dtype, processes = args.engine.engine_dtype, args.engine.engine_tp_size
-    other = f"{chosen}, in {dtype}" if dtype not in ("auto", compute) else str(chosen)
-    other += f", one for {processes} processes" if processes > 1 else ""
-    sleeps = args.engine.enable_engine_sleep and chosen.kind != "local"
-    return other + (", its sleep simulated (no GPU)" if sleeps and hardware(args).device == "cpu" else "")
-
-
-def _laid_out(args: Args) -> str:
-    said = {
-        "bf16 shards": args.memory.use_mp_opt,
-        "each process reads its own shards": args.distributed.meta_init,
-        f"layers computed twice{_of_layers(args)}": args.distributed.gradient_checkpointing,
-    }
-    return _offloaded(args) + "".join(f", {text}" for text, is_so in said.items() if is_so)
-
-
-def _of_layers(args: Args) -> str:
-    """What is different of layers that are computed twice."""
-    m = args.memory
-    once = " but for attention" if m.recompute_granularity == "selective" else ""
-    return once + (", their inputs on the CPU" if m.activation_offload else "")
-
-
-def _offloaded(args: Args) -> str:
-    if args.distributed.fsdp_cpu_offload:
-        return ", offloaded to CPU"
-    m, apart = args.memory, not has_adapters(args.model)
-    parts = {"optimizer": m.adam_offload, "reference": m.ref_offload and apart}
-    moved = " and ".join(part for part, is_moved in parts.items() if is_moved)
-    return f", {moved} on the CPU" if moved else ""
 
 
 def plan(args: Args, inputs: Inputs) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from lightrft.track.console import Console
 from lightrft.track.peaks import peak_memory
 from lightrft.track.pictures import Read
 from lightrft.track.profiler import Profiler
-from lightrft.track.run_record import differences, write_json
+from lightrft.track.run_record import write_json
 from lightrft.track.samples import first_samples
 from lightrft.track.speed import Speed
 from lightrft.types import Rollout
@@ -96,14 +96,15 @@ class Trainer:
 
     def _loop(self) -> None:
         self._mark_boundary()
-        if not self.progress.done and self._signal() is None:
+        left = not self.progress.done
+        if left and self._signal() is None:
             self._begin()
         signal = None
         while not self.progress.done and (signal := self._signal()) is None:
             with self.profiler(self.progress.step + 1):
                 self._turn()
         if self.progress.done:
-            self._finish()
+            self._finish(trained=left)
         else:
             self._stop_early(signal)
 
@@ -224,9 +225,11 @@ class Trainer:
                 f"the state after step {self.boundary.step} is kept: {path}; go on with --load_checkpoint"
             )
 
-    def resume(self) -> None:
-        """Goes on from the newest whole checkpoint; says so, and what has changed since; or says that there is none."""
-        planned, restored = self.progress.total_steps, self.checkpointer.restore(self._restore)
+    def resume(self, changes: Callable[[Mapping[str, Any]], list[str]]) -> None:
+        """Goes on from the newest whole checkpoint; says so, and what has changed since its record; or says that there
+        is none."""
+        planned = self.progress.total_steps
+        restored = self.checkpointer.restore(lambda state: self._restore(state, changes))
         if restored is None:
             self.console.always(f"no checkpoint in {self.checkpointer.folder.path}: starting fresh")
             return
@@ -235,25 +238,25 @@ class Trainer:
         done_before = steps_in_summary(self.save_path / "summary.json")
         resumed.tell(self.console, restored, self.progress, end=end, planned=planned, done_before=done_before)
 
-    def _restore(self, state: Mapping[str, Any]) -> list[str]:
-        """What has changed since. Any error says that the checkpoint is damaged."""
+    def _restore(self, state: Mapping[str, Any], changes: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+        """What `changes` says. Any error says that the checkpoint is damaged."""
         self.progress.restore(state["progress"])
         self.prompts.load_state(state["prompts"])
         self.advantages.load_state(state["advantages"])
-        news = differences(state["record"], self.record)
         if self.collector.over(self.prompts):
             self._end_at_this_step()
         if not self.progress.done:  # the end that was evaluated is the end no more
             self.progress.eval_after = None
-        return news
+        return changes(state["record"])
 
-    def _finish(self) -> None:
+    def _finish(self, *, trained: bool) -> None:
         self.evaluations.after()
         self.placement.rest()
         with PULSE.during("export"):
             self.checkpointer.export(self.save_path)
         self._write_summary()
-        self.console.unless_quiet(f"finished {self.progress.step} steps; model in {self.save_path}")
+        ended = "finished {} steps" if trained else "nothing was trained: {} steps were done already"
+        self.console.unless_quiet(f"{ended.format(self.progress.step)}; model in {self.save_path}")
         if self.progress.eval_before and self.progress.eval_after:
             self.console.unless_quiet(f"held-out accuracy before: {describe(self.progress.eval_before)}")
             self.console.unless_quiet(f"held-out accuracy after:  {describe(self.progress.eval_after)}")

@@ -124,3 +124,8 @@ def holds_all(args: Args, processes: int, compute: str) -> bool:
     """
     d, on_host = args.distributed, args.memory.adam_offload or args.distributed.fsdp_cpu_offload
     return processes == 1 and compute == "fp32" and (d.fsdp or d.zero_stage < 3) and not on_host
+
+
+def runs_several(args: Args) -> bool:
+    """Whether a training pass may have several samples."""
+    return args.batch.micro_train_batch_size > 1 or args.batch.max_tokens_per_micro_batch is not None

@@ -8,6 +8,8 @@ from typing import Any
 
 from lightrft.args.effective import effective
 from lightrft.args.field import as_text
+from lightrft.args.rules import findings
+from lightrft.args.settings import Notice
 from lightrft.args.surface import FLAGS, GROUPS, Args
 from lightrft.args.unbuilt import UNBUILT
 
@@ -20,6 +22,12 @@ def print_args(args: Args, form: str) -> str:
         return json.dumps(as_dict(args), indent=2)  # in ASCII, which every encoding of a terminal leaves valid
     changed = [flag for flag in FLAGS if args.sources[flag].where != "default" and flag != "print_args"]
     return _text(args, changed if form == "changed" else list(FLAGS))
+
+
+def remarks(args: Args, world_size: int) -> list[str]:
+    """What a run with these arguments would say of them, as that a flag cannot matter; and what would refuse it."""
+    told = findings(args, world_size, strict=args.run.strict_args)
+    return [f"{'notice' if isinstance(entry, Notice) else 'a run would be refused'}: {entry}" for entry in told]
 
 
 def as_dict(args: Args) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,8 @@ from lightrft.args.presets import preset_file
 from lightrft.args.show import as_dict
 from lightrft.loop.progress import Progress
 from lightrft.models.content import contents
-from lightrft.plan import runtime
 from lightrft.preflight import Inputs
+from lightrft.runtime import runtime
 from lightrft.track.base import Loggers
 from lightrft.track.console import Console
 from lightrft.track.metrics_file import MetricsFile

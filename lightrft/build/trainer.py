@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
+from lightrft.args.rules.ignored_flags import cannot_matter
 from lightrft.build.parity import ParityMaker
 from lightrft.build.rollouts import make_engine, make_rollouts, seed_everything
 from lightrft.build.tracking import make_loggers, run_record
@@ -53,7 +55,7 @@ from lightrft.track.base import Loggers
 from lightrft.track.clock import Clock
 from lightrft.track.console import Console
 from lightrft.track.profiler import Profiler
-from lightrft.track.run_record import write_record
+from lightrft.track.run_record import changes_told, write_record
 from lightrft.track.speed import Speed
 from lightrft.trainer import Trainer
 from lightrft.types import Request
@@ -204,7 +206,7 @@ def build_trainer(args: Args, inputs: Inputs) -> Trainer:
     )
     if args.checkpoint.load_checkpoint:
         with PULSE.during("resume"):
-            trainer.resume()
+            trainer.resume(lambda before: changes_told(before, record, partial(cannot_matter, args)))
     with together(everyone):
         if first:
             write_record(record, log_dir, save_path, fresh=not progress.step)

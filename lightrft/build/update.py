@@ -98,7 +98,7 @@ def make_token_model(
     name = f"--pretrain {args.model.pretrain}"
     ranks, sharing = share_sequences(model, strategy.world), share_prompts(args, model, name)
     if optim is not None:
-        compute_layers_twice(args, strategy.world, model, name)
+        compute_layers_twice(args, model, name)
     multiply_by_onednn(model, strategy.world.device)
     handle = strategy.prepare(model, optim, given_weights(args, args.model, model))
     handle.adapters = adapters_of(model)
@@ -111,12 +111,11 @@ def make_token_model(
     return with_segments_checked(prepared, name, _several_in_a_row(args), blank)
 
 
-def compute_layers_twice(args: Args, world: World, model: nn.Module, name: str) -> None:
+def compute_layers_twice(args: Args, model: nn.Module, name: str) -> None:
     """Where `--gradient_checkpointing` asks for it."""
     if args.distributed.gradient_checkpointing:
         once = args.memory.recompute_granularity == "selective"
-        on_host = args.memory.activation_offload and world.device.type == "cuda"  # elsewhere they are there already
-        recompute_layers(model, name, attention_once=once, on_host=on_host)
+        recompute_layers(model, name, attention_once=once, on_host=args.memory.activation_offload)
 
 
 def as_it_began(policy: TokenModel) -> TokenModel:
@@ -155,7 +154,7 @@ def make_critic(
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone, name)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)
-    compute_layers_twice(args, strategy.world, model, name)
+    compute_layers_twice(args, model, name)
     multiply_by_onednn(model, strategy.world.device)
     handle = strategy.prepare(cast(PreTrainedModel, model), optim, weights)
     seen = blank if strategy.world.size > 1 else None

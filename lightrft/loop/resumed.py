@@ -16,10 +16,16 @@ def tell(console: Console, restored: Restored, progress: Progress, *, end: str, 
     if restored.start not in (None, restored.path):
         console.always(f"--ckpt_path {restored.start}: the run has gone on from there already")
     console.always(f"resumed from step {progress.step} ({restored.path})")
-    if progress.step > planned:
-        console.always(f"the checkpoint is at step {progress.step}, beyond {end}: nothing is left to do")
+    if progress.done:
+        console.always(f"notice: the checkpoint is at step {progress.step}, {_past(progress.step, planned, end)}")
+        return
     again = min(done_before, progress.total_steps)
     if again > progress.step:
         console.warn(f"steps {progress.step + 1} to {again} were done already and are done again")
     for line in restored.news:
-        console.warn(f"changed since that checkpoint: {line}")
+        console.always(line)
+
+
+def _past(step: int, planned: int, end: str) -> str:
+    where = "where the data end" if step < planned else f"the last of {end}" if step == planned else f"beyond {end}"
+    return f"{where}: nothing is left to do"

@@ -29,7 +29,7 @@ OF_A_MODEL = re.compile(
 )
 OF_A_RUN = re.compile(r"summary\.json|run\.json|metrics\.jsonl|step_\d{6,}|events\.out\.tfevents\..*")
 OF_A_START = {  # by flag: what a run leaves that ended before its first checkpoint
-    "save_path": re.compile(r"(?!)"),
+    "save_path": re.compile(r"\.export\.tmp"),
     "ckpt_path": re.compile(r"latest|\.step_\d{6,}\.(tmp|old)"),
     "log_dir": re.compile(r"(run\.json|metrics\.jsonl)(\.old\d*)?|wandb(_id)?|plots|trajectories|profile"),
     "use_tensorboard": re.compile(r"events\.out\.tfevents\..*"),
@@ -202,7 +202,7 @@ def _refusal(args: Args, flag: str, foreign: Path, resuming: bool) -> str:
     if resuming:
         run = f"the run in --ckpt_path {args.checkpoint.ckpt_path}"
         return f"{place} holds what {run} did not write ({foreign}); choose another --{name}"
-    is_known = OF_A_MODEL.fullmatch(foreign.name) or OF_A_RUN.fullmatch(foreign.name)
+    is_known = any(names.fullmatch(foreign.name) for names in (OF_A_MODEL, OF_A_RUN, *OF_A_START.values()))
     what = "already holds a run or a model" if is_known else "holds what this run did not write"
     if args.checkpoint.load_checkpoint:
         none = f"and there is no checkpoint in {args.checkpoint.ckpt_path} to go on from"

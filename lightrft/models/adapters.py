@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightrft.errors import Refused
 from lightrft.models.adapter_files import base_of, begin_from, given_config, library, refusal, save_adapter
 from lightrft.models.adapter_targets import TIED, adaptable, layers_to_adapt, shortened
 from lightrft.models.quantised import layers_in_4_bits
@@ -142,13 +143,23 @@ def of_the_model(name: str) -> str:
 
 
 def _new_config(model: Any, args: ModelArgs, trained: set[str]) -> Any:
+    names = layers_to_adapt(model, args, trained)
+    _check_rank(model, names, args)
     return library().LoraConfig(
         r=args.lora_rank,
         lora_alpha=args.lora_alpha,  # pyright: ignore[reportArgumentType]  (a fraction is fine)
-        target_modules=shortened(layers_to_adapt(model, args, trained), model),
+        target_modules=shortened(names, model),
         bias=args.lora_bias,  # pyright: ignore[reportArgumentType]  (one of its choices)
         task_type="CAUSAL_LM",
     )
+
+
+def _check_rank(model: Any, names: Iterable[str], args: ModelArgs) -> None:
+    """B A has at most the rank of the weight that it is added to: where no layer can use all of it, it is a slip."""
+    most = max(min(model.get_submodule(name).weight.shape) for name in names)
+    if args.lora_rank > most:
+        what = "is above the smaller side of every layer that it adapts, beyond which a rank gains nothing"
+        raise Refused(f"--lora_rank {args.lora_rank} {what}; use at most {most}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ entropy:  dz = g * (onehot - p) - e * p * (log p + H).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -83,7 +83,7 @@ class _TrainedHead(torch.autograd.Function):
         slope = _Slope(tokens, lse, upstream[0] / blocks.temperature)
         if ctx.kind == "gradient":
             slope = _Slope(tokens, lse, slope.logprob, upstream[1] / blocks.temperature, entropy)
-        return *_gradients(blocks, slope, ctx.needs_input_grad[:3]), None, None, None
+        return *_gradients_of_all(blocks, slope, ctx.needs_input_grad[:3]), None, None, None
 
 
 @dataclass(frozen=True)
@@ -97,20 +97,42 @@ class _Slope:
     entropy: Tensor | None = None
     values: Tensor | None = None
 
+    @property
+    def rows(self) -> Tensor | None:
+        """Those with a slope, or a number that must not be hidden; None = all of them. A device is not asked."""
+        if self.logprob.device.type != "cpu":
+            return None
+        moves = (self.logprob != 0) | ~self.lse.isfinite()
+        moves = moves if self.entropy is None else moves | (self.entropy != 0)
+        return None if bool(moves.all()) else moves.nonzero()[:, 0]
+
+    def at(self, rows: Tensor) -> _Slope:
+        entropy, values = (None if each is None else each[rows] for each in (self.entropy, self.values))
+        return _Slope(self.tokens[rows], self.lse[rows], self.logprob[rows], entropy, values)
+
     def of_logits(self, z: Tensor, rows: slice, columns: slice) -> Tensor:
         """dz of a block, in its place."""
         g = self.logprob[rows]
         logp = z.sub_(self.lse[rows][:, None])
         if self.entropy is None or self.values is None:
-            dz = exp(logp).mul_(-g[:, None])
+            dz = exp(logp, in_place=True).mul_(-g[:, None])
         else:
             e = self.entropy[rows]
             logp.clamp_(min=LEAST)
             weights = torch.addcmul((g + e * self.values[rows])[:, None], logp, e[:, None]).neg_()
-            dz = exp(logp).mul_(weights)
+            dz = exp(logp, in_place=True).mul_(weights)
         inside, places = own_words(self.tokens[rows], columns)
         dz[torch.arange(len(dz), device=dz.device), places] += torch.where(inside, g, 0)
         return dz
+
+
+def _gradients_of_all(blocks: Blocks, slope: _Slope, needed: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
+    """Tokens without a slope (clipped, or not of high entropy where only those train) take no products."""
+    rows = slope.rows
+    if rows is None:
+        return _gradients(blocks, slope, needed)
+    own, *others = _gradients(replace(blocks, hidden=blocks.hidden[rows]), slope.at(rows), needed)
+    return None if own is None else torch.zeros_like(blocks.hidden).index_copy(0, rows, own), *others
 
 
 def _gradients(blocks: Blocks, slope: _Slope, needed: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:

@@ -140,7 +140,7 @@ class _Sums:
         before, self.largest = self.largest, torch.maximum(self.largest, z.amax(-1))
         shift = before - self.largest
         fade, z = shift.exp(), z.sub_(self.largest[:, None])
-        w = exp(z)
+        w = exp(z, in_place=self.tilt is None)
         if self.lean is not None and self.pull is not None:
             self.lean.addcmul_(self.pull, shift[:, None]).mul_(fade[:, None])
             self.lean += product((w * z.clamp_(min=LEAST)).to(words.dtype), words)

@@ -6,9 +6,10 @@ twice where a gradient is asked for: in the update, and never while sampling or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -62,16 +63,25 @@ def _other_attention(model: nn.Module) -> str | None:
 
 def _computed_twice(forward: Callable[..., Any], attention_once: bool, on_host: bool) -> Callable[..., Any]:
     more: dict[str, Any] = {"context_fn": first_and_again} if attention_once else {}
+    first = next(iter(signature(forward).parameters))
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not _learns(forward, args, kwargs):
             return forward(*args, **kwargs)
+        if not args and first in kwargs:  # what is kept, and moved, is what stands in a place
+            args = (kwargs.pop(first),)
         with saved_tensors_hooks(_to_host, _from_host) if on_host else nullcontext():
             # No state of random numbers is kept: a layer whose dropout is off draws none.
             return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **more, **kwargs)
 
     return run
+
+
+def _learns(forward: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a gradient comes to the layer at all: below the first adapter none does, and nothing is kept there."""
+    tensors = (each for each in (*args, *kwargs.values(), *forward.__self__.parameters()) if isinstance(each, Tensor))
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 def _to_host(tensor: Tensor) -> tuple[torch.device, Tensor]:

@@ -7,12 +7,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lightrft.args.field import as_text
 from lightrft.digest import sha256_of
 from lightrft.errors import RunFailed, os_errors_as
 from lightrft.track.step_files import set_aside, write_whole
@@ -31,10 +32,21 @@ SHOWN_VARIABLES = (
     "TORCH_NCCL_AVOID_RECORD_STREAMS",
 )
 
+PASSES = (  # flags of how training passes are computed
+    *("micro_train_batch_size", "max_tokens_per_micro_batch", "packing_samples", "share_prompts"),
+    *("fused_linear_logprob", "chunk_size", "gradient_checkpointing", "recompute_granularity", "activation_offload"),
+)
 COME_TO = {  # what is chosen for a machine, and the flags of which one that changed says as much
     "engine": "engine_type engine_dtype engine_tp_size enable_engine_sleep",
     "strategy": "fsdp zero_stage fsdp_cpu_offload adam_offload ref_offload meta_init",
     "precision": "bf16 fp16",
+    "training": " ".join(PASSES),
+}
+ROUND = {  # what changes nothing but rounding
+    *PASSES,
+    *("training", "micro_rollout_batch_size", "eval_batch_size", "attn_implementation"),
+    *("fsdp", "zero_stage", "zpg", "hybrid_shard_size", "sp_size", "overlap_comm", "meta_init", "ref_shard_size"),
+    *("fsdp_cpu_offload", "adam_offload", "ref_offload"),
 }
 
 
@@ -125,14 +137,39 @@ def write_record(record: Mapping[str, Any], log_dir: Path, save_path: Path, *, f
         write_json(log_dir / "run.json", record)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line for each argument, hash and version that changed between a run and its resumption."""
+def changes_told(
+    before: Mapping[str, Any], now: Mapping[str, Any], cannot_matter: Callable[[str, Any], bool]
+) -> list[str]:
+    """What a run that goes on says of them: a warning each, and one line for all that change rounding alone.
+
+    cannot_matter: whether a flag has no effect now, nor would have with the value that it had.
+    """
+    arguments = before.get("arguments", {})
+    idle = {f"--{flag}" for flag, entry in arguments.items() if cannot_matter(flag, entry["value"])}
+    found = {name: text for name, text in differences(before, now).items() if name not in idle}
+    rounding = [found.pop(name) for name in list(found) if name.removeprefix("--") in ROUND]
+    alone = "notice: changed since that checkpoint, which only changes rounding: "
+    warnings = [f"warning: changed since that checkpoint: {text}" for text in found.values()]
+    return warnings + ([f"{alone}{'; '.join(rounding)}"] if rounding else [])
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """By name, in words, each argument, hash and version that changed between a run and its resumption."""
     old, new = _compared(before), _compared(now)
     expected = {"--load_checkpoint", "--quiet", "--dry_run", "--ckpt_path", "--save_path"}  # folders are told by name
     changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     expected |= {f"--{name}" for name in _derived(before) & _derived(now)}
     expected |= {name for name, flags in COME_TO.items() if any(f"--{flag}" in changed for flag in flags.split())}
-    return [f"{name} was {old.get(name)}, is {new.get(name)}" for name in changed if name not in expected]
+    told = (name for name in changed if name not in expected)
+    return {name: f"{name} was {_in_words(name, old)}, is {_in_words(name, new)}" for name in told}
+
+
+def _in_words(name: str, values: Mapping[str, Any]) -> str:
+    """As `--print_args` shows it; what is a text already stays one."""
+    value = values.get(name)
+    if isinstance(value, str) and not name.startswith("--"):
+        return value
+    return "none" if value is None else as_text(value)
 
 
 def _derived(record: Mapping[str, Any]) -> set[str]:

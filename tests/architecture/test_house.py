@@ -25,6 +25,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"trainer"},
     {"held_out"},
     {"plan"},
+    {"runtime"},
     {"method", "engine_choice"},
     {"recipe"},
     {"evaluation", "preflight"},

@@ -96,7 +96,7 @@ SETTINGS = (
     Setting("checkpointing, critic", f"{CHECKPOINTING} {GAE}", of=SHARDED, ranks=(2,)),
     Setting("checkpointing, sp 2", CHECKPOINTING, sp_size=2, of=SHARDED, ranks=(2,)),
     Setting("selective checkpointing", SELECTIVE, ranks=(1,)),
-    Setting("selective checkpointing, sp 2", SELECTIVE, sp_size=2, of=SHARDED, ranks=(2,)),
+    Setting("selective checkpointing, sp 2", f"{SELECTIVE} --activation_offload", sp_size=2, of=SHARDED, ranks=(2,)),
     Setting("packed, sp 2", "--packing_samples", sp_size=2, of=TWO, ranks=(2,)),
     Setting("sp 3", sp_size=3, ranks=(3,), model="six heads"),
     Setting("LoRA", ranks=(1, 2)),
@@ -112,7 +112,7 @@ SETTINGS = (
     Setting("QLoRA, bf16", "--bf16", rounds=10, of=TWO, ranks=(1,)),
     Setting("QLoRA, KL to the policy without", "--init_kl_coef 0.05", of=SHARDED, ranks=(2,)),
     Setting("QLoRA, CPU offload", "--fsdp_cpu_offload", of=("--fsdp",), ranks=(2,)),
-    Setting("QLoRA, all together", f"--packing_samples {FUSED} {CHECKPOINTING}", sp_size=2, of=SHARDED, ranks=(2,)),
+    Setting("QLoRA, all together", f"--packing_samples {FUSED} {SELECTIVE}", sp_size=2, of=SHARDED, ranks=(2,)),
     Setting("LoRA, all together", f"--packing_samples {FUSED} {SELECTIVE}", sp_size=2, ranks=(2,)),
 )
 

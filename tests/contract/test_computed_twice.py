@@ -8,6 +8,8 @@ from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from kernel_calls import KernelCalls
 from policies import EACH, as_rollout, make_samples, prepare
 
+from lightrft.models import recompute
+
 ROWS = [as_rollout(sample, row % 4) for row, sample in enumerate(make_samples()[:4])]
 
 
@@ -41,6 +43,16 @@ def test_attention_that_is_kept_runs_once(world, strategy, layout):
         ran[granularity] = calls.named("attention")
     once = 2 * 2 * (1 if layout == "--no-share_prompts" else 3)
     assert ran == {"full": 2 * once, "selective": once}
+
+
+@pytest.mark.parametrize("strategy", EACH)
+def test_inputs_of_layers_are_moved_where_a_flag_asks_for_it(world, strategy, monkeypatch):
+    moved, to_host = [], recompute._to_host
+    monkeypatch.setattr(recompute, "_to_host", lambda tensor: moved.append(tensor.shape[-1]) or to_host(tensor))
+    for flag, layers in (("", 0), ("--activation_offload", 2)):
+        run = prepare(world, f"{strategy} --gradient_checkpointing {flag} --micro_train_batch_size 2")
+        run.learn(run.batch(ROWS))
+        assert moved == [64] * 2 * layers  # of two micro-batches
 
 
 def test_deepspeed_keeps_no_list_of_layers_that_were_left_early(world):

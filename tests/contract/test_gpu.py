@@ -18,6 +18,7 @@ from policies import arguments, as_rollout, make_samples, own_strategy, small_mo
 from test_precision import COLUMNS, SGD, Layer, gradient_error, step
 
 from lightrft.hardware import choose_precision
+from lightrft.models import recompute
 from lightrft.models.quantised import layers_in_4_bits
 from lightrft.rollouts.engines.base import Sampling
 from lightrft.rollouts.engines.local import LocalEngine
@@ -73,15 +74,17 @@ def test_one_step_beside_weights_in_4_bits(trained, rollouts, strategy, precisio
 @each_strategy
 @pytest.mark.parametrize("layout", ("--no-share_prompts", "--packing_samples"))
 @pytest.mark.parametrize("more", ("--recompute_granularity selective", "--activation_offload"))
-def test_what_layers_keep_changes_no_step(trained, rollouts, strategy, layout, more):
+def test_what_layers_keep_changes_no_step(trained, rollouts, strategy, layout, more, monkeypatch):
     """In bfloat16 attention is FlashAttention's, and in the packed rows our calls of it; gradients differ by the order
     of sums."""
     flags = f"{strategy} {layout} --bf16 --gradient_checkpointing --micro_train_batch_size 4"
-    norms = []
+    norms, moved, to_host = [], [], recompute._to_host
+    monkeypatch.setattr(recompute, "_to_host", lambda tensor: moved.append(tensor.device.type) or to_host(tensor))
     for each in ("", more):
         run = trained(f"{flags} {each}")
         norms.append(run.learn(run.batch(rollouts))["policy/grad_norm"])
     assert norms[0] > 0.1 and norms[1] == pytest.approx(norms[0], rel=1e-3)
+    assert set(moved) == ({"cuda"} if more == "--activation_offload" else set())
 
 
 @each_strategy

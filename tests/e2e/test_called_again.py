@@ -14,14 +14,18 @@ def contents(folder):
 
 
 def test_a_checkpoint_beyond_the_end(here):
-    """No step is left, so none is said to be done again; where some are left, only these are."""
+    """No step is left, so none is said to be done again, and no changed flag matters; the model is written anew."""
     flags = f"{FLAGS} --save_path run --save_steps 2 --save_interval 0"
     assert train(f"{flags} --max_steps 3").code == 0
-    shorter = train(f"{flags} --max_steps 1 --load_checkpoint")
-    assert shorter.code == 0
-    assert "the checkpoint is at step 2, beyond --max_steps 1: nothing is left to do" in shorter.out.splitlines()
-    assert "done again" not in shorter.out
-    assert [row["step"] for row in rows(here / "run")] == [1, 2]
+    for end, where in (("--max_steps 1", "beyond"), ("--max_steps 2", "the last of")):
+        shorter = train(f"{flags} {end} --top_p 0.5 --no-quiet --load_checkpoint")
+        assert shorter.code == 0
+        lines = shorter.out.splitlines()
+        assert f"notice: the checkpoint is at step 2, {where} {end}: nothing is left to do" in lines
+        assert "nothing was trained: 2 steps were done already; model in run" in lines
+        assert "finished" not in shorter.out
+        assert "done again" not in shorter.out and "changed since" not in shorter.out
+        assert [row["step"] for row in rows(here / "run")] == [1, 2]
 
 
 def test_steps_that_are_done_again_are_those_that_are_done(here):
@@ -30,6 +34,7 @@ def test_steps_that_are_done_again_are_those_that_are_done(here):
     for step in (3, 4):
         (here / f"run/checkpoints/step_{step:06d}/state.json").unlink()
     again = train(f"{flags} --max_steps 3 --load_checkpoint")
+    assert again.code == 0 and "nothing was trained" not in again.out
     assert "warning: steps 3 to 3 were done already and are done again" in again.out
     assert "nothing is left" not in again.out
 

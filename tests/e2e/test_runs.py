@@ -112,10 +112,14 @@ def test_a_resumed_run_names_what_has_changed(here):
     assert train("--fsdp --save_path run --max_steps 2 --save_steps 1 --reward_fn shaped.py:length --quiet").code == 0
     (here / "shaped.py").write_text((here / "shaped.py").read_text() + "\n# edited\n")
     flags = "--max_steps 3 --save_steps 1 --reward_fn shaped.py:length --quiet --top_p 0.8 --load_checkpoint"
+    flags += " --clip_range 0.1 --packing_samples --micro_rollout_batch_size 2"
     resumed = train(f"--fsdp --save_path run {flags}")
     assert resumed.code == 0
     assert "warning: changed since that checkpoint: --top_p was 0.9, is 0.8" in resumed.out
     assert "warning: changed since that checkpoint: hash of shaped.py was" in resumed.out
+    alone = "notice: changed since that checkpoint, which only changes rounding: --micro_rollout_batch_size was "
+    assert alone in resumed.out and "; --packing_samples was false, is true\n" in resumed.out
+    assert "--clip_range was" not in resumed.out and "training was" not in resumed.out
     assert "--load_checkpoint was" not in resumed.out
     assert [row["step"] for row in rows(here / "run")] == [1, 2, 3]
 
@@ -224,6 +228,22 @@ def test_print_args(here):
     assert shown["top_p"] == {"value": 0.5, "source": "run.yaml:3"}
     assert shown["max_new_tokens"] == {"value": 8, "source": "follows --max_len and --prompt_max_len"}
     assert not (here / "run").exists()
+
+
+def test_print_args_says_what_a_run_would_say_of_them(here):
+    """At the end, where it is seen; beside JSON and not in it. What would be refused is no reason to show nothing."""
+    idle = "--clip_range 0.1 cannot matter: there is one optimizer step per rollout step, so the ratio is exactly 1"
+    flags = "--save_path run --clip_range 0.1 --print_args"
+    for form in ("text", "changed"):
+        lines = train(f"{flags} {form}").out.splitlines()
+        assert f"notice: {idle}" in lines[lines.index("Checkpoint") :]
+    shown = train(f"{flags} json")
+    assert json.loads(shown.out)["clip_range"]["value"] == 0.1 and f"notice: {idle}" in shown.err.splitlines()
+    fault = "a run would be refused: --fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"
+    lines = train(f"{flags} --fp16 --bf16").out.splitlines()
+    assert fault in lines and f"notice: {idle}" in lines
+    strict = train(f"{flags} --strict_args")
+    assert strict.code == 0 and f"a run would be refused: {idle} (refused under --strict_args" in strict.out
 
 
 def test_help(here):

@@ -17,6 +17,7 @@ from lightrft.args.conditions import (
     is_off_policy,
     kl_is_to_reference,
     kl_moves,
+    runs_several,
     scores_before_learning,
 )
 from lightrft.args.field import as_text
@@ -58,10 +59,6 @@ def _has_rows(args: Args) -> bool:
 def _splits(flag: str) -> Need:
     reason = f"every source of --{flag} is a file, and a file is one split ({GENERATED} and datasets have several)"
     return Need(lambda args: have_splits(args.value(flag)), reason)
-
-
-def _runs_several(args: Args) -> bool:
-    return args.batch.micro_train_batch_size > 1 or args.batch.max_tokens_per_micro_batch is not None
 
 
 RATIO = "there is one optimizer step per rollout step, so the ratio is exactly 1"
@@ -108,11 +105,11 @@ STATE = Need(
     lambda args: args.training.optimizer == "adamw" or not args.distributed.fsdp, "--optimizer {optimizer} has no state"
 )
 COMPANY = Need(
-    lambda args: _runs_several(args) or scores_before_learning(args),
+    lambda args: runs_several(args) or scores_before_learning(args),
     "--micro_train_batch_size 1 has no two samples of a prompt together",
 )
 SEVERAL = Need(
-    lambda args: _runs_several(args) or scores_before_learning(args),
+    lambda args: runs_several(args) or scores_before_learning(args),
     "--micro_train_batch_size 1 has no two samples in a pass",
 )
 SAMPLES = Need(
@@ -179,6 +176,16 @@ NEEDS: dict[str, tuple[Need, ...]] = {  # the first one that does not hold is th
     "profile_steps": (PROFILED,),
     "logging_steps": (LINES,),
 }
+
+
+def cannot_matter(args: Args, flag: str, other: Any) -> bool:
+    """Whether a flag has no effect beside the others, neither with its value nor with the value `other`."""
+    value = tuple(other) if isinstance(other, list) else other
+    return _is_idle(args, flag) and _is_idle(args.with_(**{flag: value}), flag)
+
+
+def _is_idle(args: Args, flag: str) -> bool:
+    return flag in estimator(args).ignores or not all(need.holds(args) for need in NEEDS.get(flag, ()))
 
 
 def unmet_needs(args: Args, world_size: int) -> Iterator[Finding]:

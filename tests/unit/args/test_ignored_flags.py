@@ -4,10 +4,10 @@ on which it is shown to have one, and nothing may be told."""
 from __future__ import annotations
 
 import pytest
-from command_lines import notices
+from command_lines import notices, parsed
 
 from lightrft.args.field import Witness
-from lightrft.args.rules.ignored_flags import NEEDS
+from lightrft.args.rules.ignored_flags import NEEDS, cannot_matter
 from lightrft.args.surface import FLAGS
 
 ONE_STEP = "there is one optimizer step per rollout step, so the ratio is exactly 1"
@@ -163,3 +163,20 @@ def test_needs_are_of_flags_and_their_reasons_can_be_told():
 )
 def test_nothing_is_told_at_the_edge(text: str):
     assert [line for line in notices(f"--{text}") if "cannot matter" in line] == []
+
+
+@pytest.mark.parametrize(
+    "text, flag, other, vain",
+    [
+        ("", "clip_range", 0.1, True),
+        ("--max_epochs 2", "clip_range", 0.1, False),
+        ("--advantage_estimator cpgd", "dual_clip", 3.0, True),
+        ("--eval_data x --max_steps 5 --eval_steps 9", "eval_steps", 2, False),  # it was evaluated at steps 2 and 4
+        ("--eval_data x --max_steps 5 --eval_steps 9", "eval_steps", 7, True),
+        ("--max_steps 5", "profile_steps", [2], False),  # a list, as in JSON
+        ("--optimizer sgd", "adam_betas", [0.8, 0.9], True),
+        ("", "a_flag_of_an_earlier_version", 1, False),
+    ],
+)
+def test_whether_another_value_would_change_anything(text, flag, other, vain):
+    assert cannot_matter(parsed(text), flag, other) == vain

@@ -96,6 +96,22 @@ def test_the_words_for_a_run(here):
     )
 
 
+# Folders, as far as they are named, and a file in them
+LEFT_BY_A_KILL = """checkpoints/latest checkpoints/.step_000002.tmp|policy/weights checkpoints/.step_000002.old|x
+ checkpoints/step_000002|hf/config.json .export.tmp|config.json ema|.export.tmp/config.json logs/metrics.jsonl.old
+ logs/plots|curves.png logs/trajectories|step_000001.jsonl logs/profile|step_1.json logs/wandb|x"""
+
+
+@pytest.mark.parametrize("name", LEFT_BY_A_KILL.split())
+def test_what_a_killed_run_leaves_is_a_run(here, name):
+    make("run/.lock", "run/checkpoints/.lock", "run/logs/.lock", "run/checkpoints/.latest.tmp")
+    make(f"run/{name.replace('|', '/')}")
+    assert refused() == (
+        f"--save_path run already holds a run or a model (run/{name.partition('|')[0]}); "
+        "go on with a run by --load_checkpoint, or choose another --save_path"
+    )
+
+
 @pytest.mark.parametrize("name", ("notes.txt", "data/rows.parquet", "src/train.py", ".git/HEAD", "logs/notes.txt"))
 def test_nor_anything_that_this_run_did_not_write(here, name):
     make(f"run/{name}")
@@ -158,6 +174,8 @@ def test_what_a_start_without_a_checkpoint_left(here):
     make("run/checkpoints/.step_000001.tmp/policy/weights", "run/tb/events.out.tfevents.1.host.2")
     flags = "--save_path run --use_tensorboard run/tb"
     assert "run/logs/metrics.jsonl" in refused() or "tb" in refused()
+    check(f"{flags} --load_checkpoint")
+    make("run/.export.tmp/config.json")  # killed as it exported
     check(f"{flags} --load_checkpoint")
     make("run/config.json")
     assert "run/config.json" in refused(f"{flags} --load_checkpoint")

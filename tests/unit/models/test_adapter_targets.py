@@ -113,3 +113,11 @@ def test_what_looks_odd_and_is_a_product_all_the_same():
     model = Reads()
     model.config = transformers.LlamaConfig()
     assert adaptable(model) == ["whole", "part", "own"]
+
+
+@pytest.mark.parametrize("targets, most", ((("k_proj",), 16), (("k_proj", "q_proj"), 32), (("up_proj",), 32)))
+def test_the_largest_rank_is_that_of_the_layer_with_the_largest_smaller_side(targets, most):
+    """q_proj is 32 by 32, k_proj 16 by 32, up_proj 48 by 32."""
+    adapted(made("Jamba"), lora_rank=most, target_modules=targets)
+    with pytest.raises(Refused, match=rf"--lora_rank {most + 1} .*; use at most {most}$"):
+        adapted(made("Jamba"), lora_rank=most + 1, target_modules=targets)

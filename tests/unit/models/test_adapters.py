@@ -20,7 +20,14 @@ from lightrft.models.adapters import adapt, adapted_layers, adapters_of
 from lightrft.models.flops import Work
 from lightrft.models.freezing import parts_of, told, trains_language
 from lightrft.models.given import Given
-from lightrft.models.load import count_adapters, count_frozen, count_parameters, described_model, load_model
+from lightrft.models.load import (
+    check_what_trains,
+    count_adapters,
+    count_frozen,
+    count_parameters,
+    described_model,
+    load_model,
+)
 from lightrft.models.packing import Cost
 from lightrft.strategy.base import named_tensors
 
@@ -303,6 +310,15 @@ def test_the_plan_counts_adapters(tiny_folder):
     assert count_frozen(args) == whole
     line = told(described_model(args), args)
     assert line == (f"parameters that train: 2,048 of {whole + 2048:,} (language model); LoRA of rank 4 in 2 layers")
+
+
+def test_a_rank_that_no_layer_can_use_is_refused_before_data_are_read(tiny_folder):
+    args = partial(ModelArgs, pretrain=str(tiny_folder / "model"))
+    what = "is above the smaller side of every layer that it adapts, beyond which a rank gains nothing"
+    with pytest.raises(Refused) as refused:
+        check_what_trains(args(lora_rank=129))
+    assert str(refused.value) == f"--lora_rank 129 {what}; use at most 128"
+    check_what_trains(args(lora_rank=128))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

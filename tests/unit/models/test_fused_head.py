@@ -108,6 +108,36 @@ def test_values_and_gradients_are_those_of_whole_logits(chunk, kind, trained):
         torch.testing.assert_close(mine.grad, its.grad, rtol=1e-10, atol=1e-12)  # float64
 
 
+@pytest.mark.parametrize(("entropies", "rows"), [(0.0, 3), (1.0, 10)])
+def test_tokens_without_a_slope_take_no_products(entropies, rows, monkeypatch):
+    """Three of ten have one to their log-probability; all, where entropies train too."""
+    made = []
+    own_logits = Blocks.logits
+    monkeypatch.setattr(
+        Blocks, "logits", lambda self, rows, columns: made.append(rows) or own_logits(self, rows, columns)
+    )
+    found, wanted, tokens = drawn(), drawn(), some_tokens()
+    slopes = torch.tensor([0.0, 2.0, 0, 0, -1.0, 0, 0, 0, 0, 0.5], dtype=torch.float64)
+    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), tokens, "gradient")
+    made.clear()
+    ((slopes * own[:, 0]).sum() + entropies * own[:, 1].sum()).backward()
+    logprobs, entropy = token_logprobs(wanted[0] @ wanted[1].T + wanted[2], tokens, 0.7, "gradient")
+    assert entropy is not None
+    ((slopes * logprobs).sum() + entropies * entropy.sum()).backward()
+    assert {each.stop for each in made} == {rows}
+    for mine, its in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-10, atol=1e-12)  # float64
+
+
+def test_a_token_without_a_slope_hides_no_number():
+    hidden, weight, bias = drawn()
+    with torch.no_grad():
+        hidden[4] = torch.nan
+    own = fused_logprobs(Blocks(hidden, weight, bias, (), 0.7, 4096), some_tokens(), None)
+    own[0].sum().backward()
+    assert weight.grad is not None and bool(weight.grad.isnan().any())
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("kind", [None, "gradient"])
 def test_finite_differences(kind, frozen):

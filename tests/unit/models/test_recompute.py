@@ -88,11 +88,16 @@ def test_inputs_of_layers_wait_elsewhere(causal_model, kind, monkeypatch):
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_parameters_above_layers_that_are_frozen_learn(causal_model):
+@pytest.mark.parametrize("how", [{}, {"attention_once": True}, {"on_host": True}])
+def test_parameters_above_layers_that_are_frozen_learn(causal_model, how, monkeypatch):
+    """Of the layers below, to which no gradient comes, nothing is kept."""
+    moved, to_host = [], recompute._to_host
+    monkeypatch.setattr(recompute, "_to_host", lambda tensor: moved.append(tensor.shape) or to_host(tensor))
     model = copy.deepcopy(causal_model("llama"))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("layers.1" in name)
-    wanted, found = gradients(model)[0], gradients(twice(model))[0]
+    wanted, found = gradients(model)[0], gradients(twice(model, **how))[0]
+    assert len(moved) == ("on_host" in how)
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
@@ -111,6 +116,35 @@ def test_layers_that_see_are_among_them(family, tmp_path):
     assert len(layers) - len(towers) == model.config.get_text_config().num_hidden_layers and towers
     repeated = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     assert len(layers) == len(repeated)
+
+
+class Named(GradientCheckpointingLayer):
+    """A layer whose model calls it by the name of what it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0, -1.0]))
+
+    def forward(self, states, scale):
+        return (self.weight * states * scale).sin()
+
+
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = Named()
+
+    def forward(self, states):
+        return self.layer(states=states, scale=torch.tensor(3.0))
+
+
+def test_an_input_that_is_given_by_its_name_waits_elsewhere_too(monkeypatch):
+    moved, to_host = [], recompute._to_host
+    monkeypatch.setattr(recompute, "_to_host", lambda tensor: moved.append(tensor.tolist()) or to_host(tensor))
+    states = torch.tensor([0.5, 0.25], requires_grad=True)
+    (wanted,) = torch.autograd.grad(ByName()(states).sum(), states)
+    (found,) = torch.autograd.grad(twice(ByName(), on_host=True)(states).sum(), states)
+    assert moved == [[0.5, 0.25]] and torch.equal(found, wanted)
 
 
 @pytest.mark.gpu

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from lightrft.args.surface import FLAGS
 from lightrft.track import run_record
-from lightrft.track.run_record import PACKAGES, differences, hashes, make_record, write_json
+from lightrft.track.run_record import PACKAGES, ROUND, changes_told, hashes, make_record, write_json
+from lightrft.track.run_record import differences as differences_by_name
 
 SHA_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2's example
+
+
+def differences(before, now):
+    return list(differences_by_name(before, now).values())
 
 
 def record(**changes):
@@ -33,12 +39,12 @@ def test_differences_name_what_changed_and_leave_out_what_a_resumption_changes()
         "--seed was 1, is 2",
         "hash of a.jsonl was 0123456789ab, is fedcba987654",
         "version of torch was 2.13.0, is 2.14.0",
-        "version of vllm was None, is 1.0",
+        "version of vllm was none, is 1.0",
     ]
-    assert differences(record(), record(runtime={"device": "cuda"})) == ["device was None, is cuda"]
+    assert differences(record(), record(runtime={"device": "cuda"})) == ["device was none, is cuda"]
     assert differences(record(git={"revision": "a", "dirty": False}), record(git={"revision": "b", "dirty": True})) == [
         "git revision was a, is b",
-        "whether the git tree is dirty was False, is True",
+        "whether the git tree is dirty was false, is true",
     ]
     assert differences(record(hardware={"python": "3.11.7"}), record(hardware={"python": "3.12.1"})) == [
         "version of python was 3.11.7, is 3.12.1"
@@ -56,6 +62,51 @@ def test_what_a_changed_flag_comes_to_is_not_told_beside_it():
     assert differences(before, now) == ["--engine_type was local, is vllm", "device was cpu, is cuda"]
     auto = made("engine_type", "auto", engine="local (auto)"), made("engine_type", "auto", engine="vllm (auto)")
     assert differences(*auto) == ["engine was local (auto), is vllm (auto)"]
+
+
+def of_flags(**values):
+    return record(arguments={flag: {"value": value, "source": "cli"} for flag, value in values.items()})
+
+
+def test_values_are_written_as_print_args_writes_them():
+    before = of_flags(fsdp=False, stop=[], lora_path=None, system_prompt="a", reward_weights={"a": 1.0})
+    now = of_flags(fsdp=True, stop=["a", "b c"], lora_path="x", system_prompt="", reward_weights={"a": 0.5})
+    assert differences(before, now) == [
+        "--fsdp was false, is true",
+        "--lora_path was none, is x",
+        "--reward_weights was a=1.0, is a=0.5",
+        "--stop was (none), is a 'b c'",
+        "--system_prompt was a, is ''",
+    ]
+
+
+def test_what_changes_rounding_alone_is_one_line_and_what_cannot_matter_none():
+    before = of_flags(packing_samples=False, seed=1, share_prompts="auto", clip_range=0.2, clip_range_higher=0.2)
+    now = of_flags(packing_samples=True, seed=2, share_prompts=False, clip_range=0.1, clip_range_higher=0.3)
+    asked = []
+
+    def cannot_matter(flag, other):
+        asked.append((flag, other))
+        return flag == "clip_range"
+
+    assert changes_told(before, now, cannot_matter) == [
+        "warning: changed since that checkpoint: --clip_range_higher was 0.2, is 0.3",
+        "warning: changed since that checkpoint: --seed was 1, is 2",
+        "notice: changed since that checkpoint, which only changes rounding: --packing_samples was false, is true; "
+        "--share_prompts was auto, is false",
+    ]
+    assert ("clip_range", 0.2) in asked, "the value that it had"
+    runtime = (
+        record(runtime={"training": "with a row for each sample"}),
+        record(runtime={"training": "logits in blocks"}),
+    )
+    (line,) = changes_told(*runtime, cannot_matter)
+    assert line.endswith("only changes rounding: training was with a row for each sample, is logits in blocks")
+    assert changes_told(before, before, cannot_matter) == []
+
+
+def test_what_changes_rounding_alone_are_flags():
+    assert ROUND - FLAGS.keys() == {"training"}
 
 
 def test_a_record_survives_json_without_a_difference(tmp_path):
