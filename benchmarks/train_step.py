@@ -152,7 +152,8 @@ def _row(name: str, values: list[float]) -> None:
 def ranked(count: int, options: argparse.Namespace) -> float:
     """CPU milliseconds of all ranks per token of a step whose rows grow with the ranks."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    words = ["--as_rank", "--samples", str(options.samples), "--micro", str(options.micro)]
+    rows = 4 * options.samples  # one micro-batch a rank: gloo carries all weights for each, by the processor itself
+    words = ["--as_rank", "--samples", str(options.samples), "--micro", str(rows)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"}
     command = [*torchrun, str(HERE / "train_step.py"), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
