@@ -11,7 +11,7 @@ How to read it: medians over the turns. "tokens/s" counts tokens of the rows, pa
 "/ CPU s" per second of CPU time of all threads. "peak GiB" is the process's largest memory, "above" what of it came
 with the steps. "of peak" is the model's floating-point operations for these rows per CPU second over those of a
 4096 x 4096 product, measured in the same turn: a layout that computes padding has a smaller share, one that shares
-prompts a larger one. "grad norm" has to be the same.
+prompts a larger one. "grad norm" has to be the same. Without --only a second table has the loss part alone (head.py).
 
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with
 rows in proportion, over gloo, a small model) ranks. The ratio is to 1 time: 1 = as fast per token.
@@ -127,6 +127,16 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         numbers = (wall, cpu, last["tokens"] / wall, last["tokens"] / cpu, last["positions"], last["peak"])
         shown = [f"{number:11.4g}" for number in (*numbers, last["above"], last["flops"] / cpu / peak)]
         print(f"{name:24}" + "".join(shown) + f"{rows[0]['grad_norm']:11.6f}", flush=True)
+    if not options.only:
+        heads(options)
+
+
+def heads(options: argparse.Namespace) -> None:
+    """What the loss part takes, by head.py: of whole logits and fused, over 49,152 words."""
+    dtype = "bfloat16" if options.dtype == "bf16" else "float32"
+    words = ["--rounds", str(options.rounds), "--threads", str(options.threads), "--dtype", dtype]
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}"}
+    subprocess.run([sys.executable, str(HERE / "head.py"), *words], env=environment, check=True)
 
 
 def grow(options: argparse.Namespace, folder: Path) -> None:
