@@ -67,7 +67,7 @@ def own(more: str) -> str:
          "nearest: dual_clip"),
         (own("defaults={'clip_range': '0.2'}"), f": {LITERAL}: clip_range 0.2 is not "
          "of the flag's type"),
-        (own("defaults={'clip_range': 2.0}"), f": {LITERAL}: clip_range 2.0 is out of "
+        (own("defaults={'clip_range': 2.0}"), f": {LITERAL}: clip_range 2 is out of "
          "bounds: it must be > 0 and < 1"),
         (own("defaults={'kl_estimator': 'k4'}"), f": {LITERAL}: kl_estimator k4 is "
          "not one of its choices: k1, k2, k3"),
