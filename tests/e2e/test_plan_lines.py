@@ -43,7 +43,8 @@ def test_notices_of_few_prompts_and_a_small_disk(here: Path, monkeypatch: pytest
         f"error: {line}or give more prompts (refused under --strict_args)"
     ]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    assert " need 0.00" in train(f"{few} --max_samples 8 --quiet").out
+    told = train(f"{few} --max_samples 8 --quiet").out
+    assert "notice: the model needs 1.62 MB, and 0.001 MB are free at out; make room, or choose another" in told
 
 
 def test_steps_that_are_saved_already_are_told(here):
