@@ -64,8 +64,7 @@ ENDED = {
         "finite; lower --critic_learning_rate"
     ),
     "--actor_learning_rate 1e30 --reward_fn own.py:large --max_steps 12": (
-        "error: step 6: 10 optimizer steps of the policy in a row were skipped, from step 1 on: the policy's "
-        "log-probabilities are not finite; lower --actor_learning_rate"
+        "error: step 2: the policy's logits are not finite; where it has learned already, lower --actor_learning_rate"
     ),
     "--pretrain nan --reward_fn own.py:large --max_steps 2": "error: step 1: the policy's logits are not finite",
     "--pretrain nan --eval_data eval.jsonl --reward_fn own.py:large": "error: evaluation: the policy's logits are not",

@@ -14,6 +14,7 @@ import children
 import pytest
 import transformers as hf
 from runs import ROOT, all_rows, call, samples
+from safetensors.torch import save_file
 from vision_models import FAMILIES, IDS, save_tiny
 
 PARTS = ["iou", "peak_slice", "tumor_ratio", "thinking_format", "video_keyword", "format"]
@@ -61,14 +62,14 @@ def run(recipe: str, folder: Path, flags: str, **environment: str) -> subprocess
 
 
 def large_model(folder: Path) -> Path:
-    """Qwen2.5-VL-7B as far as a plan looks at it: its configuration, a processor, and an empty file of weights."""
+    """Qwen2.5-VL-7B as far as a plan looks at it: its configuration, a processor, and a file without weights."""
     small, processor = FAMILIES["qwen2_5_vl"](1)
     processor.save_pretrained(folder)
     sizes: dict[str, Any] = SIZES
     config = hf.Qwen2_5_VLConfig(**sizes, **{name: getattr(small, name) for name in IDS})
     config.architectures = ["Qwen2_5_VLForConditionalGeneration"]
     config.save_pretrained(folder)
-    (folder / "model.safetensors").touch()
+    save_file({}, folder / "model.safetensors")
     return folder
 
 
