@@ -14,7 +14,8 @@ with the steps. "of peak" is the model's floating-point operations for these row
 prompts a larger one. "grad norm" has to be the same. Without --only a second table has the loss part alone (head.py).
 
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with
-rows in proportion, over gloo, a small model) ranks. The ratio is to 1 time: 1 = as fast per token.
+rows in proportion, over gloo, a small model) ranks, in micro-batches as given and in one. The ratio is to 1 time: 1 = as fast per
+token.
 """
 
 from __future__ import annotations
@@ -152,18 +153,19 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
                 found[factor] += [1e3 * told["cpu"] / told["tokens"]] if turn else []
         _row(what, [median(found[factor]) for factor in GROWTH])
     each.stop()
-    _row("ranks (small)", [median(ranked(count, options) for _ in range(options.rounds)) for count in GROWTH])
+    for micro in (options.micro, 4 * options.samples):  # over gloo each micro-batch costs all weights; the last is one
+        cost = [median(ranked(count, micro, options) for _ in range(options.rounds)) for count in GROWTH]
+        _row(f"ranks, micro-batch {micro}", cost)
 
 
 def _row(name: str, values: list[float]) -> None:
     print(f"{name:24}" + "".join(f"{v:9.4g}" for v in values) + f"{values[-1] / values[0]:12.3f}", flush=True)
 
 
-def ranked(count: int, options: argparse.Namespace) -> float:
-    """CPU milliseconds of all ranks per token of a step whose rows grow with the ranks."""
+def ranked(count: int, micro: int, options: argparse.Namespace) -> float:
+    """CPU milliseconds of all ranks per token of a step whose rows grow with the ranks, in micro-batches of `micro`."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    rows = 4 * options.samples  # one micro-batch a rank: gloo carries all weights for each, by the processor itself
-    words = ["--as_rank", "--samples", str(options.samples), "--micro", str(rows)]
+    words = ["--as_rank", "--samples", str(options.samples), "--micro", str(micro)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"}
     command = [*torchrun, str(HERE / "train_step.py"), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

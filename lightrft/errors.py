@@ -24,6 +24,10 @@ class RunFailed(Exception):
     exit_code = 1
 
 
+class Damaged(RunFailed):
+    """A checkpoint that is not as it was written."""
+
+
 @contextmanager
 def os_errors_as(kind: type[Refused] | type[RunFailed], what: str = "", remedy: str = "") -> Iterator[None]:
     """An `OSError` inside (a full disk, a permission, a path) is raised as `kind`: "<what>: <why>; <remedy>"."""

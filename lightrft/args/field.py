@@ -75,7 +75,7 @@ class Record:
             listed = f"{', '.join(names)}{', or a .py file' if self.path else ''}"
             return f"{as_text(item)} is not one of its choices: {listed}{nearest(item, names)}"
         if isinstance(item, (int, float)) and not isinstance(item, bool) and not self._inside(item):
-            return f"{repr(item).removesuffix('.0')} is out of bounds: it must be {self.bounds()}"  # as it was typed
+            return f"{repr(item).removesuffix('.0')} is out of bounds: it must be {self.bounds()}"
         return None
 
     def _inside(self, number: float) -> bool:

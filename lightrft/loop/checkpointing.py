@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightrft.errors import RunFailed, os_error_text
+from lightrft.errors import Damaged, RunFailed, os_error_text
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.checksums import check_files, share
 from lightrft.loop.disk import free_bytes
@@ -26,7 +26,7 @@ from lightrft.ranks.base import Ranks
 from lightrft.ranks.pulse import PULSE
 from lightrft.ranks.together import together
 from lightrft.strategy.base import Handle, Strategy, shapes
-from lightrft.strategy.state import Damaged, StateReader, write_model_state
+from lightrft.strategy.state import StateReader, write_model_state
 from lightrft.update.ema import MovingAverage
 
 if TYPE_CHECKING:

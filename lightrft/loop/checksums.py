@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightrft.digest import sha256_of
-from lightrft.strategy.state import Damaged
+from lightrft.errors import Damaged
 
 Sums = Mapping[str, Mapping[str, Any]]  # path in the checkpoint -> its "bytes" and "sha256"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightrft.errors import Refused, is_out_of_memory, os_error_text
+from lightrft.errors import Damaged, Refused, is_out_of_memory, os_error_text
 from lightrft.ranks.failure import is_of_the_group
-from lightrft.strategy.state import Damaged
 
 
 def check_damage(error: Exception, path: Path) -> None:

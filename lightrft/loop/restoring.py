@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lightrft.errors import Refused
+from lightrft.errors import Damaged, Refused
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.damage import check_damage, why_damaged
 from lightrft.loop.origin import Origin
 from lightrft.loop.shared import check_shared
 from lightrft.ranks.base import Ranks
 from lightrft.ranks.together import on_all, on_first
-from lightrft.strategy.state import Damaged
 
 T = TypeVar("T")
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightrft.errors import Refused
+from lightrft.errors import Damaged, Refused
 from lightrft.loop.checksums import Sums
-from lightrft.strategy.state import Damaged
 
 NAME, OWN_SUM = "state.json", "state.sha256"
 OF_EARLIER_VERSIONS = "random.pt"  # random numbers were pickled, and tensors laid out as each strategy's library does

@@ -7,11 +7,11 @@ from typing import Any
 
 from lightrft.args import Args
 from lightrft.args.conditions import has_4_bits, has_adapters, has_critic
+from lightrft.errors import Damaged
 from lightrft.loop.checkpoint_folder import CheckpointFolder
 from lightrft.loop.origin import origin
 from lightrft.loop.state_file import check_as_it_was
 from lightrft.models.content import contents
-from lightrft.strategy.state import Damaged
 
 ALWAYS = ("optimizer", "lora_rank", "lora_path")
 OF_LORA = ("lora_alpha", "target_modules", "lora_bias", "bits")

@@ -23,14 +23,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightrft.errors import RunFailed
+from lightrft.errors import Damaged
 
 WEIGHT, AVERAGE = "weight", "average"
 FILE = re.compile(r"rank_\d{5,}\.safetensors")
-
-
-class Damaged(RunFailed):
-    """A checkpoint that is not as it was written."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,18 @@ def test_what_cannot_go_on_ends_in_one_line(there):
         assert problem.startswith(line), (flags, problem)
 
 
+def test_where_decoding_hides_it_the_update_says_it(there, monkeypatch):
+    """Attention's kernel on a CPU makes zeros of scores that are not finite, and samples are drawn all the same."""
+    monkeypatch.setattr("lightrft.rollouts.engines.local.engine.plain_of", lambda *_: None)
+    ended = train(
+        f"{FLAGS} --save_path run --actor_learning_rate 1e30 --reward_fn own.py:large --max_steps 12", WITHOUT
+    )
+    assert ended.code == 1 and ended.problems[0].startswith(
+        "error: step 6: 10 optimizer steps of the policy in a row were skipped, from step 1 on: the policy's "
+        "log-probabilities are not finite; lower --actor_learning_rate"
+    )
+
+
 def test_what_the_policy_learned_while_the_critic_skipped_is_kept(there):
     flags = "--advantage_estimator gae --critic_learning_rate 1e30 --reward_fn own.py:large --max_steps 12"
     ended = train(f"{FLAGS} --save_path run {flags}", WITHOUT)

@@ -36,8 +36,7 @@ try:
 except KeyboardInterrupt:
     assert len(closed) == 2, "also where the command fails"
 names = ("deepspeed", "lightrft.trainer", "lightrft.update.step", "lightrft.strategy.")
-light = ("lightrft.strategy.base", "lightrft.strategy.state")  # protocols, and how a checkpoint's files are read
-loaded = [name for name in sys.modules if name.startswith(names) and name not in light]
+loaded = [name for name in sys.modules if name.startswith(names) and name != "lightrft.strategy.base"]
 torch_distributed = torch.distributed.is_initialized()
 sys.stdout.buffer.write(pickle.dumps((*found, loaded, torch_distributed)))
 """

@@ -31,7 +31,7 @@ def test_every_layout_comes_to_the_same_gradient():
 @pytest.mark.slow
 def test_growth_is_told_for_samples_tokens_and_ranks():
     _, *rows = told("train_step.py", "--size", "tiny", "--rounds", "1", "--growth")
-    assert [row.split()[0] for row in rows] == ["samples", "tokens", "ranks"]
+    assert [row.split()[0] for row in rows] == ["samples", "tokens", "ranks,", "ranks,"]
     assert all(float(row.split()[-1]) > 0 for row in rows)
 
 
@@ -40,4 +40,4 @@ def test_the_script_for_a_gpu_runs_anywhere():
     device, _, *rows = told("gpu_train.py", "--tiny", "--steps", "1")
     assert device.startswith("CPU") and [row for row in rows if row.startswith("the head alone")]
     ran = {row[:32].strip(): row[32:].split() for row in rows if row.startswith(("plain", "twice", "fused"))}
-    assert len(ran) == 7 and all(len(numbers) == 6 for numbers in ran.values()), rows
+    assert len(ran) == 9 and all(len(numbers) == 6 for numbers in ran.values()), rows

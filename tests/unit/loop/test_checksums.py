@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from lightrft.errors import Damaged
 from lightrft.loop.checksums import check_files, files_below, share, sums_of
-from lightrft.strategy.state import Damaged
 
 # printf abc | sha256sum
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -7,10 +7,9 @@ from threading import Barrier
 
 import pytest
 
-from lightrft.errors import Refused, RunFailed
+from lightrft.errors import Damaged, Refused, RunFailed
 from lightrft.ranks.base import ONE_RANK
 from lightrft.ranks.together import on_all, on_first
-from lightrft.strategy.state import Damaged
 
 
 class Rank:

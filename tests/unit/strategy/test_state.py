@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lightrft.errors import Damaged
 from lightrft.strategy.held import Held, fill, own_pieces
-from lightrft.strategy.state import WEIGHT, Damaged, ModelState, Piece, StateReader, write_model_state
+from lightrft.strategy.state import WEIGHT, ModelState, Piece, StateReader, write_model_state
 
 WHOLE = torch.arange(12.0).view(3, 4)
 
