@@ -13,9 +13,9 @@ with the steps. "of peak" is the model's floating-point operations for these row
 4096 x 4096 product, measured in the same turn: a layout that computes padding has a smaller share, one that shares
 prompts a larger one. "grad norm" has to be the same. Without --only a second table has the loss part alone (head.py).
 
-`--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with
-rows in proportion, over gloo, a small model) ranks, in micro-batches as given and in one. The ratio is to 1 time: 1 = as fast per
-token.
+`--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with rows in
+proportion, over gloo, a small model) ranks, in micro-batches as given and in one. The ratio is to 1 time: 1 = as fast
+per token.
 """
 
 from __future__ import annotations
