@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightrft.models.logit_blocks import Blocks, own_words, totals
-from lightrft.models.logprob import LEAST, exp
+from lightrft.models.logit_blocks import LEAST, LN_2, Blocks, own_words
+from lightrft.models.logit_sums import totals
 from lightrft.models.products import product
 
 
@@ -53,7 +53,7 @@ class _FrozenHead(torch.autograd.Function):
             if t.lean is not None and t.entropy is not None:
                 directions.append(-(t.lean + t.entropy[:, None] * t.pull))
             ctx.save_for_backward(*(direction / blocks.temperature for direction in directions))
-        return t.picked - t.lse, t.entropy
+        return t.logprob, t.entropy
 
     @staticmethod
     @once_differentiable
@@ -69,30 +69,30 @@ class _TrainedHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, kind: str | None, more: Any
     ) -> tuple[Tensor, Tensor | None]:
         t = totals(Blocks(hidden, weight, bias, *more), tokens, entropy=kind is not None)
-        ctx.save_for_backward(hidden, weight, bias, tokens, t.lse, t.entropy)
+        ctx.save_for_backward(hidden, weight, bias, tokens, t.bits, t.entropy)
         ctx.more, ctx.kind = more, kind
         if t.entropy is not None and kind != "gradient":
             ctx.mark_non_differentiable(t.entropy)
-        return t.picked - t.lse, t.entropy
+        return t.logprob, t.entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, tokens, lse, entropy = ctx.saved_tensors
+        hidden, weight, bias, tokens, bits, entropy = ctx.saved_tensors
         blocks = Blocks(hidden, weight, bias, *ctx.more)
-        slope = _Slope(tokens, lse, upstream[0] / blocks.temperature)
+        slope = _Slope(tokens, bits, upstream[0] / blocks.temperature)
         if ctx.kind == "gradient":
-            slope = _Slope(tokens, lse, slope.logprob, upstream[1] / blocks.temperature, entropy)
+            slope = _Slope(tokens, bits, slope.logprob, upstream[1] / blocks.temperature, entropy)
         return *_gradients_of_all(blocks, slope, ctx.needs_input_grad[:3]), None, None, None
 
 
 @dataclass(frozen=True)
 class _Slope:
-    """tokens and lse [N]; logprob, entropy [N]: what a unit of each adds to the loss, over the temperature; values: of
+    """tokens and bits [N]; logprob, entropy [N]: what a unit of each adds to the loss, over the temperature; values: of
     the entropy."""
 
     tokens: Tensor
-    lse: Tensor
+    bits: Tensor
     logprob: Tensor
     entropy: Tensor | None = None
     values: Tensor | None = None
@@ -102,27 +102,29 @@ class _Slope:
         """Those with a slope, or a number that must not be hidden; None = all of them. A device is not asked."""
         if self.logprob.device.type != "cpu":
             return None
-        moves = (self.logprob != 0) | ~self.lse.isfinite()
+        moves = (self.logprob != 0) | ~self.bits.isfinite()
         moves = moves if self.entropy is None else moves | (self.entropy != 0)
         return None if bool(moves.all()) else moves.nonzero()[:, 0]
 
     def at(self, rows: Tensor) -> _Slope:
         entropy, values = (None if each is None else each[rows] for each in (self.entropy, self.values))
-        return _Slope(self.tokens[rows], self.lse[rows], self.logprob[rows], entropy, values)
+        return _Slope(self.tokens[rows], self.bits[rows], self.logprob[rows], entropy, values)
 
-    def of_logits(self, z: Tensor, rows: slice, columns: slice) -> Tensor:
-        """dz of a block, in its place."""
-        g = self.logprob[rows]
-        logp = z.sub_(self.lse[rows][:, None])
+    @property
+    def of_rows(self) -> Tensor:
+        """[N], by which rows of `of_logits` have still to be multiplied: the log-probability's slope, where it is all."""
+        return self.logprob if self.entropy is None else torch.ones_like(self.logprob)
+
+    def of_logits(self, z: Tensor, rows: slice, words: slice) -> Tensor:
+        """-dz of a block [v, n] of log2 p, in its place, but for `of_rows`."""
+        (inside, places), own = own_words(self.tokens[rows], words), torch.ones_like(self.bits[rows])
         if self.entropy is None or self.values is None:
-            dz = exp(logp, in_place=True).mul_(-g[:, None])
+            dz = z.exp2_()
         else:
-            e = self.entropy[rows]
-            logp.clamp_(min=LEAST)
-            weights = torch.addcmul((g + e * self.values[rows])[:, None], logp, e[:, None]).neg_()
-            dz = exp(logp, in_place=True).mul_(weights)
-        inside, places = own_words(self.tokens[rows], columns)
-        dz[torch.arange(len(dz), device=dz.device), places] += torch.where(inside, g, 0)
+            own, e = self.logprob[rows], self.entropy[rows]
+            weights = torch.addcmul(own + e * self.values[rows], z.clamp_(min=LEAST), e, value=LN_2)
+            dz = z.exp2_().mul_(weights)
+        dz[places, torch.arange(dz.shape[1], device=dz.device)] -= torch.where(inside, own, 0)
         return dz
 
 
@@ -140,23 +142,25 @@ def _gradients(blocks: Blocks, slope: _Slope, needed: tuple[bool, bool, bool]) -
     hidden = torch.zeros_like(blocks.hidden, dtype=blocks.dtype) if needed[0] else None
     weight = torch.empty_like(blocks.weight) if needed[1] else None
     bias = torch.empty_like(blocks.bias) if needed[2] and blocks.bias is not None else None
-    for columns in blocks.columns():
+    factors = -slope.of_rows
+    multiplied = (factors[:, None] * blocks.hidden).to(blocks.hidden.dtype)
+    for words in blocks.words():
         own: Tensor | None = None
         shift: Tensor | None = None
         for rows in blocks.rows():
-            dz = slope.of_logits(blocks.logits(rows, columns), rows, columns)
-            shift = _plus(shift, dz.sum(0)) if bias is not None else None
+            dz = slope.of_logits(blocks.logits(rows, words, slope.bits[rows]), rows, words)
+            shift = _plus(shift, torch.mv(dz, factors[rows])) if bias is not None else None
             dz = dz.to(blocks.hidden.dtype)
             if hidden is not None:
-                hidden[rows] += product(dz, blocks.weight[columns])
+                hidden[rows] += product(dz.t(), blocks.weight[words])
             if weight is not None:
-                own = _plus(own, product(dz.t(), blocks.hidden[rows]).to(blocks.dtype))
+                own = _plus(own, product(dz, multiplied[rows]).to(blocks.dtype))
             del dz  # before the next block is made
         if weight is not None and own is not None:
-            weight[columns] = own
+            weight[words] = own
         if bias is not None and shift is not None:
-            bias[columns] = shift
-    return None if hidden is None else hidden.to(blocks.hidden.dtype), weight, bias
+            bias[words] = shift
+    return None if hidden is None else hidden.mul_(factors[:, None]).to(blocks.hidden.dtype), weight, bias
 
 
 def _plus(total: Tensor | None, part: Tensor) -> Tensor:

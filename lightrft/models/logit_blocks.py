@@ -1,26 +1,34 @@
-"""The logits of an output head, block by block: some tokens by some words, small enough to stay in a processor's cache,
-and their sums over the vocabulary."""
+"""The logits of an output head, block by block: some words by some tokens, small enough to stay in a processor's cache,
+and their sums over the vocabulary.
+
+A block is [words, tokens], and its numbers are in bits: logits / (temperature * ln 2), less a number of each token,
+which the product of matrices takes off as its bias. So exponentials are powers of 2 of what the product gives, and
+nothing else goes over a block: torch's exp is MKL's on a CPU, which on an AMD processor takes four times as long.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from lightrft.models.logprob import LEAST, exp
 from lightrft.models.products import product
 
 CELLS = 1 << 20  # logits of a block, 4 MiB: in a processor's cache
 CELLS_OF_DEVICES = 1 << 25  # 128 MiB, where launches cost
-NARROWEST = 256  # columns of a block: below it products of matrices are slow
+NARROWEST = 256  # words of a block: below it products of matrices are slow
+LEAST = -1e4  # bits of a word that is never written: 2 to it is 0, in float64 too, and so is its product with it
+LN_2 = math.log(2)
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """The logits [N, V] of a head, `chunk` tokens at most at a time. weight [V, H], bias [V] or None.
+    """The logits of N tokens and V words of a head, of `chunk` tokens at most at a time. weight [V, H], bias [V] or
+    None.
 
     never: words whose logits are -inf.
     """
@@ -39,120 +47,74 @@ class Blocks:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the largest block."""
+        """Tokens and words of the largest block."""
         rows = min(self.chunk, max(len(self.hidden), 1))
         cells = CELLS if self.hidden.device.type == "cpu" else CELLS_OF_DEVICES
         return rows, min(max(cells // rows, NARROWEST), len(self.weight))
 
     def rows(self) -> Iterator[slice]:
-        """One of no row, where there is none."""
+        """Of tokens; one of no row, where there is none."""
         return _slices(len(self.hidden), self.shape[0])
 
-    def columns(self) -> Iterator[slice]:
+    def words(self) -> Iterator[slice]:
         return _slices(len(self.weight), self.shape[1])
 
     @property
     def cells(self) -> int:
         """Of the largest block: logits that are held at a time."""
-        rows, columns = self.shape
-        return rows * columns
+        rows, words = self.shape
+        return rows * words
 
-    def logits(self, rows: slice, columns: slice) -> Tensor:
-        """Over the temperature; the caller's to overwrite."""
-        out = product(self.hidden[rows], self.weight[columns].t()).to(self.dtype)
+    @property
+    def bits(self) -> float:
+        """That a unit of a logit is."""
+        return 1 / (self.temperature * LN_2)
+
+    @cached_property
+    def _in_bits(self) -> Tensor:
+        """Hidden states whose products with words are bits; 16 bits would round them once more."""
+        return self.hidden * self.bits if self.hidden.dtype == self.dtype else self.hidden
+
+    def logits(self, rows: slice, words: slice, less: Tensor) -> Tensor:
+        """[words, rows] in bits, less [rows]; the caller's to overwrite."""
+        if self.hidden.dtype == self.dtype:
+            out = product(self.weight[words], self._in_bits[rows].t(), plus=-less)
+        else:
+            out = product(self.weight[words], self.hidden[rows].t()).to(self.dtype).mul_(self.bits).sub_(less)
         if self.bias is not None:
-            out += self.bias[columns]
-        for word in self.never:
-            if columns.start <= word < columns.stop:
-                out[:, word - columns.start] = -torch.inf
-        return out if self.temperature == 1.0 else out.div_(self.temperature)
+            out += (self.bias[words] * self.bits)[:, None]
+        for gap in self._gaps:
+            out[max(gap.start - words.start, 0) : max(gap.stop - words.start, 0)] = LEAST
+        return out
+
+    @cached_property
+    def _gaps(self) -> tuple[slice, ...]:
+        """The words that are never written, those in a row as one."""
+        words = sorted(self.never)
+        starts = [word for place, word in enumerate(words) if not place or words[place - 1] != word - 1]
+        stops = [word + 1 for place, word in enumerate(words) if words[place + 1 : place + 2] != [word + 1]]
+        return tuple(slice(*ends) for ends in zip(starts, stops, strict=True))
+
+    def is_never(self, tokens: Tensor) -> Tensor:
+        """[n], of these words."""
+        found = torch.zeros_like(tokens, dtype=torch.bool)
+        for gap in self._gaps:
+            found |= (tokens >= gap.start) & (tokens < gap.stop)
+        return found
+
+    def own_logits(self, tokens: Tensor, rows: slice) -> Tensor:
+        """[n] in bits, of the own word of each of these tokens; near to what blocks say, and not the same."""
+        own = (self.hidden[rows].to(self.dtype) * self.weight[tokens].to(self.dtype)).sum(-1)
+        return (own if self.bias is None else own + self.bias[tokens]) * self.bits
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, max(length, 1), size))
 
 
-def own_words(tokens: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Whether each token [N] lies in these columns, and where in them; anywhere if it does not. How many do is not
+def own_words(tokens: Tensor, words: slice) -> tuple[Tensor, Tensor]:
+    """Whether the word of each token [N] lies among these, and where; anywhere if it does not. How many do is not
     asked: a device would have to answer."""
-    places = tokens - columns.start
-    last = columns.stop - columns.start - 1
+    places = tokens - words.start
+    last = words.stop - words.start - 1
     return (places >= 0) & (places <= last), places.clamp(0, last)
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Of each token, [N]: its logit over the temperature, log sum exp of all words', and the entropy; [N, H]: the sum
-    over the words of p times a word's weights, and of p log p times these. None where nobody asked."""
-
-    picked: Tensor
-    lse: Tensor
-    entropy: Tensor | None
-    pull: Tensor | None
-    lean: Tensor | None
-
-
-def totals(blocks: Blocks, tokens: Tensor, *, entropy: bool = False, pull: bool = False, lean: bool = False) -> Totals:
-    found = list[Totals]()
-    for rows in blocks.rows():
-        picked = blocks.hidden.new_zeros(rows.stop - rows.start, dtype=blocks.dtype)
-        sums = _Sums.none(picked, blocks.hidden.shape[1], entropy, pull or lean, lean)
-        for columns in blocks.columns():
-            z = blocks.logits(rows, columns)
-            inside, places = own_words(tokens[rows], columns)
-            picked = torch.where(inside, z.gather(-1, places[:, None])[:, 0], picked)
-            sums.add(z, blocks.weight[columns])
-            del z  # before the next block is made
-        found.append(sums.totals(picked))
-    return _joined(found)
-
-
-def _joined(parts: list[Totals]) -> Totals:
-    each = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
-    joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in each.items()}
-    return Totals(**joined)
-
-
-@dataclass
-class _Sums:
-    """Over the words so far, of w = exp(z - largest), for n tokens: mass [n] of w, tilt [n] of w (z - largest), pull
-    [n, H] of w times a word's weights, lean [n, H] of w (z - largest) times these. None where nobody asks."""
-
-    largest: Tensor
-    mass: Tensor
-    tilt: Tensor | None
-    pull: Tensor | None
-    lean: Tensor | None
-
-    @classmethod
-    def none(cls, like: Tensor, width: int, entropy: bool, pull: bool, lean: bool) -> _Sums:
-        """like [n]: none of any word yet."""
-        return cls(
-            torch.full_like(like, torch.finfo(like.dtype).min / 2),
-            torch.zeros_like(like),
-            torch.zeros_like(like) if entropy else None,
-            like.new_zeros(len(like), width) if pull else None,
-            like.new_zeros(len(like), width) if lean else None,
-        )
-
-    def add(self, z: Tensor, words: Tensor) -> None:
-        """Logits [n, v], which are overwritten, of words with weights [v, H]."""
-        before, self.largest = self.largest, torch.maximum(self.largest, z.amax(-1))
-        shift = before - self.largest
-        fade, z = shift.exp(), z.sub_(self.largest[:, None])
-        w = exp(z, in_place=self.tilt is None)
-        if self.lean is not None and self.pull is not None:
-            self.lean.addcmul_(self.pull, shift[:, None]).mul_(fade[:, None])
-            self.lean += product((w * z.clamp_(min=LEAST)).to(words.dtype), words)
-        if self.tilt is not None:
-            self.tilt = fade * (self.tilt + shift * self.mass) + torch.linalg.vecdot(w, z.clamp_(min=LEAST))
-        self.mass = fade * self.mass + w.sum(-1)
-        if self.pull is not None:
-            self.pull.mul_(fade[:, None]).add_(product(w.to(words.dtype), words))
-
-    def totals(self, picked: Tensor) -> Totals:
-        log, mass = self.mass.log(), self.mass[:, None]
-        entropy = None if self.tilt is None else log - self.tilt / self.mass
-        pull = None if self.pull is None else self.pull / mass
-        lean = None if self.lean is None or pull is None else self.lean / mass - log[:, None] * pull
-        return Totals(picked, self.largest + log, entropy, pull, lean)

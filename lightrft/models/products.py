@@ -42,11 +42,11 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return nn.functional.linear(inputs, weight, bias)
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """left [N, K] x right [K, M]: [N, M], of either of which a transposed view will do; without a graph."""
+def product(left: Tensor, right: Tensor, plus: Tensor | None = None) -> Tensor:
+    """left [N, K] x right [K, M] + plus [M]: [N, M], of either of which a transposed view will do; without a graph."""
     if _has_kernels() and _is_onednns(left, right):
-        return _product(left, right.t())
-    return left @ right
+        return _product(left, right.t(), plus)
+    return left @ right if plus is None else torch.addmm(plus, left, right)
 
 
 @cache

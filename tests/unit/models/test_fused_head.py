@@ -114,7 +114,7 @@ def test_tokens_without_a_slope_take_no_products(entropies, rows, monkeypatch):
     made = []
     own_logits = Blocks.logits
     monkeypatch.setattr(
-        Blocks, "logits", lambda self, rows, columns: made.append(rows) or own_logits(self, rows, columns)
+        Blocks, "logits", lambda self, rows, words, less: made.append(rows) or own_logits(self, rows, words, less)
     )
     found, wanted, tokens = drawn(), drawn(), some_tokens()
     slopes = torch.tensor([0.0, 2.0, 0, 0, -1.0, 0, 0, 0, 0, 0.5], dtype=torch.float64)
