@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lightrft.models.products import product
 
-CELLS = 1 << 20  # logits of a block, 4 MiB: in a processor's cache
+CELLS = 1 << 19  # logits of a block, 2 MiB: in a processor's cache
 CELLS_OF_DEVICES = 1 << 25  # 128 MiB, where launches cost
 NARROWEST = 256  # words of a block: below it products of matrices are slow
 LEAST = -1e4  # bits of a word that is never written: 2 to it is 0, in float64 too, and so is its product with it

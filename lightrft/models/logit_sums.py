@@ -1,10 +1,10 @@
 """Sums over the vocabulary, block by block (logit_blocks.py): of each token the log-probability, the entropy, and the
 mean of the words' weights.
 
-Exponentials are of bits above a reference of each token. On a CPU that is its own word's logit, which a sampled word has
-near the largest as a rule: one reference for all blocks, and no block is read for its largest. Where a sum overflows,
-or is of a word that is never written, the reference follows the largest logit so far. On a device it always does: to
-see whether a sum is finite would make the host wait.
+Exponentials are of bits above a reference of each token. On a CPU that is its own word's logit, which a sampled word
+has near the largest as a rule: one reference for all blocks, and no block is read for its largest. Where a sum
+overflows, or is of a word that is never written, the reference follows the largest logit so far. On a device it always
+does: to see whether a sum is finite would make the host wait.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Totals:
 
 def totals(blocks: Blocks, tokens: Tensor, *, entropy: bool = False, pull: bool = False, lean: bool = False) -> Totals:
     wanted = entropy, pull or lean, lean
-    return _joined([_of_rows(blocks, rows, tokens[rows], wanted) for rows in blocks.rows()])
+    return joined([_of_rows(blocks, rows, tokens[rows], wanted) for rows in blocks.rows()])
 
 
 def _of_rows(blocks: Blocks, rows: slice, tokens: Tensor, wanted: tuple[bool, bool, bool]) -> Totals:
@@ -58,7 +58,7 @@ def _summed(blocks: Blocks, rows: slice, tokens: Tensor, sums: Sums, *, follow: 
     return sums
 
 
-def _joined(parts: list[Totals]) -> Totals:
+def joined(parts: list[Totals]) -> Totals:
     each = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
     joined: dict[str, Any] = {name: None if of[0] is None else torch.cat(of) for name, of in each.items()}
     return Totals(**joined)
@@ -66,9 +66,9 @@ def _joined(parts: list[Totals]) -> Totals:
 
 @dataclass
 class Sums:
-    """Over the words so far, of w = 2^z with z a logit in bits less the reference, for n tokens: mass [n] of w, tilt [n]
-    of w z, pull [n, H] of w times a word's weights, lean [n, H] of w z times these; own [n]: z of the token's own word.
-    None where nobody asked."""
+    """Over the words so far, of w = 2^z with z a logit in bits less the reference, for n tokens: mass [n] of w, tilt
+    [n] of w z, pull [n, H] of w times a word's weights, lean [n, H] of w z times these; own [n]: z of the token's own
+    word. None where nobody asked."""
 
     reference: Tensor
     own: Tensor
@@ -107,11 +107,11 @@ class Sums:
             self.tilt = fade * (self.tilt - up * self.mass)
         self.mass = fade * self.mass
 
-    def add(self, z: Tensor, weights: Tensor, is_here: Tensor, places: Tensor) -> None:
-        """z [v, n], which is overwritten, of words with weights [v, H]; whether the own words of tokens are among them,
-        and where."""
+    def add(self, z: Tensor, weights: Tensor, is_here: Tensor, places: Tensor, *, keep: bool = False) -> None:
+        """z [v, n], which is overwritten unless it is kept, of words with weights [v, H]; whether the own words of
+        tokens are among them, and where."""
         self.own = torch.where(is_here, z.gather(0, places[None])[0], self.own)
-        w = torch.exp2(z) if self.tilt is not None or self.lean is not None else z.exp2_()
+        w = torch.exp2(z) if keep or self.tilt is not None or self.lean is not None else z.exp2_()
         self.mass = self.mass + w.sum(0)
         if self.tilt is not None:
             self.tilt = self.tilt + torch.linalg.vecdot(w, z.clamp_(min=LEAST), dim=0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightrft.models.fused_head import fused_logprobs
+from lightrft.models.fused_head import Slopes, fused_logprobs, logits_held
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import masked_logits, token_logprobs
 from lightrft.models.output_head import Head, head_gives, head_on
@@ -44,6 +44,7 @@ class Scores:
 
 
 Answer = Callable[[Head, Tensor, Layout], Tensor]
+Loss = Callable[[Scores], Tensor]
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ class TokenModel(PreparedModel):
 
     chunk: int | None = None
 
-    def logprobs(self, batch: Batch, *, entropy: str | None = None) -> Scores:
+    def logprobs(self, batch: Batch, *, entropy: str | None = None, loss: Loss | None = None) -> Scores:
         """log softmax(logits / temperature)[token] at every trained token, in float32 or better; with sampling masks
         over what these leave.
 
-        entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None.
+        entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None. loss: what will
+        be made of the scores, where a token's slope follows from its own: a fused head has its gradients sooner.
         """
-        made = self._whole(batch, entropy) if self.chunk is None else self._fused(batch, entropy, self.chunk)
+        made = self._whole(batch, entropy) if self.chunk is None else self._fused(batch, entropy, self.chunk, loss)
         return Scores(
             self._scattered(made.logprobs, made.layout, batch),
             None if made.entropy is None else self._scattered(made.entropy, made.layout, batch),
@@ -142,16 +144,31 @@ class TokenModel(PreparedModel):
         tokens, sets = _tokens(batch, layout), _sets(batch, layout)
         return _Made(*token_logprobs(logits, tokens, batch.temperature, entropy, sets), layout, logits.numel())
 
-    def _fused(self, batch: Batch, entropy: str | None, chunk: int) -> _Made:
+    def _fused(self, batch: Batch, entropy: str | None, chunk: int, loss: Loss | None) -> _Made:
         seen: list[int] = []
 
         def answer(head: Head, hidden: Tensor, layout: Layout) -> Tensor:
             blocks = Blocks(hidden, head.weight, head.bias, head.never, batch.temperature, chunk)
-            seen.append(blocks.cells)
-            return fused_logprobs(blocks, _tokens(batch, layout), entropy)
+            slopes = None if loss is None else self._slopes(loss, layout, batch, trains=entropy == "gradient")
+            seen.append(logits_held(blocks, slopes))
+            return fused_logprobs(blocks, _tokens(batch, layout), entropy, slopes)
 
         outputs, layout = self._outputs(batch, answer)
         return _Made(outputs[:, 0], outputs[:, 1] if entropy else None, layout, seen[0])
+
+    def _slopes(self, loss: Loss, layout: Layout, batch: Batch, *, trains: bool) -> Slopes | None:
+        """Of the loss to the scores [N]. None where other processes have other tokens: all would have to ask alike."""
+        if self.sequence_ranks is not None:
+            return None
+
+        def slopes(logprobs: Tensor, entropy: Tensor | None) -> Tensor:
+            leaves = [each.clone().requires_grad_() for each in (logprobs, entropy) if each is not None]
+            with torch.enable_grad():
+                scores = [self._scattered(each, layout, batch) for each in leaves]
+                total = loss(Scores(scores[0], scores[1] if entropy is not None else None))
+            return torch.stack(torch.autograd.grad(total, leaves[: 1 + trains]), -1)
+
+        return slopes
 
     def measured(self, batch: Batch, measure: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> Tensor:
         """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token; with

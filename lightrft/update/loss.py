@@ -59,6 +59,12 @@ class LossTerms:
         other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0 or e.drift is not None or "critic" in e.needs
         return e.idle_without_advantage and not other
 
+    def is_by_token(self, batch: Batch) -> bool:
+        """Whether the slope of the loss to a token's scores follows from that token's scores: neither the ratio nor the
+        importance weight is a whole row's, or the weight's was known before."""
+        of_rows = self.algorithm.is_correction in ("sequence_truncate", "sequence_mask", "geometric")
+        return not self.estimator.per_row and (batch.has("old_logprobs") or not of_rows)
+
     def select_tokens(self, batch: Batch, rows: Sequence[int], ranks: Ranks) -> Batch:
         """With `selected`, the tokens of high entropy, where only these are trained.
 

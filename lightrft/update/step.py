@@ -158,19 +158,28 @@ class Updater:
 
     def _loss(self, batch: Batch, counts: Counts, turn: int) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
-        scores = self.policy.logprobs(batch, entropy=self.loss.entropy)
+        by_token = self.loss.is_by_token(batch)
+        foreseen = (lambda scores: self._share(self.loss(batch, scores), batch, counts)[0]) if by_token else None
+        scores = self.policy.logprobs(batch, entropy=self.loss.entropy, loss=foreseen)
         self.sums.count("perf/train_tokens", scores.tokens)
         self.sums.most("perf/largest_logits_mib", scores.logits * scores.logprobs.element_size() / 2**20)
-        terms, total = self.loss(batch, scores), scores.logprobs.new_zeros(())
-        mask, mode = batch.response_mask, self.settings.aggregation
-        for name, (coefficient, tokens) in terms.weighted.items():
-            term = coefficient * aggregate(tokens, mask, mode, counts, batch.group_tokens)
-            self.sums.add(name, term)
-            total = total + term
-        self._measure(terms, mask)
+        terms = self.loss(batch, scores)
+        total, parts = self._share(terms, batch, counts)
+        for name, part in parts.items():
+            self.sums.add(name, part)
+        self._measure(terms, batch.response_mask)
         if self.watch is not None:
             self.watch.see(batch, terms.mismatch["mismatch/gap_mean"], terms.compared, turn)
         return total
+
+    def _share(self, terms: Terms, batch: Batch, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
+        """The micro-batch's share of the step's loss, and of each of its terms."""
+        mode, given = self.settings.aggregation, (counts, batch.group_tokens)
+        parts = {
+            name: coefficient * aggregate(tokens, batch.response_mask, mode, *given)
+            for name, (coefficient, tokens) in terms.weighted.items()
+        }
+        return sum(parts.values(), batch.advantages.new_zeros(())), parts
 
     def _measure(self, terms: Terms, mask: Tensor) -> None:
         for name, values in terms.token_metrics.items():

@@ -17,6 +17,7 @@ from lightrft.models import logit_blocks, products
 from lightrft.models.adapters import adapt
 from lightrft.models.fused_head import fused_logprobs
 from lightrft.models.logit_blocks import Blocks
+from lightrft.models.logit_sums import Sums
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.output_head import check_head
 from lightrft.models.packing import Cost
@@ -83,12 +84,15 @@ def some_tokens(rows=10, words=23) -> Tensor:
     return torch.randint(words, (rows,), generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("follows", [False, True])
 @pytest.mark.parametrize("chunk", [1, 3, 10, 4096])
 @pytest.mark.parametrize("kind", [None, "value", "gradient"])
 @pytest.mark.parametrize("trained", [(0, 1, 2), (0,), (1,), (0, 2)], ids=str)
-def test_values_and_gradients_are_those_of_whole_logits(chunk, kind, trained):
+def test_values_and_gradients_are_those_of_whole_logits(chunk, kind, trained, follows, monkeypatch):
     """With a bias, at a temperature, with words that are never written; blocks that divide neither. trained: of hidden
-    states, weight and bias."""
+    states, weight and bias. follows: the reference does, as on a device and where sums overflow."""
+    if follows:
+        monkeypatch.setattr(Sums, "are_finite", False)
     found, wanted, tokens = drawn(), drawn(), some_tokens().clamp(max=20)
     for each in (found, wanted):
         for number in {0, 1, 2} - set(trained):
@@ -241,6 +245,25 @@ def test_steep_logits_stay_finite():
     assert own[0].tolist() == pytest.approx([-1200.0, 0.0], abs=1e-2)
     own.sum().backward()
     assert bool(weight.grad.isfinite().all())
+
+
+def test_logits_that_are_all_low_have_a_sum(monkeypatch):
+    """As on a device, where no word's own logit is asked for first: 2^-400 is 0 in float32."""
+    monkeypatch.setattr(Sums, "are_finite", False)
+    weight = torch.linspace(-300, -299, 40)[:, None]
+    found = fused_logprobs(Blocks(torch.ones(1, 1), weight, None, (), 1.0, 4), torch.tensor([0]), "value")
+    wanted = token_logprobs(weight.double().T, torch.tensor([0]), 1.0, "value")
+    assert found[0].tolist() == pytest.approx([float(each) for each in wanted if each is not None], rel=1e-5)
+
+
+def test_a_word_that_is_never_written_has_no_probability():
+    """Also as one that was, with logits of one sign, which a first largest logit lowers or raises."""
+    weight, hidden = torch.tensor([[-3.0], [-2.0], [-1.0], [-1.0]]), torch.tensor([[1.0], [1.0], [-1.0]])
+    found = fused_logprobs(Blocks(hidden, weight, None, (0, 3), 1.0, 4), torch.tensor([3, 2, 0]), "value")
+    rare = torch.tensor([-1.0, -2.0]).softmax(0)
+    entropy = float(-(rare * rare.log()).sum())
+    assert found[:, 0].tolist() == pytest.approx([-torch.inf, float(rare[0].log()), -torch.inf])
+    assert found[:, 1].tolist() == pytest.approx([entropy] * 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -103,6 +103,7 @@ def updater(
     part_size=8,
     name="group_norm",
     fire=False,
+    chunk=None,
     **flags,
 ):
     settings = UpdateSettings(
@@ -112,7 +113,7 @@ def updater(
             train_batch_size=part_size, micro_train_batch_size=micro, max_tokens_per_micro_batch=None
         ), fire=fire,
     )  # fmt: skip
-    return Updater(strategy, TokenModel(Handle(model, model), sharing), load_estimator(name), kl, settings)
+    return Updater(strategy, TokenModel(Handle(model, model), sharing, chunk=chunk), load_estimator(name), kl, settings)
 
 
 def counters(report):

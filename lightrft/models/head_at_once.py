@@ -1,0 +1,135 @@
+"""Scores of a trained head and the gradients that they lead to, at once: three products of matrices, and not four.
+
+Logits do not have to be made again where the slopes of the loss to a token's scores follow from that token's scores:
+HELD tokens at a time have their logits made, their scores, their slopes, and their share of the gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightrft.models.head_gradients import Gradients, Needed, Slope, gradients
+from lightrft.models.logit_blocks import Blocks, own_words
+from lightrft.models.logit_sums import Sums, Totals, joined
+from lightrft.models.products import product
+
+HELD = 256  # with more of them the weight's gradient is read and written less often, and more logits are held
+
+Slopes = Callable[[Tensor, Tensor | None], Tensor]
+"""Of log-probabilities [N] and entropies [N]: what a unit of each adds to the loss, [N, 1], or [N, 2] where entropies
+learn; right in the rows whose scores are, whatever stands in the others."""
+
+
+def can_be_at_once(blocks: Blocks) -> bool:
+    """Sums over tokens are made in the weight's own dtype, so not in 16 bits; a device would be asked for values."""
+    return blocks.hidden.device.type == "cpu" and blocks.weight.dtype == blocks.dtype
+
+
+def held_blocks(blocks: Blocks) -> Blocks:
+    return replace(blocks, chunk=min(blocks.chunk, HELD))
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """What was expected [N, k] of the slopes, and the gradients by it."""
+
+    expected: Tensor
+    gradients: Gradients
+
+    def corrected(self, blocks: Blocks, slope: Slope, needed: Needed) -> Gradients:
+        """By the slopes that came: a multiple of those expected, where the loss was multiplied since, and what is left
+        beyond rounding, whose logits are made again."""
+        times = _ratio(slope.of, self.expected)
+        rest = slope.of - times * self.expected
+        rest = rest.masked_fill(rest.abs() <= 4 * torch.finfo(rest.dtype).eps * slope.of.abs(), 0)
+        made = [each if each is None or times == 1 else each.mul_(times) for each in self.gradients]
+        if bool((rest == 0).all()):
+            return made[0], made[1], made[2]
+        more = gradients(blocks, replace(slope, of=rest), needed)
+        hidden, weight, bias = (a if a is None or b is None else a.add_(b) for a, b in zip(made, more, strict=True))
+        return hidden, weight, bias
+
+
+def _ratio(came: Tensor, expected: Tensor) -> float:
+    """By that of the largest; 1 where that is none."""
+    if not expected.numel():
+        return 1.0
+    place = expected.abs().flatten().argmax()
+    ratio = float(came.flatten()[place] / expected.flatten()[place])
+    return ratio if 0 < abs(ratio) < torch.inf else 1.0
+
+
+def at_once(
+    blocks: Blocks, tokens: Tensor, entropy: str | None, slopes: Slopes, needed: Needed
+) -> tuple[Totals, AtOnce] | None:
+    """None where a sum overflows, or is of a word that is never written."""
+    blocks = held_blocks(blocks)
+    room = blocks.hidden.new_empty(len(blocks.weight), blocks.shape[0])  # many would leave holes in the heap
+    scores = torch.zeros(2, len(tokens), dtype=blocks.dtype)
+    found, expected, sums = list[Totals](), list[Tensor](), _Accumulated.none(blocks, needed)
+    for rows in blocks.rows():
+        logits = room[:, : rows.stop - rows.start]
+        t = _fill(logits, blocks, rows, tokens[rows], entropy is not None)
+        if t is None:
+            return None
+        for place, each in enumerate((t.logprob, t.entropy)):
+            scores[place, rows] = 0 if each is None else each
+        found.append(t)
+        expected.append(slopes(scores[0], scores[1] if entropy else None)[rows] / blocks.temperature)
+        values = t.entropy if entropy == "gradient" else None
+        sums.add(blocks, rows, logits, Slope(tokens[rows], t.bits, expected[-1], values))
+    return joined(found), AtOnce(torch.cat(expected), sums.gradients)
+
+
+def _fill(logits: Tensor, blocks: Blocks, rows: slice, tokens: Tensor, entropy: bool) -> Totals | None:
+    """Makes logits [V, n] log2 p of these rows, and sums them up."""
+    start = blocks.own_logits(tokens, rows)
+    sums = Sums.none(start, blocks.hidden.shape[1], entropy, False, False)
+    for words in blocks.words():
+        z = logits[words].copy_(blocks.logits(rows, words, start))
+        sums.add(z, blocks.weight[words], *own_words(tokens, words), keep=True)
+    if not sums.are_finite:
+        return None
+    logits -= sums.mass.log2()
+    return sums.totals(blocks.is_never(tokens))
+
+
+@dataclass(frozen=True)
+class _Accumulated:
+    """Gradients of the tokens so far."""
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def none(cls, blocks: Blocks, needed: Needed) -> _Accumulated:
+        given = zip((blocks.hidden, blocks.weight, blocks.bias), needed, strict=True)
+        return cls(*(torch.zeros_like(each) if asked and each is not None else None for each, asked in given))
+
+    @property
+    def gradients(self) -> Gradients:
+        return self.hidden, self.weight, self.bias
+
+    def add(self, blocks: Blocks, rows: slice, logits: Tensor, slope: Slope) -> None:
+        """logits [V, n]: log2 p of these rows, overwritten. Those without a slope take no products."""
+        keep = slope.rows
+        places = torch.arange(len(slope.of)) if keep is None else keep
+        slope, hidden = slope if keep is None else slope.at(keep), blocks.hidden[rows][places]
+        every, factors, own = slice(0, len(places)), slope.factors, torch.zeros_like(hidden)
+        multiplied = factors[:, None] * hidden
+        for words in blocks.words():
+            z = logits[words] if keep is None else logits[words][:, keep]
+            dz = slope.of_logits(z, every, words)
+            if self.hidden is not None:
+                own += product(dz.t(), blocks.weight[words])
+            if self.weight is not None:
+                self.weight[words] += product(dz, multiplied)
+            if self.bias is not None:
+                self.bias[words] += torch.mv(dz, factors)
+        if self.hidden is not None:
+            self.hidden[rows.start + places] = own.mul_(factors[:, None])

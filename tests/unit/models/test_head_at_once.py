@@ -1,0 +1,176 @@
+"""A trained head whose loss is foreseen: the gradients of whole logits by three products, and corrected where other
+slopes come."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightrft.models import head_at_once, logit_blocks, products
+from lightrft.models.fused_head import fused_logprobs, logits_held
+from lightrft.models.logit_blocks import Blocks
+from lightrft.models.logprob import token_logprobs
+
+WEIGHTS = torch.linspace(-1.0, 2.0, 10, dtype=torch.float64)
+CLIPPED = torch.tensor([1.0, 0, 0, 1, 1, 0, 1, 0, 0, 0], dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Of 7 words and 3 tokens, which divide neither vocabulary nor batch."""
+    monkeypatch.setattr(logit_blocks, "CELLS", 0)
+    monkeypatch.setattr(logit_blocks, "NARROWEST", 7)
+    monkeypatch.setattr(head_at_once, "HELD", 3)
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[int]:
+    """Of each block of logits that is made, the tokens."""
+    rows = list[int]()
+    own = Blocks.logits
+    monkeypatch.setattr(Blocks, "logits", lambda *given: rows.append(given[1].stop - given[1].start) or own(*given))
+    return rows
+
+
+def drawn(rows=10, words=23, width=5, dtype=torch.float64) -> list[Tensor]:
+    make = torch.Generator().manual_seed(0)
+    shapes = ((rows, width), (words, width), (words,))
+    return [torch.randn(*shape, generator=make, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def some_tokens(rows=10) -> Tensor:
+    return torch.randint(21, (rows,), generator=torch.Generator().manual_seed(1))
+
+
+def a_loss(scores: Tensor) -> Tensor:
+    """By token, and not linear in the scores: some have no slope, as clipped ones, to the log-probability."""
+    loss = (CLIPPED * WEIGHTS * (0.5 * scores[:, 0]).exp()).sum()
+    return loss if scores.shape[1] == 1 else loss + (CLIPPED * scores[:, 1].square()).sum()
+
+
+def slopes_of(loss, kind):
+    """As the trainer asks for them: of all tokens, when some are known."""
+
+    def slopes(logprobs: Tensor, entropy: Tensor | None) -> Tensor:
+        both = logprobs[:, None] if kind != "gradient" or entropy is None else torch.stack([logprobs, entropy], -1)
+        both = both.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(loss(both), both)[0]
+
+    return slopes
+
+
+def whole(found: list[Tensor], kind) -> Tensor:
+    logits = (found[0] @ found[1].T + found[2]).index_fill(-1, torch.tensor([21, 22]), -torch.inf)
+    return seen(
+        torch.stack([each for each in token_logprobs(logits, some_tokens(), 0.7, kind) if each is not None], -1), kind
+    )
+
+
+def seen(scores: Tensor, kind) -> Tensor:
+    return scores if kind == "gradient" else scores[:, :1]
+
+
+def foreseen(found: list[Tensor], kind, loss=a_loss) -> Tensor:
+    return seen(fused_logprobs(Blocks(*found, (21, 22), 0.7, 4096), some_tokens(), kind, slopes_of(loss, kind)), kind)
+
+
+def same_gradients(found: list[Tensor], wanted: list[Tensor]) -> None:
+    for mine, its in zip(found, wanted, strict=True):
+        assert (mine.grad is None) == (its.grad is None)
+        if mine.grad is not None:
+            torch.testing.assert_close(mine.grad, its.grad, rtol=1e-10, atol=1e-12)  # float64
+
+
+@pytest.mark.parametrize("kind", [None, "value", "gradient"])
+@pytest.mark.parametrize("trained", [(0, 1, 2), (1,), (0, 2)], ids=str)
+@pytest.mark.parametrize("times", [1.0, 3.0])
+def test_gradients_are_those_of_whole_logits_and_no_logit_is_made_twice(kind, trained, times, made):
+    """times: strategies multiply the loss."""
+    found, wanted = drawn(), drawn()
+    for each in (found, wanted):
+        for number in {0, 1, 2} - set(trained):
+            each[number].requires_grad_(False)
+    own, its = foreseen(found, kind), whole(wanted, kind)
+    assert made == [3] * 12 + [1] * 4
+    (times * a_loss(own)).backward()
+    (times * a_loss(its)).backward()
+    assert len(made) == 16
+    torch.testing.assert_close(own, its)
+    same_gradients(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+def test_other_slopes_are_corrected(kind, made):
+    """Of three tokens alone, whose logits are made again; of all, where nothing was foreseen right, but for the token
+    whose slope all are taken as multiples of."""
+    moved = torch.tensor([0.0, 0, 5, 0, -2, 0, 0, 0, 0, 1], dtype=torch.float64)
+    for loss, again in (
+        (lambda s: a_loss(s) + (moved * s[:, 0]).sum(), 3),
+        (lambda s: (s * s.flip(0)).sum(), 9 + (kind == "gradient")),
+    ):
+        found, wanted = drawn(), drawn()
+        own = foreseen(found, kind)
+        made.clear()
+        loss(own).backward()
+        loss(whole(wanted, kind)).backward()
+        assert made == [again] * 4
+        same_gradients(found, wanted)
+
+
+def test_a_second_backward_pass_finds_the_same():
+    found, wanted = drawn(), drawn()
+    own = 3 * a_loss(foreseen(found, "value"))
+    own.backward(retain_graph=True)
+    own.backward()
+    (6 * a_loss(whole(wanted, "value"))).backward()
+    same_gradients(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+def test_sums_that_overflow_are_made_the_other_way(kind):
+    """Logits from -1,600 to 1,600, own words among the smallest."""
+    tokens = torch.zeros(10, dtype=torch.long)
+    found, wanted = drawn(), drawn()
+    for hidden, weight, _ in (found, wanted):
+        with torch.no_grad():
+            hidden.fill_(1.0)
+            weight.copy_(torch.linspace(-300, 300, 23)[:, None])
+    own = fused_logprobs(Blocks(*found, (), 0.9375, 4096), tokens, kind, slopes_of(a_loss, kind))
+    logits = found[0].detach().clone() @ wanted[1].T + wanted[2]
+    its = torch.stack([each for each in token_logprobs(logits, tokens, 0.9375, kind) if each is not None], -1)
+    torch.testing.assert_close(own, its)
+    loss = [(WEIGHTS * each[:, 0]).sum() for each in (own, its)]
+    loss[0].backward()
+    loss[1].backward()
+    same_gradients(found[1:], wanted[1:])
+
+
+def test_a_number_that_is_none_is_not_hidden():
+    found = drawn()
+    with torch.no_grad():
+        found[0][4] = torch.nan
+    a_loss(foreseen(found, "value")).backward()
+    assert found[1].grad is not None and bool(found[1].grad.isnan().any())
+    found = drawn()
+    (torch.nan * a_loss(foreseen(found, "value"))).backward()
+    assert found[1].grad is not None and bool(found[1].grad.isnan().any())
+
+
+def test_three_products_and_none_for_tokens_without_a_slope(monkeypatch):
+    """By oneDNN, as those of linear layers: of 512 tokens, and of 512 of which 256 have a slope."""
+    monkeypatch.setattr(logit_blocks, "NARROWEST", 256)
+    monkeypatch.setattr(head_at_once, "HELD", 512)
+    asked = []
+    own = products._product
+    monkeypatch.setattr(products, "_product", lambda *given: asked.append(tuple(given[0].shape)) or own(*given))
+    hidden, weight = (0.1 * each.detach() for each in drawn(1024, 256, 256, dtype=torch.float32)[:2])
+    slopes = torch.ones(1024, 1)
+    slopes[512:768] = 0
+    blocks = Blocks(hidden.requires_grad_(), weight.requires_grad_(), None, (), 1.0, 4096)
+    assert logits_held(blocks, lambda *_: slopes) == 512 * 256
+    scores = fused_logprobs(blocks, torch.zeros(1024, dtype=torch.long), None, lambda *_: slopes)
+    scores[:, 0].dot(slopes[:, 0]).backward()
+    logits = (256, 256)  # the weight, by hidden states
+    assert asked == [logits, (512, 256), (256, 512), logits, (256, 256), (256, 256)]
