@@ -1,13 +1,18 @@
-"""The output head with its loss part, forward and back: whole logits, `--fused_linear_logprob`, Liger where it is.
+"""The output head with its loss part, forward and back: whole logits, `--fused_linear_logprob`, TRL's, and Liger's.
 
-Whole logits ("naive") are those of the trainer without the flag: its linear layers' product, by oneDNN on a CPU. Liger
-multiplies by torch.
+    python benchmarks/head.py --rounds 5 --peers_python ENV/bin/python
 
-    python benchmarks/head.py --rounds 5
+"naive": whole logits, as the trainer has without the flag; its linear layers' product, by oneDNN on a CPU. "fused":
+with the flag. "trl": what TRL 1.16's GRPOTrainer always runs, tiles of 4,096 tokens by 32,768 words, made again in the
+backward pass. "trl_logits": TRL's functions on whole logits, which its GRPOTrainer had before and other trainers have,
+in rows of 256 tokens. "liger": Liger's chunked head, which gives no entropy and so does less. Peers multiply by torch.
 
-Each side is a process of its own, and they take turns. Memory is the peak above what was held before the pass, the
-gradients of hidden states and weights included, of the first pass; seconds are medians of the others. On a GPU,
-`on_device` runs all sides in one process.
+Peers run by `--peers_python` (default: this Python), in an environment of `pip install torch==2.13.0 "trl==1.16.*"
+liger-kernel==0.8.5`; a peer that is not there is left out. Each side is a process of its own, and they take turns, all
+with the allocator of our runs. Memory is the peak above what was held before the pass, the gradients of hidden states
+and weights included, of the first pass; seconds are medians of the others. The last two columns are the lengths of the
+gradients of hidden states and weights, equal where sides do the same. On a GPU, `on_device` runs all sides that this
+Python has in one process.
 """
 
 from __future__ import annotations
@@ -15,14 +20,17 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import resource
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sides import Side
@@ -34,6 +42,7 @@ from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.products import linear
 
+HERE = Path(__file__).resolve().parent
 TEMPERATURE, CHUNK = 0.8, 4096
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -71,65 +80,122 @@ def fused(p: Problem, entropy: str | None) -> Scores:
     return found[:, 0], found[:, 1] if entropy else None
 
 
+def trl(p: Problem, entropy: str | None) -> Scores:
+    """What `model(..., fused_lm_head=True)` calls, for the outputs that GRPOTrainer wants."""
+    from trl.kernels import ChunkedLogProbFunction
+    from trl.trainer import utils
+
+    settings = TEMPERATURE, utils._CHUNKED_LOGPROB_CHUNK_SIZE, None, 1.0  # no cap of the logits, no scale
+    outputs = ("log_probs", "entropy") if entropy else ("log_probs",)
+    return ChunkedLogProbFunction.apply(p.hidden, p.weight, None, p.tokens, *settings, outputs)[:2]
+
+
+def trl_logits(p: Problem, entropy: str | None) -> Scores:
+    from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
+
+    logits = torch.nn.functional.linear(p.hidden, p.weight).float()  # accelerate makes them so of a model in bf16
+    row = math.gcd(len(p.tokens), 256)  # tokens: it takes row by row
+    logits, tokens = logits.unflatten(0, (-1, row)), p.tokens.view(-1, row)
+    if entropy is None:
+        return selective_log_softmax(logits, tokens, TEMPERATURE).flatten(), None
+    found = selective_log_softmax_and_entropy(logits, tokens, entropy == "gradient", TEMPERATURE)
+    return found[0].flatten(), found[1].flatten()
+
+
 def liger(p: Problem, entropy: str | None) -> Scores:
-    """It has no entropy: less is asked of it."""
     from liger_kernel.chunked_loss.fused_linear_ppo import _ChunkedSelectiveLogProbFunction as Chunked
 
     return Chunked.apply(p.hidden, p.weight, p.tokens, None, TEMPERATURE, 4096), None
 
 
-SIDES: dict[str, Callable[[Problem, str | None], Scores]] = {"naive": naive, "fused": fused, "liger": liger}
+class Way(NamedTuple):
+    """scores: of tokens, and their entropies. package: what has to be installed for a peer."""
+
+    scores: Callable[[Problem, str | None], Scores]
+    package: str = ""
+    entropy: bool = True
+
+
+SIDES = {
+    "naive": Way(naive),
+    "fused": Way(fused),
+    "trl": Way(trl, "trl"),
+    "trl_logits": Way(trl_logits, "trl"),
+    "liger": Way(liger, "liger-kernel", entropy=False),
+}
 
 
 def one_pass(side: str, p: Problem, entropy: str | None) -> dict[str, float]:
-    """Wall and CPU seconds, and GiB; and a number by which sides can be compared."""
+    """Wall and CPU seconds, GiB, and the lengths of both gradients; a frozen head's is 0."""
     p.hidden.grad = p.weight.grad = None
     before = _forget_peak(p.hidden.device)
     start = time.perf_counter(), _cpu_seconds()
-    logprobs, entropies = SIDES[side](p, entropy)
+    logprobs, entropies = SIDES[side].scores(p, entropy)
     loss = (p.slope * logprobs).sum()
     if entropy == "gradient" and entropies is not None:
         loss = loss - 0.01 * entropies.mean()
     loss.backward()
     if p.hidden.is_cuda:
         torch.cuda.synchronize()
-    assert p.hidden.grad is not None
     return {
         "wall": time.perf_counter() - start[0],
         "cpu": _cpu_seconds() - start[1],
         "gib": (_peak(p.hidden.device) - before) / 2**30,
-        "checksum": float(p.hidden.grad.double().square().sum()),
+        "hidden": _length(p.hidden.grad),
+        "head": _length(p.weight.grad),
     }
 
 
-def on_device(rows: int, words: int, width: int, dtype: str, rounds: int, entropy: str | None = "value") -> list[str]:
-    """Lines of a table, of all sides in turns on the GPU."""
-    problem = Problem.draw(rows, words, width, dtype, "cuda")
-    passes = {side: [one_pass(side, problem, entropy)] for side in SIDES if _can_run(side)}
+def _length(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+
+
+def on_device(
+    rows: int, words: int, width: int, dtype: str, rounds: int, entropy: str | None = "value", device: str = "cuda"
+) -> list[str]:
+    """Lines of a table, of all sides in turns on the GPU, and of what is told about peers."""
+    problem = Problem.draw(rows, words, width, dtype, device)
+    pythons, lines = contestants(sys.executable)
+    passes = {side: [one_pass(side, problem, entropy)] for side in pythons}
     for _ in range(rounds):
         for side, made in passes.items():
             made.append(one_pass(side, problem, entropy))
-    return table(passes)
+    return lines + table(passes)
 
 
-def _can_run(side: str) -> bool:
-    try:
-        import liger_kernel  # noqa: F401
-    except ImportError:
-        return side != "liger"
-    return True
+def contestants(peers_python: str) -> tuple[dict[str, str], list[str]]:
+    """The Python of each side that can run, and a line about each peer: its versions, or that it is left out."""
+    pythons, lines = {}, []
+    for side, way in SIDES.items():
+        if not way.package:
+            pythons[side] = sys.executable
+        elif versions := _versions(peers_python, way.package, "torch"):
+            pythons[side] = peers_python
+            lines.append(f"{side}: {versions}")
+        else:
+            lines.append(f"{side}: left out, no {way.package} in {peers_python}; --peers_python names another")
+    return pythons, lines
+
+
+def _versions(python: str, *packages: str) -> str:
+    """Those of that Python's packages; nothing where one is missing."""
+    ask = "import sys, importlib.metadata as of; print(*map(of.version, sys.argv[1:]))"
+    done = subprocess.run([python, "-c", ask, *packages], capture_output=True, text=True)
+    return ", ".join(map(" ".join, zip(packages, done.stdout.split(), strict=True))) if done.returncode == 0 else ""
 
 
 def table(passes: dict[str, list[dict[str, float]]]) -> list[str]:
-    lines = ["| | wall, s | CPU, s | memory, GiB | of naive |", "|---|---|---|---|---|"]
-    of = {
-        side: [statistics.median(each[kind] for each in made[1:]) for kind in ("wall", "cpu")]
-        for side, made in passes.items()
-    }
-    memory = {side: made[0]["gib"] for side, made in passes.items()}
-    for side, (wall, cpu) in of.items():
-        share = memory[side] / memory["naive"]
-        lines.append(f"| {side} | {wall:.3f} | {cpu:.3f} | {memory[side]:.3f} | {share:.0%} |")
+    """naive has to be among them."""
+    lines = [
+        "| | wall, s | CPU, s | memory, GiB | of naive | hidden's gradient | weights' gradient |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for side, (first, *others) in passes.items():
+        wall, cpu = (statistics.median(each[kind] for each in others) for kind in ("wall", "cpu"))
+        name, memory = side if SIDES[side].entropy else f"{side} (no entropy)", first["gib"]
+        share = memory / passes["naive"][0]["gib"]
+        numbers = f"{wall:.3f} | {cpu:.3f} | {memory:.3f} | {share:.0%} | {first['hidden']:.5g} | {first['head']:.5g}"
+        lines.append(f"| {name} | {numbers} |")
     return lines
 
 
@@ -167,18 +233,22 @@ def answer(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace, words: list[str]) -> None:
-    names = [side for side in SIDES if _can_run(side)]
-    command = [sys.executable, __file__, *words]
-    logs = Path(args.logs)
-    sides = [Side(name, [*command, "--side", name], logs / f"head_{name}.log", args.threads) for name in names]
-    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    pythons, lines = contestants(args.peers_python)
+    print("\n".join(lines), flush=True)
+    sides = [start(name, python, words, args) for name, python in pythons.items()]
+    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
     for _ in range(args.rounds + 1):
         for side in sides:
             passes[side.name].append(side.ask("pass"))
     for side in sides:
         side.stop()
     print("\n".join(table(passes)))
-    print({name: made[0]["checksum"] for name, made in passes.items()})
+
+
+def start(name: str, python: str, words: list[str], args: argparse.Namespace) -> Side:
+    """Our modules are found by a peer's Python too."""
+    command = [python, __file__, *words, "--side", name]
+    return Side(name, command, Path(args.logs) / f"head_{name}.log", args.threads, {"PYTHONPATH": str(HERE.parent)})
 
 
 def main() -> None:
@@ -188,9 +258,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--entropy", choices=("value", "gradient"), default="value", help="what the losses ask for")
     parser.add_argument("--frozen", action="store_true", help="the head does not train, as beside LoRA")
+    parser.add_argument("--peers_python", default=sys.executable, help="Python of an environment with TRL and Liger")
     parser.add_argument("--logs", default="/tmp")
-    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not shutil.which(args.peers_python):
+        parser.error(f"--peers_python {args.peers_python}: no such program; ENV/bin/python of a virtual environment")
     answer(args) if args.side else compare(args, sys.argv[1:])
 
 
