@@ -3,8 +3,9 @@
     python benchmarks/head.py --rounds 5 --peers_python ENV/bin/python
 
 "naive": whole logits, as the trainer has without the flag; its linear layers' product, by oneDNN on a CPU. "fused":
-with the flag. "trl": what TRL 1.16's GRPOTrainer always runs, tiles of 4,096 tokens by 32,768 words, made again in the
-backward pass. "trl_logits": TRL's functions on whole logits, which its GRPOTrainer had before and other trainers have,
+with the flag and a loss whose slope at a token follows from that token's own scores, as that of most estimators;
+"unforeseen": and another one, as that of gspo, so that logits are made twice. On a GPU both are the same. "trl": what
+TRL 1.16's GRPOTrainer always runs, tiles of 4,096 tokens by 32,768 words, made again in the backward pass. "trl_logits": TRL's functions on whole logits, which its GRPOTrainer had before and other trainers have,
 in rows of 256 tokens. "liger": Liger's chunked head, which gives no entropy and so does less. Peers multiply by torch.
 
 Peers run by `--peers_python` (default: this Python), in an environment of `pip install torch==2.13.0 "trl==1.16.*"
@@ -37,7 +38,7 @@ from sides import Side
 from torch import Tensor
 
 from lightrft.allocator import keep_freed_memory
-from lightrft.models.fused_head import fused_logprobs
+from lightrft.models.fused_head import Slopes, fused_logprobs
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.products import linear
@@ -75,8 +76,20 @@ def naive(p: Problem, entropy: str | None) -> Scores:
     return token_logprobs(logits, p.tokens, TEMPERATURE, entropy)
 
 
+def unforeseen(p: Problem, entropy: str | None) -> Scores:
+    return _fused(p, entropy, None)
+
+
 def fused(p: Problem, entropy: str | None) -> Scores:
-    found = fused_logprobs(Blocks(p.hidden, p.weight, None, (), TEMPERATURE, CHUNK), p.tokens, entropy)
+    slopes = p.slope[:, None]
+    if entropy == "gradient":
+        slopes = torch.stack([p.slope, torch.full_like(p.slope, -0.01 / len(p.slope))], -1)
+    return _fused(p, entropy, lambda *_: slopes)
+
+
+def _fused(p: Problem, entropy: str | None, slopes: Slopes | None) -> Scores:
+    blocks = Blocks(p.hidden, p.weight, None, (), TEMPERATURE, CHUNK)
+    found = fused_logprobs(blocks, p.tokens, entropy, slopes)
     return found[:, 0], found[:, 1] if entropy else None
 
 
@@ -119,6 +132,7 @@ class Way(NamedTuple):
 SIDES = {
     "naive": Way(naive),
     "fused": Way(fused),
+    "unforeseen": Way(unforeseen),
     "trl": Way(trl, "trl"),
     "trl_logits": Way(trl_logits, "trl"),
     "liger": Way(liger, "liger-kernel", entropy=False),
