@@ -60,10 +60,10 @@ class LossTerms:
         return e.idle_without_advantage and not other
 
     def is_by_token(self, batch: Batch) -> bool:
-        """Whether the slope of the loss to a token's scores follows from that token's scores: neither the ratio nor the
-        importance weight is a whole row's, or the weight's was known before."""
+        """Whether the slope of the loss to a token's scores follows from that token's scores: the estimator says so, and
+        no importance weight is a whole row's, unless it was known before."""
         of_rows = self.algorithm.is_correction in ("sequence_truncate", "sequence_mask", "geometric")
-        return not self.estimator.per_row and (batch.has("old_logprobs") or not of_rows)
+        return self.estimator.by_token and (batch.has("old_logprobs") or not of_rows)
 
     def select_tokens(self, batch: Batch, rows: Sequence[int], ranks: Ranks) -> Batch:
         """With `selected`, the tokens of high entropy, where only these are trained.

@@ -17,6 +17,7 @@ ESTIMATOR = Estimator(
     advantage=from_groups("scaled"),
     policy_loss=with_clip_flags(clipped_log_ratio_loss),
     aggregation="seq-mean-token-mean",
+    by_token=True,
     drift=cpgd_drift,
     needs={"group"},
     kl="off",

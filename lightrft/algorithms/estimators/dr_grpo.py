@@ -16,6 +16,7 @@ ESTIMATOR = Estimator(
     advantage=from_groups("centred"),
     policy_loss=ppo_loss,
     aggregation="seq-mean-token-sum-norm",
+    by_token=True,
     needs={"group"},
     whitening="optional",
     paper="arXiv:2503.20783",

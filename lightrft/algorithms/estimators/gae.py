@@ -18,6 +18,7 @@ ESTIMATOR = Estimator(
     advantage=from_values,
     policy_loss=ppo_loss,
     aggregation="token-mean",
+    by_token=True,
     needs={"critic"},
     kl="reward",
     whitening="part",
