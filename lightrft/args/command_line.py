@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from lightrft.args.convert import Wrong, from_words
 from lightrft.args.field import Record, as_text
 from lightrft.args.names import DOTTED, about_dotted, about_unknown
-from lightrft.args.settings import Problem, Setting, typed_setting
+from lightrft.args.settings import ON_COMMAND_LINE, Problem, Setting, typed_setting
 from lightrft.args.surface import FLAGS, GROUPS, NAMES, Flag
 from lightrft.errors import Refused
 
@@ -35,7 +35,7 @@ def read_command_line(argv: Sequence[str]) -> list[Setting | Problem]:
     words, problems = _without_dotted(argv)
     known, rest = build_parser().parse_known_args(words)
     typed = [
-        typed_setting(FLAGS[name], partial(_value, FLAGS[name], option, values), "cli", option)
+        typed_setting(FLAGS[name], partial(_value, FLAGS[name], option, values), ON_COMMAND_LINE, option)
         for name, option, values in getattr(known, TYPED, ())
     ]
     return [*problems, *_two_names(typed, getattr(known, TYPED, ())), *typed, *_strangers(rest)]

@@ -12,6 +12,8 @@ from lightrft.args.names import VALUES, about_value
 from lightrft.args.paths import expanded
 from lightrft.args.surface import Flag
 
+ON_COMMAND_LINE = "cli"  # a place, beside run.yaml:12
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -41,6 +41,12 @@ class Flag:
         """What a switch is set to by `name`, which may be one that says the opposite."""
         return on != (name in self.record.opposites)
 
+    def written(self, value: Any) -> str:
+        """The flag with a value as it stands on a command line; a switch's value is in its name."""
+        if not self.is_switch:
+            return f"--{self.name} {as_text(value)}"
+        return f"--{self.name}" if value else f"--{next(iter(self.record.opposites), f'no-{self.name}')}"
+
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.record.aliases, *self.record.opposites)

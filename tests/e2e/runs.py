@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from children import environment
+from flags_over import flags_over
 
 from lightrft.cli import main
 
@@ -93,7 +94,7 @@ class Ended:
 
 
 def words(flags: str, base: str = BASE) -> list[str]:
-    return [*base.split(), *flags.split()]
+    return flags_over(base, flags)
 
 
 def train(flags: str, base: str = BASE) -> Ended:

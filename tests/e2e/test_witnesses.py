@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from flags_over import flags_over
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from runs import REWARDS, Ended, all_rows, call, files, read_json, rows
@@ -204,7 +205,7 @@ def test_the_flag_shows(workshop, name):
     assert witness is not None, f"--{name} declares no witness"
     base = workshop.base(witness)
     assert base.ended.code == 0, base.ended.err
-    changed = workshop.run([*base_flags(witness), *witness.change.split()])
+    changed = workshop.run(flags_over(" ".join(base_flags(witness)), witness.change))
     if witness.seen == "refused":
         assert changed.ended.code == 2, changed.ended.out
         assert f"--{name}" in changed.ended.err or "--config" in witness.change, changed.ended.err

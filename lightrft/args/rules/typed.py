@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from lightrft.args.conditions import estimator
 from lightrft.args.field import as_text, items_of
 from lightrft.args.rules.finding import Finding, Rule
-from lightrft.args.settings import Notice, Problem
+from lightrft.args.settings import ON_COMMAND_LINE, Notice, Problem
 from lightrft.args.surface import FLAGS, Args, Flag
 from lightrft.args.unbuilt import UNBUILT
 
@@ -41,4 +42,21 @@ def _unusual(flag: Flag, args: Args) -> Iterator[Finding]:
         )
 
 
-RULES: tuple[Rule, ...] = (unbuilt_flags, unusual_values)
+def given_again(args: Args, world_size: int) -> Iterator[Finding]:
+    """A script that appends an override means it; one whose lines part over time does not, so it is told. What the
+    command line hides of a YAML file or a preset is no such case."""
+    for name, source in args.sources.items():
+        value = args.value(name)
+        own = [hidden.value for hidden in reversed(source.hides) if hidden.where == source.where == ON_COMMAND_LINE]
+        others = dict.fromkeys(FLAGS[name].written(other) for other in own if other != value)
+        if others:
+            yield Notice((name,), _overridden(FLAGS[name], " and ".join(others), value))
+
+
+def _overridden(flag: Flag, others: str, value: Any) -> str:
+    takes_several = flag.kind.shape != "one" and flag.kind.count is None
+    remedy = f"; to have both, write all after one --{flag.name}" if takes_several else ""
+    return f"{others} cannot matter: {flag.written(value)} comes later and counts{remedy}"
+
+
+RULES: tuple[Rule, ...] = (unbuilt_flags, unusual_values, given_again)

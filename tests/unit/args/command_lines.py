@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flags_over import flags_over
+
 from lightrft.args import Args, check, parse
 from lightrft.errors import Refused
 
@@ -12,7 +14,7 @@ BASE = f"{REQUIRED} --reward_fn last_number"
 
 
 def parsed(text: str = "") -> Args:
-    return parse(f"{BASE} {text}".split())
+    return parse(flags_over(BASE, text))
 
 
 def from_yaml(folder: Path, text: str, more: str = "") -> Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from command_lines import notices, parsed
+from flags_over import flags_over
 
 from lightrft.args.field import Witness
 from lightrft.args.rules.ignored_flags import NEEDS, cannot_matter
@@ -135,7 +136,8 @@ SHOWN = [name for name in NEEDS if (witness := FLAGS[name].record.witness) and w
 @pytest.mark.parametrize("name", SHOWN)
 def test_nothing_is_told_where_the_witness_shows_the_effect(name: str):
     witness = FLAGS[name].record.witness or Witness("", "")
-    found = notices(f"{EVALUATED} {witness.given} {witness.change}".replace("{save_path}", "out"))
+    flags = flags_over(f"{EVALUATED} {witness.given}", witness.change)
+    found = notices(" ".join(flags).replace("{save_path}", "out"))
     assert not [line for line in found if line.startswith(f"--{name} ") and "cannot matter" in line]
 
 
