@@ -87,7 +87,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     load_estimator(args.algorithm.advantage_estimator)
     tokenizer = load_tokenizer(args.model)
     check_model(args.model)
-    check_what_trains(args.model)
+    of_rank = check_what_trains(args.model)
     if first:
         check_resumed(args)
     encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)
@@ -115,7 +115,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
         _looked_at(args, each, encoder, bad) for each, bad in ((prompts, rows), (held_out, held_out_rows))
     )
     idle = [*idle_flags(args, [*prompts, *held_out]), *_of_pixels(args, encoder.vision, [*prompts, *held_out])]
-    notices = _notices(args, tokenizer, [*rows.notices, *held_out_rows.notices, *idle])
+    notices = _notices(args, tokenizer, [*of_rank, *rows.notices, *held_out_rows.notices, *idle])
     skipped, lines = [*rows.summary(), *held_out_rows.summary()], [*looked_at, *held_out_looked_at]
     return Inputs(encoder, prompts, held_out, rewards, skipped, notices, lines)
 
@@ -126,11 +126,11 @@ def _vision(args: Args, tokenizer: PreTrainedTokenizerBase) -> Vision | None:
     return load_vision(args.model, args.multimodal.processor, tokenizer, read, apply_chat_template)
 
 
-def _notices(args: Args, tokenizer: PreTrainedTokenizerBase, of_data: Sequence[str]) -> list[str]:
+def _notices(args: Args, tokenizer: PreTrainedTokenizerBase, others: Sequence[str]) -> list[str]:
     """What the user should know and may go on with; refused under --strict_args."""
     templated = bool(tokenizer.chat_template) and args.data.apply_chat_template is not False
     ends = dead_ends(args.model, tokenizer, args.sampling.stop, templated)
-    notices = list(dict.fromkeys([*ends, *_not_held_out(args), *of_data]))
+    notices = list(dict.fromkeys([*ends, *_not_held_out(args), *others]))
     if notices and args.run.strict_args:
         raise Refused("\n".join(f"{notice} (refused under --strict_args)" for notice in notices))
     return notices

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightrft.args.groups.model import ModelArgs
     from lightrft.models.given import Given
 
+GAINS_NOTHING = "beyond which a rank gains nothing"
 OWN, BEGUN = "default", "begun"  # the adapters' names: of the one that trains, and of what it was at the start
 
 
@@ -158,8 +159,21 @@ def _check_rank(model: Any, names: Iterable[str], args: ModelArgs) -> None:
     """B A has at most the rank of the weight that it is added to: where no layer can use all of it, it is a slip."""
     most = max(min(model.get_submodule(name).weight.shape) for name in names)
     if args.lora_rank > most:
-        what = "is above the smaller side of every layer that it adapts, beyond which a rank gains nothing"
+        what = f"is above the smaller side of every layer that it adapts, {GAINS_NOTHING}"
         raise Refused(f"--lora_rank {args.lora_rank} {what}; use at most {most}")
+
+
+def told_of_rank(model: Any, args: ModelArgs) -> list[str]:
+    """A notice where some of the layers that have adapters cannot use all of `--lora_rank`, and others can: as where
+    heads of keys are fewer than those of queries, which the user may well want."""
+    if args.lora_path is not None:
+        return []
+    sides = [min(layer.get_base_layer().weight.shape) for layer in adapted_layers(model).values()]
+    smaller = sum(side < args.lora_rank for side in sides)
+    if not smaller:
+        return []
+    what = f"is above the smaller side of {smaller} of the {len(sides)} layers that it adapts, {GAINS_NOTHING}"
+    return [f"--lora_rank {args.lora_rank} {what}; all can use up to {min(sides)}"]
 
 
 @dataclass(frozen=True)

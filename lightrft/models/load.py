@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lightrft.args.conditions import has_4_bits, has_adapters
 from lightrft.errors import Refused, warn
 from lightrft.models import quantised
+from lightrft.models.adapters import told_of_rank
 from lightrft.models.empty import empty_model
 from lightrft.models.freezing import choose_what_trains, is_asked_for
 from lightrft.models.source import code_options, place, refusal
@@ -28,12 +29,15 @@ LAYER = re.compile(r"\.\d+(?=\.|$)")  # its number in the name of a weight
 TOGETHER = "give a config.json and weights of the same model"
 
 
-def check_what_trains(args: ModelArgs) -> None:
-    """Raises `Refused` where flags freeze, adapt or quantise what the model has not."""
+def check_what_trains(args: ModelArgs) -> list[str]:
+    """The notices. Raises `Refused` where flags freeze, adapt or quantise what the model has not."""
+    told: list[str] = []
     if is_asked_for(args):
-        choose_what_trains(described_model(args), args)
+        choose_what_trains(model := described_model(args), args)
+        told = told_of_rank(model, args) if has_adapters(args) else []
     if has_4_bits(args):
         quantised.layers_to_quantise(described_model(args), args)
+    return told
 
 
 def count_parameters(args: ModelArgs) -> int:

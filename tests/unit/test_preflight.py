@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -155,3 +156,17 @@ def test_held_out_data_that_is_trained_on_is_told(tiny_folder, tmp_path):
     for split, told in (("train", True), ("test", False)):
         inputs = check_inputs(parse(flags(tiny_folder, tmp_path, "--prompt_data", *data, "--eval_split", split)))
         assert any("not held out" in notice for notice in inputs.notices) == told
+
+
+def test_a_rank_that_some_layers_cannot_use_is_a_notice(tiny_folder, tmp_path):
+    """One head of keys of 32 in each of two layers of 128: k_proj and v_proj are 32 by 128, five others larger."""
+    model = shutil.copytree(tiny_folder / "model", tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "num_key_value_heads": 1}))
+    more = ("--pretrain", str(model), "--lora_rank")
+    assert check_inputs(parse(flags(tiny_folder, tmp_path, *more, "32"))).notices == []
+    what = "is above the smaller side of 4 of the 14 layers that it adapts, beyond which a rank gains nothing"
+    told = f"--lora_rank 33 {what}; all can use up to 32"
+    assert check_inputs(parse(flags(tiny_folder, tmp_path, *more, "33"))).notices == [told]
+    with pytest.raises(Refused, match=re.escape(f"{told} (refused under --strict_args)")):
+        check_inputs(parse(flags(tiny_folder, tmp_path, *more, "33", "--strict_args")))

@@ -14,7 +14,7 @@ from transformers.models.falcon.modeling_falcon import FalconLinear
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.adapter_targets import adaptable
-from lightrft.models.adapters import adapt, adapted_layers, adapters_of
+from lightrft.models.adapters import adapt, adapted_layers, adapters_of, told_of_rank
 from lightrft.models.given import Given
 from lightrft.strategy.base import named_tensors
 
@@ -121,3 +121,17 @@ def test_the_largest_rank_is_that_of_the_layer_with_the_largest_smaller_side(tar
     adapted(made("Jamba"), lora_rank=most, target_modules=targets)
     with pytest.raises(Refused, match=rf"--lora_rank {most + 1} .*; use at most {most}$"):
         adapted(made("Jamba"), lora_rank=most + 1, target_modules=targets)
+
+
+@pytest.mark.parametrize(
+    ("rank", "targets", "smaller"),
+    ((16, ("k_proj", "q_proj"), ""), (17, ("k_proj", "q_proj"), "1 of the 2"), (32, ("all-linear",), "2 of the 13")),
+)
+def test_a_rank_that_some_layers_cannot_use_is_told(rank, targets, smaller):
+    """k_proj and v_proj are 16 by 32, the others of Mamba's layer and of attention's have no side below 32."""
+    flags = ModelArgs(pretrain="none", lora_rank=rank, target_modules=targets)
+    what = f"is above the smaller side of {smaller} layers that it adapts, beyond which a rank gains nothing"
+    told = [f"--lora_rank {rank} {what}; all can use up to 16"]
+    assert told_of_rank(adapted(made("Jamba"), lora_rank=rank, target_modules=targets), flags) == (
+        smaller and told or []
+    )
