@@ -86,8 +86,8 @@ class Estimator:
 
     aggregation: the `--loss_agg_mode` used when the flag is not given.
     per_row: the loss has one ratio per response, so its aggregation is fixed and importance weights are per row.
-    by_token: the loss and the drift of a token, and so their slopes, follow from that token's numbers alone. A fused head
-    then finds gradients sooner, for which both are called several times, on tokens that are not known yet too.
+    by_token: the loss and the drift of a token, and so their slopes, follow from that token's numbers alone. A fused
+    head then finds gradients sooner, for which both are called several times, on tokens that are not known yet too.
     drift: a further term that holds the policy near the old one; its coefficient is the KL coefficient.
     needs: "group" (at least two samples per prompt), "critic".
     kl: where the KL to the reference goes when its coefficient is above 0: "loss", "reward", or "off".

@@ -60,8 +60,8 @@ class LossTerms:
         return e.idle_without_advantage and not other
 
     def is_by_token(self, batch: Batch) -> bool:
-        """Whether the slope of the loss to a token's scores follows from that token's scores: the estimator says so, and
-        no importance weight is a whole row's, unless it was known before."""
+        """Whether the slope of the loss to a token's scores follows from that token's scores: the estimator says so,
+        and no importance weight is a whole row's, unless it was known before."""
         of_rows = self.algorithm.is_correction in ("sequence_truncate", "sequence_mask", "geometric")
         return self.estimator.by_token and (batch.has("old_logprobs") or not of_rows)
 
