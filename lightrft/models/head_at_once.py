@@ -6,6 +6,7 @@ HELD tokens at a time have their logits made, their scores, their slopes, and th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from lightrft.models.logit_blocks import Blocks, own_words
 from lightrft.models.logit_sums import Sums, Totals, joined
 from lightrft.models.products import product
 
-HELD = 256  # with more of them the weight's gradient is read and written less often, and more logits are held
+HELD = 320  # with more of them the weight's gradient is read and written less often, and more logits are held
 
 Slopes = Callable[[Tensor, Tensor | None], Tensor]
 """Of log-probabilities [N] and entropies [N]: what a unit of each adds to the loss, [N, 1], or [N, 2] where entropies
@@ -30,7 +31,10 @@ def can_be_at_once(blocks: Blocks) -> bool:
 
 
 def held_blocks(blocks: Blocks) -> Blocks:
-    return replace(blocks, chunk=min(blocks.chunk, HELD))
+    """Of equally many tokens: a few that are left over would read the weight's gradient as often as all."""
+    tokens = max(len(blocks.hidden), 1)
+    parts = math.ceil(tokens / min(blocks.chunk, HELD))
+    return replace(blocks, chunk=math.ceil(tokens / parts))
 
 
 @dataclass(frozen=True)

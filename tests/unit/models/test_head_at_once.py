@@ -93,7 +93,7 @@ def test_gradients_are_those_of_whole_logits_and_no_logit_is_made_twice(kind, tr
         for number in {0, 1, 2} - set(trained):
             each[number].requires_grad_(False)
     own, its = foreseen(found, kind), whole(wanted, kind)
-    assert made == [3] * 12 + [1] * 4
+    assert made == [3] * 12 + [1] * 4  # ceil(10 / 4) = 3 at a time
     (times * a_loss(own)).backward()
     (times * a_loss(its)).backward()
     assert len(made) == 16
