@@ -14,8 +14,9 @@ with the steps. "of peak" is the model's floating-point operations for these row
 prompts a larger one. "grad norm" has to be the same. Without --only a second table has the loss part alone (head.py).
 
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with rows in
-proportion, over gloo, a small model) ranks, in micro-batches as given and in one. The ratio is to 1 time: 1 = as fast
-per token.
+proportion, over gloo, a small model) ranks, in micro-batches as given and in one, under FSDP2 as it is by default and
+with --fsdp_reshard step, and under ZeRO as it is by default. The last line is of as many processes that share nothing,
+so it is what the machine itself does to several. The ratio is to 1 time: 1 = as fast per token.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ CONTESTANTS = {
     "all": "--share_prompts --fused_linear_logprob --gradient_checkpointing",
 }
 GROWTH = (1, 2, 4, 8)
+SHARING = {"FSDP2": "--fsdp", "once a step": "--fsdp --fsdp_reshard step", "ZeRO 2": "--zero_stage 2"}
 PRODUCTS = "products"  # in the place of flags: no model, products of matrices alone
 
 
@@ -142,7 +144,7 @@ def heads(options: argparse.Namespace) -> None:
 
 def grow(options: argparse.Namespace, folder: Path) -> None:
     each = side("shared", CONTESTANTS["shared"], options, folder)
-    print(f"{'CPU ms a token':16}" + "".join(f"{factor:>7} x" for factor in GROWTH) + "   8 x / 1 x")
+    print(f"{'CPU ms a token':22}" + "".join(f"{factor:>7} x" for factor in GROWTH) + "   8 x / 1 x")
     for what in ("samples", "tokens"):
         found: dict[int, list[float]] = {factor: [] for factor in GROWTH}
         for turn in range(options.rounds + 1):
@@ -154,20 +156,24 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
         _row(what, [median(found[factor]) for factor in GROWTH])
     each.stop()
     for micro in (options.micro, 4 * options.samples):  # over gloo each micro-batch costs all weights; the last is one
-        cost = [median(ranked(count, micro, options) for _ in range(options.rounds)) for count in GROWTH]
-        _row(f"ranks, micro-batch {micro}", cost)
+        for name, flags in SHARING.items():
+            grow_ranks(f"ranks, {name}, micro {micro}", options, "--micro", str(micro), f"--flags={flags}")
+    grow_ranks("ranks that share nothing", options, "--alone", "--flags=--fsdp")
+
+
+def grow_ranks(name: str, options: argparse.Namespace, *words: str) -> None:
+    _row(name, [median(ranked(count, options, *words) for _ in range(options.rounds)) for count in GROWTH])
 
 
 def _row(name: str, values: list[float]) -> None:
-    print(f"{name:24}" + "".join(f"{v:9.4g}" for v in values) + f"{values[-1] / values[0]:12.3f}", flush=True)
+    print(f"{name:30}" + "".join(f"{v:9.4g}" for v in values) + f"{values[-1] / values[0]:12.3f}", flush=True)
 
 
-def ranked(count: int, micro: int, options: argparse.Namespace) -> float:
-    """CPU milliseconds of all ranks per token of a step whose rows grow with the ranks, in micro-batches of `micro`."""
+def ranked(count: int, options: argparse.Namespace, *words: str) -> float:
+    """CPU milliseconds of all ranks per token of a step whose rows grow with the ranks; words: what these are told."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    words = ["--as_rank", "--samples", str(options.samples), "--micro", str(micro)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"}
-    command = [*torchrun, str(HERE / "train_step.py"), *words]
+    command = [*torchrun, str(HERE / "train_step.py"), "--as_rank", "--samples", str(options.samples), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -178,19 +184,22 @@ def as_rank(options: argparse.Namespace) -> None:
     import torch
     from workload import Training, rollouts
 
+    from lightrft.ranks.base import alone
+    from lightrft.ranks.collectives import Collectives
     from lightrft.ranks.launch import join_world, leave_world
 
     torch.set_num_threads(1)
-    world, samples = join_world(), options.samples
-    flags = f"--share_prompts --fsdp --micro_train_batch_size {options.micro}"
+    everyone, samples = join_world(), options.samples
+    world = alone(everyone.device) if options.alone else everyone
+    flags = f"--share_prompts {options.flags} --micro_train_batch_size {options.micro}"
     training = Training(world, "small", flags, 4 * samples * world.size, samples, 512)
     made = rollouts(4 * world.size, samples, 64, 128, training.vocabulary, equal=True)
     mine = made[4 * samples * world.rank : 4 * samples * (world.rank + 1)]
     batch = training.batch(mine)
     told = [training.step(batch) for _ in range(4)][1:]
-    cpu = sum(training.strategy.ranks.gather([median(each.cpu for each in told)]))
-    if world.rank == 0:
-        print(1e3 * cpu / (told[0].tokens * world.size), flush=True)
+    cpu = sum(Collectives(everyone).gather([median(each.cpu for each in told)]))
+    if everyone.rank == 0:
+        print(1e3 * cpu / (told[0].tokens * everyone.size), flush=True)
     leave_world()
     os._exit(0)  # as tests/contract/launch.py says: caches of DTensor abort an interpreter that ends
 
@@ -210,6 +219,7 @@ def main() -> None:
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--flags", help=argparse.SUPPRESS)
     parser.add_argument("--as_rank", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.as_rank:
         as_rank(options)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lightrft.args import Args, optimizer_steps, prompts_per_step
 from lightrft.args.batching import samples_of
 from lightrft.args.conditions import (
+    gathers_once_a_step,
     has_4_bits,
     has_adapters,
     has_critic,
@@ -36,7 +37,7 @@ from lightrft.strategy.memory import Layout, ModelStates, model_states
 
 OTHERWISE = {
     **{"fsdp": False, "fsdp_cpu_offload": False, "zero_stage": 3, "zpg": 1},
-    **{"hybrid_shard_size": None, "ref_shard_size": None, "use_mp_opt": False},
+    **{"hybrid_shard_size": None, "ref_shard_size": None, "use_mp_opt": False, "fsdp_reshard": "layer"},
 }
 WAYS = {  # what each changes of that
     "--zero_stage 3": {},
@@ -196,6 +197,7 @@ def _layout(args: Args, processes: int) -> Layout:
         states_on_cpu=d.fsdp_cpu_offload,
         adam_on_cpu=m.adam_offload,
         masters_apart=m.use_mp_opt,
+        once_a_step=gathers_once_a_step(args, processes),
         ref_on_cpu=m.ref_offload or d.fsdp_cpu_offload,
     )
 
@@ -215,10 +217,16 @@ def _states(args: Args, machine: Hardware) -> ModelStates:
     )
 
 
+def _fits(args: Args, machine: Hardware) -> bool:
+    return _states(args, machine).total <= (machine.gigabytes or 0) * 1e9
+
+
 def _what_fits(args: Args, machine: Hardware) -> str:
     """The first of the other ways to hold the model that fits."""
+    if args.distributed.fsdp_reshard == "step" and _fits(args.with_(fsdp_reshard="layer"), machine):
+        return "use --fsdp_reshard layer"
     for flags, changes in WAYS.items():
-        if _states(args.with_(**OTHERWISE | changes), machine).total <= (machine.gigabytes or 0) * 1e9:
+        if _fits(args.with_(**OTHERWISE | changes), machine):
             typed = "--no-fsdp " if args.distributed.fsdp and not changes.get("fsdp") else ""
             return f"use {typed}{flags}"
     return "use a smaller model or larger GPUs"

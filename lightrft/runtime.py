@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightrft.args import Args
-from lightrft.args.conditions import has_adapters, holds_all, runs_several, scores_before_learning
+from lightrft.args.conditions import gathers_once_a_step, has_adapters, holds_all, runs_several, scores_before_learning
 from lightrft.engine_choice import EngineChoice, choose_engine
 from lightrft.hardware import choose_precision, hardware
 from lightrft.strategy.deepspeed import effective_stage
@@ -16,7 +16,7 @@ def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
     machine, (precision, why) = hardware(args), choose_precision(args)
     return {
         "processes": machine.processes,
-        "strategy": f"{_strategy(args, machine.processes, precision.compute)}{_laid_out(args)}",
+        "strategy": f"{_strategy(args, machine.processes, precision.compute)}{_laid_out(args, machine.processes)}",
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": _engine(args, choose_engine(args, videos=videos), precision.compute),
@@ -34,9 +34,10 @@ def _strategy(args: Args, processes: int, compute: str) -> str:
     return "FSDP2" if fsdp else zero
 
 
-def _laid_out(args: Args) -> str:
+def _laid_out(args: Args, processes: int) -> str:
     said = {
         "bf16 shards": args.memory.use_mp_opt,
+        "whole for each step": gathers_once_a_step(args, processes),
         "each process reads its own shards": args.distributed.meta_init,
     }
     return _offloaded(args) + "".join(f", {text}" for text, is_so in said.items() if is_so)

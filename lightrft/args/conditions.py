@@ -126,6 +126,11 @@ def holds_all(args: Args, processes: int, compute: str) -> bool:
     return processes == 1 and compute == "fp32" and (d.fsdp or d.zero_stage < 3) and not on_host
 
 
+def gathers_once_a_step(args: Args, processes: int) -> bool:
+    """Whether every process holds whole weights and gradients for the length of an optimizer step."""
+    return processes > 1 and args.distributed.fsdp and args.distributed.fsdp_reshard == "step"
+
+
 def runs_several(args: Args) -> bool:
     """Whether a training pass may have several samples."""
     return args.batch.micro_train_batch_size > 1 or args.batch.max_tokens_per_micro_batch is not None

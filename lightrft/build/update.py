@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
-from lightrft.args.conditions import holds_all, needs_entropy, ref_shard_size
+from lightrft.args.conditions import gathers_once_a_step, holds_all, needs_entropy, ref_shard_size
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
 from lightrft.models.adapters import adapters_of
@@ -69,6 +69,7 @@ def make_sharding(args: Args, world: World, precision: Precision) -> Strategy:
             cpu_offload=d.fsdp_cpu_offload,
             adam_offload=offload and not d.fsdp_cpu_offload,
             masters_apart=args.memory.use_mp_opt,
+            once_a_step=gathers_once_a_step(args, world.size),
             frozen=frozen,
         )
     from lightrft.strategy.deepspeed import DeepSpeedStrategy

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
@@ -37,12 +37,27 @@ def _parts(handle: Handle) -> list[FSDPModule]:
     return [module for module in handle.model.modules() if isinstance(module, FSDPModule)]
 
 
+def _leave_whole(model: nn.Module, layers: bool) -> None:
+    """After a forward pass; the root always stays, since its backward pass comes at once."""
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.set_reshard_after_forward(part is not model and not layers, recurse=False)
+
+
+def _begin_step(model: nn.Module, *_: object) -> None:
+    """Before a forward pass: one with a backward pass leaves all weights whole, until the step's last one."""
+    if torch.is_grad_enabled():
+        _leave_whole(model, True)
+
+
 class FSDP2Strategy:
     """Parameters are float32 shards; with bf16 they are cast for compute and gradients are reduced in float32.
 
     masters_apart: with bf16 the shards are bf16, and the optimizer has float32 masters of them (`--use_mp_opt`).
     shard_size: processes that share one copy of the shards; None = all of them. cpu_offload: shards, gradients and the
     optimizer's state are kept in host memory, and the step is made there; adam_offload: the optimizer's state alone.
+    once_a_step: weights are gathered for a step's first forward pass and stay whole until its last backward pass, which
+    alone reduces gradients; each process adds up whole ones until then, in float32 (`--fsdp_reshard step`).
     frozen: how a model without an optimizer is held; None = as one with.
     """
 
@@ -55,18 +70,22 @@ class FSDP2Strategy:
         cpu_offload: bool = False,
         adam_offload: bool = False,
         masters_apart: bool = False,
+        once_a_step: bool = False,
         frozen: Frozen | None = None,
     ) -> None:
         self.world, self.ranks = world, Collectives(world)
         self.mesh = sharding_mesh(world, shard_size)
         self.compute = COMPUTE[precision.compute]
         self.cpu_offload, self.adam_offload, self.masters_apart = cpu_offload, adam_offload, masters_apart
+        self.once_a_step = once_a_step
         self.frozen = frozen or Frozen(shard_size or world.size, cpu_offload)
 
     def prepare(self, model: PreTrainedModel, optim: OptimArgs | None, weights: Weights | None = None) -> Handle:
         if optim is None:
             return self.frozen.prepare(model, self.world, self.compute, weights)
         shard(model, self.mesh, self.compute, on_host=self.cpu_offload)
+        if self.once_a_step:
+            model.register_forward_pre_hook(_begin_step, prepend=True)
         if weights is not None:
             place = torch.device("cpu") if self.cpu_offload else self.world.device
             fsdp2_state.fill_empty(model, self.world, weights, place)
@@ -78,9 +97,12 @@ class FSDP2Strategy:
         return Handle(model, model, optimizer, scheduler, optim, finer=finer, masters=masters)
 
     def backward(self, handle: Handle, loss: Tensor, *, last: bool) -> None:
-        """Where there are several ranks each keeps its share of the gradient's sum alone: one that waited for the last
-        micro-batch would be a whole model's on every rank."""
-        handle.module.set_requires_gradient_sync(last or self.world.size > 1)
+        """Where there are several ranks each keeps its share of the gradient's sum alone, unless told otherwise: one
+        that waits for the last micro-batch is a whole model's on every rank."""
+        handle.module.set_requires_gradient_sync(last or (self.world.size > 1 and not self.once_a_step))
+        if self.once_a_step:
+            handle.module.set_reshard_after_backward(last)
+            _leave_whole(handle.model, not last)
         (loss * self.world.size).backward()  # FSDP averages over ranks, our losses are shares of a sum
 
     def step(self, handle: Handle) -> StepReport:
@@ -91,12 +113,11 @@ class FSDP2Strategy:
     def gathered(self, handle: Handle) -> Iterator[PreTrainedModel]:
         for part in _parts(handle):
             part.unshard()
-            part.set_reshard_after_forward(False, recurse=False)
+        _leave_whole(handle.model, True)
         try:
             yield handle.model
         finally:
-            for part in _parts(handle):
-                part.set_reshard_after_forward(True, recurse=False)
+            _leave_whole(handle.model, False)
             self._reshard(handle)
 
     def full_params(self, handle: Handle) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,8 @@ class Layout:
     stage: DeepSpeed ZeRO 1 to 3 (arXiv:1910.02054: optimizer, then gradients, then weights are partitioned), None for
     FSDP2, whose shards are float32, or with masters_apart 16 bits under masters that the optimizer holds. shard_size:
     of FSDP2, processes that share one copy. zpg: of stage 3, processes that share a second copy, 1 = there is none.
-    ref_size: processes that share one copy of the reference.
+    ref_size: processes that share one copy of the reference. once_a_step: FSDP2's processes hold whole weights and
+    gradients while they learn.
     """
 
     ranks: int
@@ -24,6 +25,7 @@ class Layout:
     adam_on_cpu: bool
     ref_on_cpu: bool
     masters_apart: bool = False
+    once_a_step: bool = False
 
     @property
     def shards_weights(self) -> bool:
@@ -40,7 +42,8 @@ class ModelStates:
     """Bytes of one process; `gathered` is the copy that the in-process engine samples from where shards are kept.
 
     FSDP2 makes it of one process's shards too. gradients are there while a model learns; sums are what DeepSpeed adds
-    them up in, and keeps. host: of all of it, what lies in host memory, and in no other number here.
+    them up in, and keeps. whole: weights and gradients beside the shards, while a model learns. host: of all of it,
+    what lies in host memory, and in no other number here.
     """
 
     weights: float
@@ -51,6 +54,7 @@ class ModelStates:
     gathered: float
     average: float = 0
     in_4_bits: float = 0
+    whole: float = 0
     host: float = 0
 
     @property
@@ -58,7 +62,7 @@ class ModelStates:
         """On the device. Sampling and learning take turns, so gradients and the gathered copy are never there
         together."""
         always = self.weights + self.in_4_bits + self.sums + self.optimizer + self.reference + self.average
-        return always + max(self.gradients, self.gathered)
+        return always + max(self.gradients + self.whole, self.gathered)
 
     def __str__(self) -> str:
         parts = {name.replace("_", " "): value / 1e9 for name, value in vars(self).items() if value and name != "host"}
@@ -81,9 +85,8 @@ def model_states(
 
     half: computed in 16 bits, over a float32 master that the optimizer holds (DeepSpeed) or the shards are (FSDP2).
     frozen: of the model's parameters those that are not trained, and have weights alone. average: one of the others in
-    float32, which lies and is cut as the masters are. in_4_bits: bytes of further ones, which every
-    process has whole on its device.
-    Policy and critic take turns, so their gradients are never there together.
+    float32, which lies and is cut as the masters are. in_4_bits: bytes of further ones, which every process has whole
+    on its device. Policy and critic take turns, so their gradients are never there together.
 
     Gradients are added up in float32. Stage 1 in 16 bits keeps a whole model's sum beside the 16-bit gradients, stage
     3 its share of one; the 16-bit gradients of stages 2 and 3 are gone as soon as they are added. Where the optimizer
@@ -121,6 +124,7 @@ def model_states(
         reference=0 if layout.ref_on_cpu else copy,
         average=mean,
         in_4_bits=in_4_bits,
+        whole=max(learning * 4 + parameters * compute, critic * (4 + compute)) if layout.once_a_step else 0,
         gathered=parameters * compute if stage is None or (stage == 3 and parts > 1) else 0,
         host=host,
     )

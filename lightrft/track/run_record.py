@@ -38,7 +38,7 @@ PASSES = (  # flags of how training passes are computed
 )
 COME_TO = {  # what is chosen for a machine, and the flags of which one that changed says as much
     "engine": "engine_type engine_dtype engine_tp_size enable_engine_sleep",
-    "strategy": "fsdp zero_stage fsdp_cpu_offload adam_offload ref_offload meta_init",
+    "strategy": "fsdp zero_stage fsdp_cpu_offload fsdp_reshard adam_offload ref_offload meta_init",
     "precision": "bf16 fp16",
     "training": " ".join(PASSES),
 }
@@ -46,7 +46,7 @@ ROUND = {  # what changes nothing but rounding
     *PASSES,
     *("training", "micro_rollout_batch_size", "eval_batch_size", "attn_implementation"),
     *("fsdp", "zero_stage", "zpg", "hybrid_shard_size", "sp_size", "overlap_comm", "meta_init", "ref_shard_size"),
-    *("fsdp_cpu_offload", "adam_offload", "ref_offload"),
+    *("fsdp_cpu_offload", "fsdp_reshard", "adam_offload", "ref_offload"),
 }
 
 

@@ -25,6 +25,7 @@ COLUMNS = [
     if precision != "fp16" or "--fsdp" not in strategy  # refused: it has no loss scaling
 ] + [(ALONE, "fp32")]
 ON_TWO = [(s, p) for s, p in COLUMNS if "offload" not in s and s != ALONE and (p != "fp16" or s == "--zero_stage 2")]
+ON_TWO += [("--fsdp --fsdp_reshard step", precision) for precision in ("fp32", "bf16")]
 
 
 def prepared(strategy: Strategy, seed: int = 0) -> Handle:

@@ -6,6 +6,7 @@ how far the parameters are from the plain loop's and what every rank holds.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +18,7 @@ from policies import arguments, largest_difference, named, own_strategy, small_m
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightrft.ranks.base import World
 from lightrft.ranks.launch import join_world, leave_world
@@ -35,11 +37,13 @@ LAYOUTS = {  # by the number of processes
     1: (*OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
     2: (
         *("--fsdp --fsdp_cpu_offload", *OFFLOADED, "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 1"),
+        *("--fsdp", "--fsdp --fsdp_reshard step"),
         *("--zero_stage 1 --overlap_comm", "--zero_stage 2 --overlap_comm", "--zero_stage 3 --no-overlap_comm"),
     ),
     3: ("--zero_stage 3 --adam_offload", "--fsdp --adam_offload", "--fsdp --hybrid_shard_size 3"),
     4: (
         "--fsdp --hybrid_shard_size 2",
+        "--fsdp --hybrid_shard_size 2 --fsdp_reshard step",
         "--fsdp --hybrid_shard_size 2 --adam_offload",
         "--fsdp --hybrid_shard_size 2 --fsdp_cpu_offload",
         "--zero_stage 3 --zpg 2",
@@ -103,7 +107,8 @@ def take_steps(strategy: Strategy, handle: Handle) -> dict[str, Tensor]:
     for _ in range(STEPS):
         generate(strategy, handle)
         strategy.backward(handle, loss(handle.module, mine[:2]), last=False)
-        assert world.size == 1 or not whole_gradients(handle), "between micro-batches each rank keeps its share alone"
+        if world.size > 1:  # unless it is told otherwise, each rank keeps its share alone between micro-batches
+            assert bool(whole_gradients(handle)) == getattr(strategy, "once_a_step", False)
         strategy.backward(handle, loss(handle.module, mine[2:]), last=True)
         assert not strategy.step(handle).skipped
     return {name: value.detach().float().cpu().clone() for name, value in strategy.full_params(handle)}
@@ -137,7 +142,7 @@ def examine(world: World, flags: str) -> Found:
         differences[name] = largest_difference(after, plain(name))
         differences[f"{name}, generating"] = float((generate(strategy, handle) - plain_logits(name)).abs().max())
         moved[name] = largest_difference(after, named(small_model()))
-    facts = fsdp_facts(handle) if args.distributed.fsdp else zero_facts(handle)
+    facts = fsdp_facts(strategy, handle) if args.distributed.fsdp else zero_facts(handle)
     return Found(differences, moved, facts)
 
 
@@ -178,8 +183,9 @@ def _is_part(module: Any) -> bool:
     return isinstance(module, FSDPModule)
 
 
-def fsdp_facts(handle: Handle) -> dict[str, Any]:
+def fsdp_facts(strategy: Strategy, handle: Handle) -> dict[str, Any]:
     """Of AdamW, the last."""
+    travels = watch_a_step(strategy, handle)
     embedding = handle.model.get_input_embeddings().weight
     assert isinstance(embedding, DTensor)
     moments = handle.optimizer.state[embedding]["exp_avg"]
@@ -187,7 +193,50 @@ def fsdp_facts(handle: Handle) -> dict[str, Any]:
         "mesh": tuple(embedding.device_mesh.shape),
         "rows": (len(embedding.to_local()), len(embedding)),
         "moments": (tuple(moments.to_local().shape), moments.to_local().device.type),
+        **travels,
     }
+
+
+def watch_a_step(strategy: Strategy, handle: Handle) -> dict[str, Any]:
+    """Of three micro-batches, from a generation to a scoring pass: how often a part's weights are gathered and its
+    gradients reduced; which of the three parts, root first, are whole before, between and after, and after the pass;
+    how far the logits of that pass are from those of the weights that there are then, and from those before."""
+    generate(strategy, handle)
+    before, whole = score(handle), [whole_parts(handle)]
+    strategy.trained(handle)  # as an average of weights looks at them
+    with Counted() as counted:
+        for number in range(3):
+            strategy.backward(handle, loss(handle.module, [number]), last=number == 2)
+            whole.append(whole_parts(handle))
+        strategy.step(handle)
+    after = score(handle)
+    whole.append(whole_parts(handle))
+    model = small_model().to(here())
+    model.load_state_dict(dict(strategy.full_params(handle)), strict=False)
+    moved, stale = (float((after - logits).abs().max()) for logits in (before, score(model)))
+    times = tuple(counted.calls[f"c10d.{name}_base_.default"] for name in ("_allgather", "_reduce_scatter"))
+    return {"gathered, reduced": times, "whole": whole, "moved": moved, "stale": stale}
+
+
+class Counted(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        self.calls[str(func)] += 1
+        return func(*args, **kwargs or {})
+
+
+def whole_parts(handle: Handle) -> list[bool]:
+    return [m._get_fsdp_state()._fsdp_param_group.is_unsharded for m in handle.model.modules() if _is_part(m)]
+
+
+@torch.no_grad()
+def score(model: Any) -> Tensor:
+    """A pass without a backward pass; its logits."""
+    called = model.module if isinstance(model, Handle) else model
+    return called(input_ids=IDS[[-1]].to(here()), use_cache=False).logits.clone()
 
 
 def zero_facts(handle: Handle) -> dict[str, Any]:

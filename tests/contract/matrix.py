@@ -68,6 +68,7 @@ BETA = 0.8
 FUSED = "--fused_linear_logprob --chunk_size 3"
 CHECKPOINTING, SHARDED = "--gradient_checkpointing", ("--zero_stage 3", "--fsdp")
 SELECTIVE = f"{CHECKPOINTING} --recompute_granularity selective"
+ONCE = "--fsdp_reshard step"
 TWO = ("--zero_stage 2", "--fsdp")
 APART = "--packing_samples --no-share_prompts"
 SETTINGS = (
@@ -76,6 +77,14 @@ SETTINGS = (
     Setting("CPU offload", "--fsdp_cpu_offload", of=("--fsdp",)),
     Setting("bf16", "--bf16", rounds=10),
     Setting("masters apart", "--use_mp_opt --bf16", rounds=10, of=("--fsdp",)),
+    Setting("once a step", ONCE, of=("--fsdp",), ranks=(2, 3)),
+    Setting("once a step, bf16", f"{ONCE} --bf16", rounds=10, of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, masters apart", f"{ONCE} --use_mp_opt --bf16", rounds=10, of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, CPU offload", f"{ONCE} --fsdp_cpu_offload", of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, critic", f"{ONCE} --adam_offload {GAE}", of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, checkpointing", f"{ONCE} {FUSED} {SELECTIVE}", of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, copies, sp 2", f"{ONCE} --hybrid_shard_size 1", sp_size=2, of=("--fsdp",), ranks=(2,)),
+    Setting("once a step, LoRA", f"{ONCE} {CHECKPOINTING} --init_kl_coef 0.05", of=("--fsdp",), ranks=(2,)),
     Setting("critic", GAE),
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),
     Setting("EMA", f"--enable_ema --ema_beta {BETA}"),

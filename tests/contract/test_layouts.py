@@ -56,6 +56,29 @@ def test_so_many_processes_share_one_copy_of_the_shards(on_ranks, size, processe
     assert sum(held) == copies * whole[0]
 
 
+ROOT, NONE, ALL = [True, False, False], [False] * 3, [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "times", "between"),
+    [
+        ("--fsdp", (3 * (1 + 2 + 2), 3 * 3), NONE),  # the root in a forward pass, two layers in both, each time
+        ("--fsdp --fsdp_reshard step", (3, 3), ALL),
+    ],
+)
+def test_weights_and_gradients_travel_as_often_as_told(on_ranks, flags, times, between):
+    """And whole ones are there no longer: a pass that no backward pass follows leaves the root alone, as ever."""
+    found = on_ranks(2, flags)
+    assert facts(found, "gathered, reduced") == [times] * 2
+    assert facts(found, "whole") == [[ROOT, between, between, NONE, ROOT]] * 2
+
+
+def test_no_pass_after_a_step_has_the_weights_from_before_it(on_ranks):
+    cases = [(processes, flags) for processes, flags in CASES if flags.startswith("--fsdp")]
+    for rank in (rank for case in cases for rank in on_ranks(*case)):
+        assert rank.facts["stale"] < 1e-4 < 1e-3 < rank.facts["moved"]
+
+
 @pytest.mark.parametrize("stage", (1, 2, 3))
 @pytest.mark.parametrize("processes", (1, 2))
 def test_deepspeed_steps_in_host_memory(on_ranks, stage, processes):

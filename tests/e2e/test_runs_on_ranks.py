@@ -37,6 +37,7 @@ OTHERWISE = {
     "sequence": ("fsdp", "--sp_size 2"),
     "sequence_zero3": ("zero3", "--sp_size 2"),
     "copies": ("fsdp", "--hybrid_shard_size 1"),
+    "once_a_step": ("fsdp", "--fsdp_reshard step"),
 }
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 

@@ -30,6 +30,9 @@ def test_assumed_gpus_decide_device_and_precision():
         "engine": "vllm (auto)",
         "training": "with a row for each sample, prompts shared where that is cheaper",
     }
+    held = args("--assume_gpus 8x80GB --fsdp --fsdp_reshard step")
+    assert runtime(held)["strategy"] == "FSDP2, whole for each step"
+    assert runtime(args("--assume_gpus 1x80GB --fsdp --fsdp_reshard step"))["strategy"] == "FSDP2"
     assert choose_precision(args("--assume_gpus 1x24GB --fp16"))[0].compute == "fp16"
     assert choose_precision(args("--assume_gpus 1x24GB --no-bf16"))[0].compute == "fp32"
 

@@ -22,6 +22,13 @@ class DistributedArgs:
         "Keep FSDP's shards in host memory between uses; needs --fsdp.",
         witness=Witness("--fsdp_cpu_offload", "gpu"),
     )
+    fsdp_reshard: str = arg(
+        "layer",
+        "When FSDP gives gathered weights back and shares gradients out: layer = after each layer of every pass; "
+        "step = once for an optimizer step, which holds all of both. step needs --fsdp.",
+        choices=("layer", "step"),
+        witness=Witness("--fsdp_reshard step", "refused", given="--no-fsdp"),
+    )
     bf16: bool | None = arg(
         None,
         "Compute in bfloat16.",

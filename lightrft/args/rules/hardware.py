@@ -10,7 +10,7 @@ from lightrft.args.field import as_text
 from lightrft.args.hardware import assumed_gpus, nearest_gpus
 from lightrft.args.rules.finding import Finding, Rule, either, processes
 from lightrft.args.settings import Notice, Problem
-from lightrft.args.surface import Args
+from lightrft.args.surface import FLAGS, Args
 
 
 def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
@@ -21,7 +21,7 @@ def assumed_hardware(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 GROUP_SIZES = ("engine_tp_size", "sp_size", "zpg", "hybrid_shard_size", "ref_shard_size")
-AMONG_SEVERAL = ("overlap_comm", "dist_timeout_s")
+AMONG_SEVERAL = ("overlap_comm", "dist_timeout_s", "fsdp_reshard")
 
 
 def sizes_of_process_groups(args: Args, world_size: int) -> Iterator[Finding]:
@@ -77,9 +77,9 @@ def precision(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
-    for flag in ("fsdp_cpu_offload", "hybrid_shard_size", "use_mp_opt"):
+    for flag in ("fsdp_cpu_offload", "hybrid_shard_size", "use_mp_opt", "fsdp_reshard"):
         value = args.value(flag)
-        if value and not args.distributed.fsdp:
+        if value != FLAGS[flag].record.default and not args.distributed.fsdp:
             shown = f"--{flag}" if value is True else f"--{flag} {value}"
             yield Problem((flag, "fsdp"), f"{shown} needs --fsdp; add --fsdp or remove it")
 
@@ -114,8 +114,9 @@ def of_shards_alone(args: Args, world_size: int) -> Iterator[Finding]:
 
 
 def among_several_processes(args: Args, world_size: int) -> Iterator[Finding]:
+    told_elsewhere = {"overlap_comm": args.distributed.fsdp, "fsdp_reshard": not args.distributed.fsdp}
     for flag in AMONG_SEVERAL:
-        if world_size == 1 and args.typed(flag) and not (flag == "overlap_comm" and args.distributed.fsdp):
+        if world_size == 1 and args.typed(flag) and not told_elsewhere.get(flag):
             value = args.value(flag)
             shown = f"--{flag}" if isinstance(value, bool) else f"--{flag} {as_text(value)}"
             yield Notice((flag,), f"{shown} cannot matter: there is one process, which waits for no other")

@@ -180,6 +180,21 @@ def test_what_does_not_train_is_not_averaged_and_needs_nothing_of_the_host():
     assert model_states(100, frozen=90, critic=20, ranks=1, stage=1, **MIXED).gradients == 20 * 2, "of the larger one"
 
 
+@pytest.mark.parametrize("half, compute", [(True, 2), (False, 4)])
+def test_a_step_with_everything_whole(half: bool, compute: int):
+    """Weights as they are computed with and float32 gradients of all that learns, beside the shards of both; then the
+    engine's gathered copy is not there."""
+    how = {"ranks": 4, "stage": None, "half": half, "adam": True, "reference": False}
+    found = model_states(100, frozen=60, once_a_step=True, **how)
+    assert found.whole == 100 * compute + 40 * 4
+    assert found.total == 100 * 4 / 4 + 40 * 8 / 4 + 40 * 4 / 4 + found.whole
+    critic = model_states(100, frozen=60, critic=80, once_a_step=True, **how)
+    assert critic.whole == 80 * (compute + 4), "they take turns"
+    moved = model_states(100, once_a_step=True, states_on_cpu=True, **how)
+    assert moved.total == moved.whole == 100 * (compute + 4)
+    assert model_states(100, **how).whole == 0
+
+
 def test_masters_apart_are_the_optimizers():
     """16-bit shards, a float32 sum of gradients, master and moments; what is frozen is kept whole on the host."""
     found = model_states(100, frozen=60, ranks=4, stage=None, masters_apart=True, **MIXED)
