@@ -132,7 +132,10 @@ def load_backbone(args: ModelArgs, dtype: torch.dtype, *, empty: bool = False) -
 
 
 def _load(kind: Any, args: ModelArgs, dtype: torch.dtype, empty: bool) -> tuple[Any, list[str]]:
-    """The whole model, and the weights of the folder that it has no place for."""
+    """The whole model, and the weights of the folder that it has no place for.
+
+    The library is given the configuration: where it reads that itself, `_attn_implementation` in config.json is
+    stronger than `--attn_implementation`."""
     from safetensors import SafetensorError
 
     attention = _attention(args)
@@ -143,7 +146,7 @@ def _load(kind: Any, args: ModelArgs, dtype: torch.dtype, empty: bool) -> tuple[
                 model, loaded = empty_model(kind, args, dtype, **attention)
             else:
                 options = {"use_safetensors": True, **told, **code_options(args), **attention}
-                model, loaded = kind.from_pretrained(place(args), dtype=dtype, **options)
+                model, loaded = kind.from_pretrained(place(args), config=read_config(args), dtype=dtype, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise refusal(args, "model", error) from error
     left = sorted(loaded["unexpected_keys"])

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from vision_models import save_tiny
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
@@ -98,6 +99,35 @@ def test_the_model_comes_in_its_dtype_with_dropout_off_and_trains_or_not(tiny_fo
     model = load_model(ModelArgs(pretrain=str(tiny_folder / "model")), torch.bfloat16, CPU, trains=trains)
     assert {(p.dtype, p.requires_grad) for p in model.parameters()} == {(torch.bfloat16, trains)}
     assert not any(module.training for module in model.modules())
+
+
+KERNELS = ("_attn_implementation", "attn_implementation")
+
+
+@pytest.mark.parametrize("key", KERNELS)
+@pytest.mark.parametrize(("flag", "kernel"), [(None, "eager"), ("eager", "eager"), ("sdpa", "sdpa")])
+def test_the_flag_chooses_the_attention_whatever_config_json_names(tiny_folder, tmp_path, key, flag, kernel):
+    """It speaks without the flag alone."""
+    changed(tiny_folder, tmp_path / "model", {key: "eager"})
+    args = ModelArgs(pretrain=str(tmp_path / "model"), attn_implementation=flag)
+    for load in (partial(load_model, device=CPU, trains=True), load_backbone):
+        assert kernels_of(load(args, dtype=torch.float32)) == kernels_of(load(args, dtype=torch.float32, empty=True))
+        assert kernels_of(load(args, dtype=torch.float32)) == {kernel}
+
+
+@pytest.mark.parametrize("key", KERNELS)
+def test_the_flag_chooses_it_in_all_parts_of_a_model_that_sees(tmp_path, key):
+    folder = save_tiny("qwen2_5_vl", tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    parts = {name: {**settings[name], key: "eager"} for name in ("text_config", "vision_config")}
+    (folder / "config.json").write_text(json.dumps({**settings, **parts, key: "eager"}))
+    args = ModelArgs(pretrain=str(folder), attn_implementation="sdpa")
+    assert kernels_of(trained(args, torch.float32, CPU)) == {"sdpa"}
+
+
+def kernels_of(model):
+    """What its parts look up when they compute attention."""
+    return {module.config._attn_implementation for module in model.modules() if hasattr(module, "config")}
 
 
 def test_a_tokenizer_without_padding_gets_none(tiny_folder, tmp_path):
