@@ -31,7 +31,7 @@ def recompute_layers(model: nn.Module, what: str, *, attention_once: bool = Fals
     on_host: the inputs wait for the backward pass in host memory. Raises as `layers_to_recompute` does.
     """
     for layer in layers_to_recompute(model, what, attention_once=attention_once):
-        layer.forward = _computed_twice(layer.forward, attention_once, on_host)
+        layer.forward = _computed_twice(layer, attention_once, on_host)
 
 
 def layers_to_recompute(model: nn.Module, what: str, *, attention_once: bool) -> list[Any]:
@@ -61,13 +61,14 @@ def _other_attention(model: nn.Module) -> str | None:
     return next((kernel for kernel in kernels if kernel not in (None, *TAKE_SEGMENTS)), None)
 
 
-def _computed_twice(forward: Callable[..., Any], attention_once: bool, on_host: bool) -> Callable[..., Any]:
+def _computed_twice(layer: nn.Module, attention_once: bool, on_host: bool) -> Callable[..., Any]:
+    forward: Callable[..., Any] = layer.forward  # which may be a function that somebody has put in its place
     more: dict[str, Any] = {"context_fn": first_and_again} if attention_once else {}
     first = next(iter(signature(forward).parameters))
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled() or not _learns(forward, args, kwargs):
+        if not torch.is_grad_enabled() or not _learns(layer, args, kwargs):
             return forward(*args, **kwargs)
         if not args and first in kwargs:  # what is kept, and moved, is what stands in a place
             args = (kwargs.pop(first),)
@@ -78,9 +79,9 @@ def _computed_twice(forward: Callable[..., Any], attention_once: bool, on_host: 
     return run
 
 
-def _learns(forward: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def _learns(layer: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a gradient comes to the layer at all: below the first adapter none does, and nothing is kept there."""
-    tensors = (each for each in (*args, *kwargs.values(), *forward.__self__.parameters()) if isinstance(each, Tensor))
+    tensors = (each for each in (*args, *kwargs.values(), *layer.parameters()) if isinstance(each, Tensor))
     return any(tensor.requires_grad for tensor in tensors)
 
 

@@ -101,6 +101,19 @@ def test_parameters_above_layers_that_are_frozen_learn(causal_model, how, monkey
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
+def test_a_layer_whose_forward_others_have_replaced_is_computed_twice_with_that(causal_model):
+    """By a function that knows its layer no more, as libraries that hook into a model do."""
+    model, calls = copy.deepcopy(causal_model("llama")), []
+    for layer in model.model.layers:
+        own = layer.forward
+        layer.forward = lambda *args, own=own, **kwargs: calls.append(own) or own(*args, **kwargs)
+    wanted = gradients(copy.deepcopy(causal_model("llama")))[0]
+    recompute_layers(model, "--pretrain tiny")
+    found = gradients(model)[0]
+    assert len(calls) == 2 * len(model.model.layers)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
 def test_a_model_without_such_layers_is_refused():
     with pytest.raises(Refused, match="--gradient_checkpointing: --pretrain tiny has no layers"):
         twice(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
