@@ -86,10 +86,11 @@ class _TrainedHead(torch.autograd.Function):
         more: Any,
         slopes: Slopes | None,
     ) -> tuple[Tensor, Tensor | None]:
-        blocks, made = Blocks(hidden, weight, bias, *more), None
+        blocks = Blocks(hidden, weight, bias, *more)
         if slopes is not None and can_be_at_once(blocks):
-            made = at_once(blocks, tokens, kind, slopes, ctx.needs_input_grad[:3])
-        t, ctx.at_once = made or (totals(blocks, tokens, entropy=kind is not None), None)
+            t, ctx.at_once = at_once(blocks, tokens, kind, slopes, ctx.needs_input_grad[:3])
+        else:
+            t, ctx.at_once = totals(blocks, tokens, entropy=kind is not None), None
         ctx.save_for_backward(hidden, weight, bias, tokens, t.bits, t.entropy)
         ctx.more, ctx.kind = more, kind
         if t.entropy is not None and kind != "gradient":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightrft.models.head_gradients import Gradients, Needed, Slope, gradients
-from lightrft.models.logit_blocks import Blocks, own_words
+from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logit_sums import Sums, Totals, joined
 from lightrft.models.products import product
 
@@ -22,7 +22,7 @@ HELD = 320  # with more of them the weight's gradient is read and written less o
 
 Slopes = Callable[[Tensor, Tensor | None], Tensor]
 """Of log-probabilities [N] and entropies [N]: what a unit of each adds to the loss, [N, 1], or [N, 2] where entropies
-learn; right in the rows whose scores are, whatever stands in the others."""
+learn; right for the tokens whose scores are known. The others' scores are 0, and their slopes are not used."""
 
 
 def can_be_at_once(blocks: Blocks) -> bool:
@@ -46,10 +46,14 @@ class AtOnce:
 
     def corrected(self, blocks: Blocks, slope: Slope, needed: Needed) -> Gradients:
         """By the slopes that came: a multiple of those expected, where the loss was multiplied since, and what is left
-        beyond rounding, whose logits are made again."""
-        times = _ratio(slope.of, self.expected)
-        rest = slope.of - times * self.expected
-        rest = rest.masked_fill(rest.abs() <= 4 * torch.finfo(rest.dtype).eps * slope.of.abs(), 0)
+        beyond rounding, whose logits are made again; all of them where the two have nothing in common."""
+        if not len(slope.of):
+            return self.gradients
+        times, largest = _ratio(slope.of, self.expected), slope.of.abs().max()
+        rest, rounding = slope.of - times * self.expected, torch.finfo(slope.of.dtype).eps
+        if not bool((rest.abs().max() <= largest) & largest.isfinite()):
+            return gradients(blocks, slope, needed)
+        rest = rest.masked_fill(rest.abs() <= rounding * torch.maximum(4 * slope.of.abs(), largest), 0)
         made = [each if each is None or times == 1 else each.mul_(times) for each in self.gradients]
         if bool((rest == 0).all()):
             return made[0], made[1], made[2]
@@ -59,18 +63,15 @@ class AtOnce:
 
 
 def _ratio(came: Tensor, expected: Tensor) -> float:
-    """By that of the largest; 1 where that is none."""
-    if not expected.numel():
-        return 1.0
+    """At the largest that was expected; 1 where none was."""
     place = expected.abs().flatten().argmax()
-    ratio = float(came.flatten()[place] / expected.flatten()[place])
-    return ratio if 0 < abs(ratio) < torch.inf else 1.0
+    largest = float(expected.flatten()[place])
+    return float(came.flatten()[place]) / largest if largest else 1.0
 
 
 def at_once(
     blocks: Blocks, tokens: Tensor, entropy: str | None, slopes: Slopes, needed: Needed
-) -> tuple[Totals, AtOnce] | None:
-    """None where a sum overflows, or is of a word that is never written."""
+) -> tuple[Totals, AtOnce]:
     blocks = held_blocks(blocks)
     room = blocks.hidden.new_empty(len(blocks.weight), blocks.shape[0])  # many would leave holes in the heap
     scores = torch.zeros(2, len(tokens), dtype=blocks.dtype)
@@ -78,10 +79,9 @@ def at_once(
     for rows in blocks.rows():
         logits = room[:, : rows.stop - rows.start]
         t = _fill(logits, blocks, rows, tokens[rows], entropy is not None)
-        if t is None:
-            return None
-        for place, each in enumerate((t.logprob, t.entropy)):
-            scores[place, rows] = 0 if each is None else each
+        scores[0, rows] = t.logprob
+        if t.entropy is not None:
+            scores[1, rows] = t.entropy
         found.append(t)
         expected.append(slopes(scores[0], scores[1] if entropy else None)[rows] / blocks.temperature)
         values = t.entropy if entropy == "gradient" else None
@@ -89,15 +89,19 @@ def at_once(
     return joined(found), AtOnce(torch.cat(expected), sums.gradients)
 
 
-def _fill(logits: Tensor, blocks: Blocks, rows: slice, tokens: Tensor, entropy: bool) -> Totals | None:
-    """Makes logits [V, n] log2 p of these rows, and sums them up."""
-    start = blocks.own_logits(tokens, rows)
-    sums = Sums.none(start, blocks.hidden.shape[1], entropy, False, False)
+def _fill(logits: Tensor, blocks: Blocks, rows: slice, tokens: Tensor, entropy: bool) -> Totals:
+    """Makes logits [V, n] log2 p of these rows, and sums them up; once more, from the largest, where sums overflow."""
+    start, width = blocks.own_logits(tokens, rows), blocks.hidden.shape[1]
+    sums = Sums.none(start, width, entropy, False, False)
     for words in blocks.words():
         z = logits[words].copy_(blocks.logits(rows, words, start))
-        sums.add(z, blocks.weight[words], *own_words(tokens, words), keep=True)
+        sums.add(z, blocks.weight[words], *blocks.own_words(tokens, words), keep=True)
     if not sums.are_finite:
-        return None
+        peak = logits.amax(0)
+        logits -= peak
+        sums = Sums.none(start + peak, width, entropy, False, False)
+        for words in blocks.words():
+            sums.add(logits[words], blocks.weight[words], *blocks.own_words(tokens, words), keep=True)
     logits -= sums.mass.log2()
     return sums.totals(blocks.is_never(tokens))
 
@@ -128,7 +132,7 @@ class _Accumulated:
         multiplied = factors[:, None] * hidden
         for words in blocks.words():
             z = logits[words] if keep is None else logits[words][:, keep]
-            dz = slope.of_logits(z, every, words)
+            dz = slope.of_logits(z, every, *blocks.own_words(slope.tokens, words))
             if self.hidden is not None:
                 own += product(dz.t(), blocks.weight[words])
             if self.weight is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightrft.models.logit_blocks import LEAST, LN_2, Blocks, own_words
+from lightrft.models.logit_blocks import LEAST, LN_2, Blocks
 from lightrft.models.products import product
 
 Needed = tuple[bool, bool, bool]  # the gradients of hidden states, weight and bias
@@ -16,8 +16,9 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # these, where t
 
 @dataclass(frozen=True)
 class Slope:
-    """tokens and bits [N], log sum exp of all logits; of [N, 1] or [N, 2]: what a unit of the log-probability, and of
-    an entropy that learns, adds to the loss, over the temperature; entropy [N]: its values, where it learns."""
+    """tokens [N]; bits [N]: log sum exp of all logits over the temperature, in bits; of [N, 1] or [N, 2]: what a unit
+    of the log-probability, and of an entropy that learns, adds to the loss, over the temperature; entropy [N]: its
+    values, where it learns."""
 
     tokens: Tensor
     bits: Tensor
@@ -32,7 +33,7 @@ class Slope:
         moves = (self.of != 0).any(-1) | ~self.bits.isfinite()
         return None if bool(moves.all()) else moves.nonzero()[:, 0]
 
-    def at(self, rows: Tensor | slice) -> Slope:
+    def at(self, rows: Tensor) -> Slope:
         entropy = None if self.entropy is None else self.entropy[rows]
         return Slope(self.tokens[rows], self.bits[rows], self.of[rows], entropy)
 
@@ -41,16 +42,16 @@ class Slope:
         """[N], by which what `of_logits` gives has still to be multiplied: by the slope, where there is one alone."""
         return -self.of[:, 0] if self.entropy is None else -torch.ones_like(self.of[:, 0])
 
-    def of_logits(self, z: Tensor, rows: slice, words: slice) -> Tensor:
-        """dz of a block [words, rows] of log2 p, over `factors`, in its place."""
-        inside, places = own_words(self.tokens[rows], words)
+    def of_logits(self, z: Tensor, rows: slice, is_here: Tensor, places: Tensor) -> Tensor:
+        """dz of a block [words, rows] of log2 p, over `factors`, in its place. is_here, places: whether the own words
+        of tokens are among these, and where."""
         if self.entropy is None:
             dz, own = z.exp2_(), torch.ones_like(self.bits[rows])
         else:
             own, e = self.of[rows].unbind(-1)
             weights = torch.addcmul(own + e * self.entropy[rows], z.clamp_(min=LEAST), e, value=LN_2)
             dz = z.exp2_().mul_(weights)
-        dz[places, torch.arange(dz.shape[1], device=dz.device)] -= torch.where(inside, own, 0)
+        dz[places, torch.arange(dz.shape[1], device=dz.device)] -= torch.where(is_here, own, 0)
         return dz
 
 
@@ -75,7 +76,8 @@ def _of_all(blocks: Blocks, slope: Slope, needed: Needed) -> Gradients:
         own: Tensor | None = None
         shift: Tensor | None = None
         for rows in blocks.rows():
-            dz = slope.of_logits(blocks.logits(rows, words, slope.bits[rows]), rows, words)
+            z = blocks.logits(rows, words, slope.bits[rows])
+            dz = slope.of_logits(z, rows, *blocks.own_words(slope.tokens[rows], words))
             shift = _plus(shift, torch.mv(dz, factors[rows])) if bias is not None else None
             dz = dz.to(blocks.hidden.dtype)
             if hidden is not None:

@@ -2,8 +2,8 @@
 and their sums over the vocabulary.
 
 A block is [words, tokens], and its numbers are in bits: logits / (temperature * ln 2), less a number of each token,
-which the product of matrices takes off as its bias. So exponentials are powers of 2 of what the product gives, and
-nothing else goes over a block: torch's exp is MKL's on a CPU, which on an AMD processor takes four times as long.
+which the product of matrices takes off as its bias. So exponentials are powers of 2 of what the product gives: torch's
+exp is MKL's on a CPU, which on an AMD processor takes four times as long.
 """
 
 from __future__ import annotations
@@ -102,6 +102,13 @@ class Blocks:
             found |= (tokens >= gap.start) & (tokens < gap.stop)
         return found
 
+    def own_words(self, tokens: Tensor, words: slice) -> tuple[Tensor, Tensor]:
+        """Whether the own word of each token [n] lies among these and is written, and where; anywhere if it does not.
+        How many do is not asked: a device would have to answer."""
+        places = tokens - words.start
+        last = words.stop - words.start - 1
+        return (places >= 0) & (places <= last) & ~self.is_never(tokens), places.clamp(0, last)
+
     def own_logits(self, tokens: Tensor, rows: slice) -> Tensor:
         """[n] in bits, of the own word of each of these tokens; near to what blocks say, and not the same."""
         own = (self.hidden[rows].to(self.dtype) * self.weight[tokens].to(self.dtype)).sum(-1)
@@ -110,11 +117,3 @@ class Blocks:
 
 def _slices(length: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, length)) for start in range(0, max(length, 1), size))
-
-
-def own_words(tokens: Tensor, words: slice) -> tuple[Tensor, Tensor]:
-    """Whether the word of each token [N] lies among these, and where; anywhere if it does not. How many do is not
-    asked: a device would have to answer."""
-    places = tokens - words.start
-    last = words.stop - words.start - 1
-    return (places >= 0) & (places <= last), places.clamp(0, last)

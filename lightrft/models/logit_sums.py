@@ -2,9 +2,10 @@
 mean of the words' weights.
 
 Exponentials are of bits above a reference of each token. On a CPU that is its own word's logit, which a sampled word
-has near the largest as a rule: one reference for all blocks, and no block is read for its largest. Where a sum
-overflows, or is of a word that is never written, the reference follows the largest logit so far. On a device it always
-does: to see whether a sum is finite would make the host wait.
+has near the largest as a rule: one reference for all blocks, and no block is read for its largest. Where a sum is not
+finite, as of a word that has next to no probability, the reference follows the largest logit so far. So it does from
+the start on a device, whose host would wait to see whether a sum is finite; where products round to 16 bits; and where
+p log p times words is wanted, from which much is taken off if the reference is small.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightrft.models.logit_blocks import LEAST, LN_2, Blocks, own_words
+from lightrft.models.logit_blocks import LEAST, LN_2, Blocks
 from lightrft.models.products import product
 
 
@@ -38,7 +39,7 @@ def totals(blocks: Blocks, tokens: Tensor, *, entropy: bool = False, pull: bool 
 
 
 def _of_rows(blocks: Blocks, rows: slice, tokens: Tensor, wanted: tuple[bool, bool, bool]) -> Totals:
-    if tokens.device.type == "cpu":
+    if tokens.device.type == "cpu" and blocks.hidden.dtype == blocks.dtype and not wanted[-1]:
         start = blocks.own_logits(tokens, rows)
         sums = _summed(blocks, rows, tokens, Sums.none(start, blocks.hidden.shape[1], *wanted))
         if sums.are_finite:
@@ -52,8 +53,8 @@ def _summed(blocks: Blocks, rows: slice, tokens: Tensor, sums: Sums, *, follow: 
     for words in blocks.words():
         z = blocks.logits(rows, words, sums.reference)
         if follow:
-            sums.follow(z, first=words.start == 0)
-        sums.add(z, blocks.weight[words], *own_words(tokens, words))
+            sums.follow(z)
+        sums.add(z, blocks.weight[words], *blocks.own_words(tokens, words))
         del z  # before the next block is made
     return sums
 
@@ -90,15 +91,15 @@ class Sums:
             like.new_zeros(len(like), width) if lean else None,
         )
 
-    def follow(self, z: Tensor, *, first: bool) -> None:
+    def follow(self, z: Tensor) -> None:
         """Raises the reference to the largest logit so far; z [v, n], which is written to, is of the next words."""
         peak = z.amax(0)
-        up = peak if first else peak.clamp(min=0)
-        fade = torch.exp2(-up)
+        first = peak.masked_fill(peak < LEAST / 2, 0)  # where the words so far, and maybe these, are never written
+        up = torch.where(self.mass == 0, first, peak.clamp(min=0))
         z.sub_(up)
         self.reference, self.own = self.reference + up, self.own - up
-        if first:
-            return
+        up = up.clamp(min=0)  # without words there is nothing to fade
+        fade = torch.exp2(-up)
         if self.lean is not None and self.pull is not None:
             self.lean.addcmul_(self.pull, -up[:, None]).mul_(fade[:, None])
         if self.pull is not None:

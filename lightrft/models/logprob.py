@@ -71,14 +71,14 @@ def masked_logits(logits: Tensor, sets: TokenSets) -> Tensor:
     return logits.masked_fill(~left, -torch.inf)
 
 
-def exp(values: Tensor, *, in_place: bool = False) -> Tensor:
+def exp(values: Tensor) -> Tensor:
     """Of many values that are 0 or less, in float32 or better. On a CPU as a power of 2: torch's exp is MKL's, which on
     an AMD processor takes four times as long. What the product rounds off the exponent is a part in 10^7 of it, so it
-    shows in results that are near 0 alone. Without a graph where in_place, or where no value has one."""
+    shows in results that are near 0 alone. Without a graph where no value has one."""
     assert values.dtype in (torch.float32, torch.float64), values.dtype
     if values.device.type != "cpu" or values.requires_grad:
-        return values.exp_() if in_place else values.exp()
-    return (values.mul_(LOG2_E) if in_place else values * LOG2_E).exp2_()
+        return values.exp()
+    return (values * LOG2_E).exp2_()
 
 
 def entropy_of(logp: Tensor) -> Tensor:

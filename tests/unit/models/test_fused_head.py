@@ -266,6 +266,52 @@ def test_a_word_that_is_never_written_has_no_probability():
     assert found[:, 1].tolist() == pytest.approx([entropy] * 3)
 
 
+def test_a_word_that_is_never_written_does_not_learn():
+    """Nor where a token is one: its logit is no logit of the head's."""
+    for weight_trains in (True, False):
+        hidden, weight, _ = drawn(2, 4, 3)
+        weight.requires_grad_(weight_trains)
+        own = fused_logprobs(Blocks(hidden, weight, None, (3,), 1.0, 4), torch.tensor([1, 3]), None)
+        own.sum().backward()
+        assert not weight_trains or weight.grad[3].tolist() == [0.0] * 3
+        assert bool(hidden.grad.isfinite().all())
+
+
+def test_a_first_block_that_is_never_written_leaves_the_others_their_digits(monkeypatch):
+    monkeypatch.setattr(Sums, "are_finite", False)
+    hidden, weight, _ = drawn(4, 30, 5, dtype=torch.float32)
+    found = fused_logprobs(Blocks(hidden, weight, None, tuple(range(7)), 1.0, 4), some_tokens(4) % 20 + 8, None)
+    logits = (hidden.double() @ weight.double().T).index_fill(-1, torch.arange(7), -torch.inf)
+    wanted = token_logprobs(logits, some_tokens(4) % 20 + 8, 1.0, None)[0]
+    torch.testing.assert_close(found[:, 0].double(), wanted, rtol=1e-5, atol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_entropy_gradients_of_unlikely_tokens_are_as_near_as_those_of_whole_logits(dtype):
+    """To float64, of a frozen head: what p log p times words is taken off from is as small as it can be."""
+    hidden, weight, _ = (1.4 * each.detach() for each in drawn(20, 500, 16, dtype=torch.float32))
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    tokens = (hidden @ weight.T).argmin(-1)
+
+    def gradient(score, kind=dtype) -> Tensor:
+        leaf = hidden.to(kind, copy=True).requires_grad_()
+        score(leaf, weight.to(kind)).sum().backward()
+        assert leaf.grad is not None
+        return leaf.grad.double()
+
+    def whole(leaf, weight) -> Tensor:
+        logits = torch.nn.functional.linear(leaf, weight)
+        [_, entropy] = token_logprobs(
+            logits.to(torch.promote_types(logits.dtype, torch.float32)), tokens, 1.0, "gradient"
+        )
+        assert entropy is not None
+        return entropy
+
+    exact, plain = gradient(whole, torch.float64), gradient(whole)
+    own = gradient(lambda *given: fused_logprobs(Blocks(*given, None, (), 1.0, 4096), tokens, "gradient")[:, 1])
+    assert float((own - exact).norm()) < 2 * float((plain - exact).norm())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sums_are_in_float32(dtype):
     """Beside float64 of the same logits: 2,000 words, whose probabilities no half could add up."""

@@ -129,8 +129,8 @@ def test_a_second_backward_pass_finds_the_same():
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient"])
-def test_sums_that_overflow_are_made_the_other_way(kind):
-    """Logits from -1,600 to 1,600, own words among the smallest."""
+def test_sums_that_overflow_are_made_from_the_largest(kind, made):
+    """Logits from -1,600 to 1,600, own words among the smallest; no product is made for it."""
     tokens = torch.zeros(10, dtype=torch.long)
     found, wanted = drawn(), drawn()
     for hidden, weight, _ in (found, wanted):
@@ -141,21 +141,62 @@ def test_sums_that_overflow_are_made_the_other_way(kind):
     logits = found[0].detach().clone() @ wanted[1].T + wanted[2]
     its = torch.stack([each for each in token_logprobs(logits, tokens, 0.9375, kind) if each is not None], -1)
     torch.testing.assert_close(own, its)
+    assert made == [3] * 12 + [1] * 4
     loss = [(WEIGHTS * each[:, 0]).sum() for each in (own, its)]
     loss[0].backward()
     loss[1].backward()
     same_gradients(found[1:], wanted[1:])
 
 
-def test_a_number_that_is_none_is_not_hidden():
+def test_what_is_nan_or_infinite_is_not_hidden():
+    """A hidden state; all slopes that came; one of them."""
     found = drawn()
     with torch.no_grad():
         found[0][4] = torch.nan
     a_loss(foreseen(found, "value")).backward()
     assert found[1].grad is not None and bool(found[1].grad.isnan().any())
-    found = drawn()
-    (torch.nan * a_loss(foreseen(found, "value"))).backward()
-    assert found[1].grad is not None and bool(found[1].grad.isnan().any())
+    for factor in (torch.nan, torch.inf, torch.ones(10).index_fill(0, torch.tensor(3), torch.inf)):
+        found = drawn()
+        (factor * foreseen(found, "value", lambda scores: scores.sum())[:, 0]).sum().backward()
+        assert found[1].grad is not None and not bool(found[1].grad.isfinite().all())
+
+
+def test_slopes_that_have_nothing_in_common_with_those_expected_leave_no_trace():
+    """Huge ones were, and numbers that are none; and where none came the gradient is 0 to the bit."""
+    tokens, small = some_tokens(), torch.linspace(-1, 1, 10)
+    for expected in (small.clone().index_fill(0, torch.tensor(9), 1e12), small.clone().fill_(torch.nan)):
+        for of in (small.index_fill(0, torch.tensor(9), 0), small * 0):
+            found = [each.detach().float().requires_grad_() for each in drawn()]
+            wanted = [each.detach().clone().requires_grad_() for each in found]
+            blocks = Blocks(*found, (), 0.7, 4096)
+            fused_logprobs(blocks, tokens, None, lambda *_, given=expected: given[:, None])[:, 0].dot(of).backward()
+            logits = wanted[0] @ wanted[1].T + wanted[2]
+            token_logprobs(logits, tokens, 0.7, None)[0].dot(of).backward()
+            for mine, its in zip(found, wanted, strict=True):
+                torch.testing.assert_close(mine.grad, its.grad, rtol=1e-5, atol=1e-6 * float(of.abs().max()))
+
+
+def test_rounding_of_a_multiplied_loss_makes_no_logits_again(made):
+    """In float32, by 3, with slopes of tokens that all but cancel: what is left is a rounding of the largest."""
+    found = [each.detach().float().requires_grad_() for each in drawn()]
+    near = torch.linspace(-1e-4, 1e-4, 10)
+
+    def loss(scores: Tensor) -> Tensor:
+        d = scores[:, 0] - scores[:, 0].detach() + near
+        return (WEIGHTS.float() * (d.exp() - 1 - d)).sum() + scores[0, 0]
+
+    own = foreseen(found, "value", loss)
+    made.clear()
+    (loss(own) * 3 / 7 * 5).backward()
+    assert made == []
+
+
+@pytest.mark.parametrize("kind", [None, "value", "gradient"])
+def test_no_token_has_gradients_of_zero(kind):
+    found = drawn(0)
+    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), some_tokens(0), kind, slopes_of(lambda s: s.sum(), kind))
+    own.sum().backward()
+    assert [each.grad.abs().sum().item() for each in found] == [0.0, 0.0, 0.0]
 
 
 def test_three_products_and_none_for_tokens_without_a_slope(monkeypatch):

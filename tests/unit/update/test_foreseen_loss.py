@@ -4,11 +4,13 @@ slope follows from its own scores; twice elsewhere."""
 from __future__ import annotations
 
 import pytest
-from test_step import PART, batch, gradient, in_loss, model, updater
+from test_step import PART, batch, gradient, model, updater
 
+from lightrft.algorithms.control import KLController
 from lightrft.algorithms.importance import KINDS
 from lightrft.models import head_at_once
 from lightrft.models.logit_blocks import Blocks
+from lightrft.update.kl import KLTerm
 
 __all__ = ["batch", "model"]  # fixtures
 BY_ROW = ("sequence_truncate", "sequence_mask", "geometric")
@@ -28,7 +30,7 @@ def tokens_of_blocks(monkeypatch) -> list[int]:
     ("name", "flags", "by_token"),
     [
         ("group_norm", {"entropy_coef": 0.1}, True),
-        ("cpgd", {}, True),
+        ("cpgd", {"drift": True}, True),
         ("dr_grpo", {"high_entropy_token_ratio": 0.5}, True),
         ("gspo", {}, False),
         ("gspo_token", {}, False),
@@ -41,7 +43,9 @@ def test_logits_are_made_once_where_tokens_stand_alone(
 ):
     batch = batch.filled(entropy=batch.old_logprobs.abs() * batch.response_mask)
     batch = batch.filled(old_logprobs=None) if on_policy else batch
-    given = {"micro": 8, "name": name, "kl": in_loss(0.3), "is_correction": kind, **flags}
+    flags = dict(flags)
+    place = "drift" if flags.pop("drift", False) else "loss"
+    given = {"micro": 8, "name": name, "kl": KLTerm(place, KLController(0.3)), "is_correction": kind, **flags}
     updater(alone, model, **given).step(batch, PART)
     wanted = gradient(model)
     model.zero_grad()
