@@ -312,6 +312,16 @@ def test_entropy_gradients_of_unlikely_tokens_are_as_near_as_those_of_whole_logi
     assert float((own - exact).norm()) < 2 * float((plain - exact).norm())
 
 
+def test_sums_of_halves_are_made_once(monkeypatch):
+    """Of unlikely tokens: from their own logits on, weights of words would be too large for float16."""
+    made = []
+    own_logits = Blocks.logits
+    monkeypatch.setattr(Blocks, "logits", lambda *given: made.append(given[2]) or own_logits(*given))
+    hidden, weight, _ = (4 * each.detach().half() for each in drawn(6, 14, 4, dtype=torch.float32))
+    fused_logprobs(Blocks(hidden.requires_grad_(), weight, None, (), 1.0, 6), (hidden @ weight.T).argmin(-1), "value")
+    assert made == [slice(0, 7), slice(7, 14)]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_sums_are_in_float32(dtype):
     """Beside float64 of the same logits: 2,000 words, whose probabilities no half could add up."""
