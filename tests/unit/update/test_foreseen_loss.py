@@ -4,7 +4,7 @@ slope follows from its own scores; twice elsewhere."""
 from __future__ import annotations
 
 import pytest
-from test_step import PART, batch, gradient, model, updater
+from updates import PART, gradient, updater
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.importance import KINDS
@@ -12,7 +12,6 @@ from lightrft.models import head_at_once
 from lightrft.models.logit_blocks import Blocks
 from lightrft.update.kl import KLTerm
 
-__all__ = ["batch", "model"]  # fixtures
 BY_ROW = ("sequence_truncate", "sequence_mask", "geometric")
 
 
