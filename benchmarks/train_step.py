@@ -87,7 +87,7 @@ def contest(options: argparse.Namespace) -> None:
     before = peak_gib()
     for line in sys.stdin:
         prompts, samples, tokens, of_prompt = map(int, line.split()[1:])
-        made = rollouts(prompts, samples, of_prompt, tokens, training.vocabulary)
+        made = rollouts(prompts, samples, of_prompt, tokens, training.vocabulary, equal=options.growth)
         told = asdict(training.step(training.batch(made)))
         print(json.dumps({**told, "peak": peak_gib(), "above": peak_gib() - before}), flush=True)
 
@@ -158,11 +158,13 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
     for micro in (options.micro, 4 * options.samples):  # over gloo each micro-batch costs all weights; the last is one
         for name, flags in SHARING.items():
             grow_ranks(f"ranks, {name}, micro {micro}", options, "--micro", str(micro), f"--flags={flags}")
-    grow_ranks("ranks that share nothing", options, "--alone", "--flags=--fsdp")
+    micro = str(options.micro)
+    grow_ranks(f"ranks that share nothing, micro {micro}", options, "--alone", "--micro", micro, "--flags=--fsdp")
 
 
 def grow_ranks(name: str, options: argparse.Namespace, *words: str) -> None:
-    _row(name, [median(ranked(count, options, *words) for _ in range(options.rounds)) for count in GROWTH])
+    turns = [[ranked(count, options, *words) for count in GROWTH] for _ in range(options.rounds)]
+    _row(name, [median(found) for found in zip(*turns, strict=True)])
 
 
 def _row(name: str, values: list[float]) -> None:

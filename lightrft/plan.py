@@ -228,5 +228,6 @@ def _what_fits(args: Args, machine: Hardware) -> str:
     for flags, changes in WAYS.items():
         if _fits(args.with_(**OTHERWISE | changes), machine):
             typed = "--no-fsdp " if args.distributed.fsdp and not changes.get("fsdp") else ""
-            return f"use {typed}{flags}"
+            whole = " --fsdp_reshard layer" if args.distributed.fsdp_reshard == "step" else ""
+            return f"use {typed}{flags}{whole}"
     return "use a smaller model or larger GPUs"

@@ -67,7 +67,7 @@ def _passes(args: Args) -> str:
         "with a row for each sample": not m.packing_samples,
         "with one row for all samples of a micro-batch": m.packing_samples,
         "prompts shared where that is cheaper": several and m.share_prompts is not False,
-        f"logits in blocks of {m.chunk_size} tokens": m.fused_linear_logprob,
+        f"logits of {m.chunk_size} tokens at most at a time": m.fused_linear_logprob,
         f"layers computed twice{_of_layers(args)}": args.distributed.gradient_checkpointing,
     }
     return ", ".join(text for text, is_so in said.items() if is_so)

@@ -102,6 +102,8 @@ def _read(path: Path, changed: int, size: int) -> Declared:
     literals = {word: _literal(path, entry) for word, entry in keywords.items() if word not in (*FUNCTIONS, "drift")}
     for word in literals.keys() - {"paper"}:
         _check(f"{path}:{keywords[word].value.lineno}", word, literals[word])
+    if literals.get("per_row") and literals.get("by_token"):
+        raise Fault(f"{path}:{keywords['by_token'].value.lineno}: by_token=True excludes per_row=True")
     read = {word: literals[word] for word in literals.keys() - UNREAD}
     sets = {word: frozenset(read[word]) for word in ("needs", "ignores") if word in read}
     return Declared(**{**read, **sets}, drifts="drift" in keywords)

@@ -71,16 +71,19 @@ def count_in_4_bits(args: ModelArgs) -> tuple[int, int]:
     return sum(sizes), sum(quantised.bytes_in_4_bits(size, args) for size in sizes)
 
 
+NO_KERNEL = {"attn_implementation": "eager"}
+
+
 def described_model(args: ModelArgs, kind: Any = None, *, with_attention: bool = False) -> PreTrainedModel:
     """The model that `--pretrain`'s configuration describes, without weights and without memory for them.
 
     kind: the class of transformers that makes it; None for the policy's. with_attention: by the kernel that the run
-    has, which must be installed.
+    has, which must be installed; else by torch's own operations, whatever the configuration names.
     """
     import torch
 
     config = read_config(args)
-    options = {"trust_remote_code": args.trust_remote_code, **(_attention(args) if with_attention else {})}
+    options = {"trust_remote_code": args.trust_remote_code, **(_attention(args) if with_attention else NO_KERNEL)}
     try:
         with torch.device("meta"):
             return (kind or model_kind(config)).from_config(config, **options)

@@ -58,7 +58,11 @@ PACKED = [Case("--zero_stage 2", 5, "--packing_samples"), Case("--fsdp", 12, "--
 FROZEN = [Case("--fsdp", 2, "--freeze_prefix visual"), Case("--zero_stage 2", 2, "--freeze_backbone")]
 EVERY = [(FAMILIES[0], case) for case in (*PADDED, *SHARED, *FROZEN, *PACKED)]
 SELECTIVE = "--gradient_checkpointing --recompute_granularity selective"
-TWICE = [Case("--fsdp", 4, "--gradient_checkpointing"), Case("--zero_stage 3", 1, SELECTIVE)]
+TWICE = [
+    Case("--fsdp", 4, "--gradient_checkpointing"),
+    Case("--fsdp --fsdp_reshard step", 2),
+    Case("--zero_stage 3", 1, SELECTIVE),
+]
 CASES = [*EVERY, *((family, case) for family in FAMILIES[1:] for case in (PADDED[0], SHARED[2], PACKED[0]))]
 FUSED = [Case("--zero_stage 3", 4, "--packing_samples --fused_linear_logprob --chunk_size 3")]
 LANGUAGE, TOWER = "--freeze_prefix visual --no-tune_projector", "--freeze_backbone --no-tune_projector"

@@ -84,6 +84,12 @@ SETTINGS = (
     Setting("once a step, critic", f"{ONCE} --adam_offload {GAE}", of=("--fsdp",), ranks=(2,)),
     Setting("once a step, checkpointing", f"{ONCE} {FUSED} {SELECTIVE}", of=("--fsdp",), ranks=(2,)),
     Setting("once a step, copies, sp 2", f"{ONCE} --hybrid_shard_size 1", sp_size=2, of=("--fsdp",), ranks=(2,)),
+    Setting(
+        "once a step, packed, EMA",
+        f"{ONCE} --packing_samples --enable_ema --ema_beta {BETA}",
+        of=("--fsdp",),
+        ranks=(2,),
+    ),
     Setting("once a step, LoRA", f"{ONCE} {CHECKPOINTING} --init_kl_coef 0.05", of=("--fsdp",), ranks=(2,)),
     Setting("critic", GAE),
     Setting("KL reference", "--init_kl_coef 0.05", reference_seed=5),

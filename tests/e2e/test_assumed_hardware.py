@@ -40,6 +40,8 @@ def test_what_cannot_fit_is_refused(here):
     assert under_fsdp.endswith("use --no-fsdp --zero_stage 3 --adam_offload")
     (whole,) = train("--save_path out --fsdp --fsdp_reshard step --assume_gpus 2x0.005GB").problems
     assert "whole 0.00" in whole and whole.endswith("use --fsdp_reshard layer")
+    (other,) = train("--save_path out --fsdp --fsdp_reshard step --assume_gpus 2x0.0015GB").problems
+    assert other.endswith(" --fsdp_reshard layer") and "use --" in other
     (smaller,) = train("--save_path out --assume_gpus 1x0.0015GB").problems
     assert smaller.endswith("use --fsdp --fsdp_cpu_offload")
     offloaded = train("--save_path out --fsdp_cpu_offload --assume_gpus 1x0.002GB", f"{BASE} --fsdp")

@@ -85,7 +85,7 @@ def test_a_machine_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
         (
             "--packing_samples --max_tokens_per_micro_batch 5000 --fused_linear_logprob --chunk_size 64",
             "with one row for all samples of a micro-batch, prompts shared where that is cheaper, "
-            "logits in blocks of 64 tokens",
+            "logits of 64 tokens at most at a time",
         ),
         ("--init_kl_coef 0", "with a row for each sample"),
         ("--init_kl_coef 0 --gradient_checkpointing", "with a row for each sample, layers computed twice"),

@@ -82,6 +82,8 @@ def of_fsdp_alone(args: Args, world_size: int) -> Iterator[Finding]:
         if value != FLAGS[flag].record.default and not args.distributed.fsdp:
             shown = f"--{flag}" if value is True else f"--{flag} {value}"
             yield Problem((flag, "fsdp"), f"{shown} needs --fsdp; add --fsdp or remove it")
+        elif flag == "fsdp_reshard" and args.typed(flag) and not args.distributed.fsdp:
+            yield Notice((flag,), f"--fsdp_reshard {value} cannot matter: there is no --fsdp")
 
 
 def of_bf16_alone(args: Args, world_size: int) -> Iterator[Finding]:

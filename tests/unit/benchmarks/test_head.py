@@ -49,7 +49,7 @@ def left_out(lines: list[str]) -> set[str]:
 def gradients(lines: list[str]) -> dict[str, list[str]]:
     """By side, as the table shows their lengths."""
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
-    return {name: numbers[-2:] for name, *numbers in rows[1:]}
+    return {name.split()[0]: numbers[-2:] for name, *numbers in rows[1:]}
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from vision_models import save_tiny
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.load import load_backbone, load_model
+from lightrft.models.load import described_model, load_backbone, load_model
 from lightrft.models.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -123,6 +123,13 @@ def test_the_flag_chooses_it_in_all_parts_of_a_model_that_sees(tmp_path, key):
     (folder / "config.json").write_text(json.dumps({**settings, **parts, key: "eager"}))
     args = ModelArgs(pretrain=str(folder), attn_implementation="sdpa")
     assert kernels_of(trained(args, torch.float32, CPU)) == {"sdpa"}
+
+
+@pytest.mark.parametrize("key", KERNELS)
+def test_a_model_that_is_only_described_needs_no_kernel(tiny_folder, tmp_path, key):
+    """Nobody has this one here; its parameters are counted all the same."""
+    changed(tiny_folder, tmp_path / "model", {key: "flash_attention_2"})
+    assert kernels_of(described_model(ModelArgs(pretrain=str(tmp_path / "model")))) == {"eager"}
 
 
 def kernels_of(model):
