@@ -113,7 +113,7 @@ def base_flags(witness: Witness) -> list[str]:
     for word in BASE.split():
         keep = word not in left_out if word.startswith("--") else keep
         kept += [word] if keep else []
-    return [*kept, *witness.given.split()]
+    return flags_over(" ".join(kept), witness.given)
 
 
 @pytest.fixture(scope="module")
