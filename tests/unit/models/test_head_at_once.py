@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from heads import drawn, some_tokens
 from torch import Tensor
 
 from lightrft.models import head_at_once, logit_blocks, products
@@ -33,16 +34,6 @@ def made(monkeypatch) -> list[int]:
     return rows
 
 
-def drawn(rows=10, words=23, width=5, dtype=torch.float64) -> list[Tensor]:
-    make = torch.Generator().manual_seed(0)
-    shapes = ((rows, width), (words, width), (words,))
-    return [torch.randn(*shape, generator=make, dtype=dtype).requires_grad_() for shape in shapes]
-
-
-def some_tokens(rows=10) -> Tensor:
-    return torch.randint(21, (rows,), generator=torch.Generator().manual_seed(1))
-
-
 def a_loss(scores: Tensor) -> Tensor:
     """By token, and not linear in the scores: some have no slope, as clipped ones, to the log-probability."""
     loss = (CLIPPED * WEIGHTS * (0.5 * scores[:, 0]).exp()).sum()
@@ -64,7 +55,10 @@ def slopes_of(loss, kind):
 def whole(found: list[Tensor], kind) -> Tensor:
     logits = (found[0] @ found[1].T + found[2]).index_fill(-1, torch.tensor([21, 22]), -torch.inf)
     return seen(
-        torch.stack([each for each in token_logprobs(logits, some_tokens(), 0.7, kind) if each is not None], -1), kind
+        torch.stack(
+            [each for each in token_logprobs(logits, some_tokens(words=21), 0.7, kind) if each is not None], -1
+        ),
+        kind,
     )
 
 
@@ -73,7 +67,9 @@ def seen(scores: Tensor, kind) -> Tensor:
 
 
 def foreseen(found: list[Tensor], kind, loss=a_loss) -> Tensor:
-    return seen(fused_logprobs(Blocks(*found, (21, 22), 0.7, 4096), some_tokens(), kind, slopes_of(loss, kind)), kind)
+    return seen(
+        fused_logprobs(Blocks(*found, (21, 22), 0.7, 4096), some_tokens(words=21), kind, slopes_of(loss, kind)), kind
+    )
 
 
 def same_gradients(found: list[Tensor], wanted: list[Tensor]) -> None:
@@ -163,7 +159,7 @@ def test_what_is_nan_or_infinite_is_not_hidden():
 
 def test_slopes_that_have_nothing_in_common_with_those_expected_leave_no_trace():
     """Huge ones were, and numbers that are none; and where none came the gradient is 0 to the bit."""
-    tokens, small = some_tokens(), torch.linspace(-1, 1, 10)
+    tokens, small = some_tokens(words=21), torch.linspace(-1, 1, 10)
     for expected in (small.clone().index_fill(0, torch.tensor(9), 1e12), small.clone().fill_(torch.nan)):
         for of in (small.index_fill(0, torch.tensor(9), 0), small * 0):
             found = [each.detach().float().requires_grad_() for each in drawn()]
@@ -194,7 +190,7 @@ def test_rounding_of_a_multiplied_loss_makes_no_logits_again(made):
 @pytest.mark.parametrize("kind", [None, "value", "gradient"])
 def test_no_token_has_gradients_of_zero(kind):
     found = drawn(0)
-    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), some_tokens(0), kind, slopes_of(lambda s: s.sum(), kind))
+    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), some_tokens(0, 21), kind, slopes_of(lambda s: s.sum(), kind))
     own.sum().backward()
     assert [each.grad.abs().sum().item() for each in found] == [0.0, 0.0, 0.0]
 
