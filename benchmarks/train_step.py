@@ -1,6 +1,6 @@
 """One optimizer step, side by side: padded rows, packed rows, shared prompts, the fused head, layers computed twice.
 
-    python benchmarks/train_step.py [--growth] [--size tiny] [--only padded shared]
+    python benchmarks/train_step.py [--growth [1 2 4 8]] [--size tiny] [--only padded shared]
 
 Every contestant is a process of its own with a model of random weights (SmolLM2's size) under FSDP2; they make steps
 in turns, so that a busy machine disturbs all alike, each a warm-up and then the step that counts. Rows are the same for
@@ -16,7 +16,7 @@ prompts a larger one. "grad norm" has to be the same. Without --only a second ta
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with rows in
 proportion, over gloo, a small model) ranks, in micro-batches as given and in one, under FSDP2 as it is by default and
 with --fsdp_reshard step, and under ZeRO as it is by default. The last line is of as many processes that share nothing,
-so it is what the machine itself does to several. The ratio is to 1 time: 1 = as fast per token.
+so it is what the machine itself does to several. The ratio is of the last to the first: 1 = as fast per token.
 """
 
 from __future__ import annotations
@@ -81,13 +81,14 @@ def contest(options: argparse.Namespace) -> None:
         for _ in sys.stdin:
             print(json.dumps({"flops": matmul_peak(dtype, world.device)}), flush=True)
         return
-    most = options.prompts * options.samples * (max(GROWTH) if options.growth else 1)
+    most = options.prompts * options.samples * max(options.growth)
     flags = f"{options.flags} --fsdp --micro_train_batch_size {options.micro} --{options.dtype}"
-    training = Training(world, options.size, flags, most, options.samples, options.tokens * max(GROWTH))
+    longest = max(options.tokens, options.prompt_tokens) * max(options.growth)
+    training = Training(world, options.size, flags, most, options.samples, longest)
     before = peak_gib()
     for line in sys.stdin:
         prompts, samples, tokens, of_prompt = map(int, line.split()[1:])
-        made = rollouts(prompts, samples, of_prompt, tokens, training.vocabulary, equal=options.growth)
+        made = rollouts(prompts, samples, of_prompt, tokens, training.vocabulary, equal=len(options.growth) > 1)
         told = asdict(training.step(training.batch(made)))
         print(json.dumps({**told, "peak": peak_gib(), "above": peak_gib() - before}), flush=True)
 
@@ -95,7 +96,7 @@ def contest(options: argparse.Namespace) -> None:
 def side(name: str, flags: str, options: argparse.Namespace, folder: Path) -> Side:
     passed = ("size", "prompts", "samples", "tokens", "prompt_tokens", "micro", "threads")
     words = [word for option in passed for word in (f"--{option}", str(getattr(options, option)))]
-    more = [*(["--growth"] if options.growth else []), "--dtype", options.dtype]
+    more = ["--growth", *map(str, options.growth), "--dtype", options.dtype]
     command = [sys.executable, str(HERE / "train_step.py"), *words, *more, f"--flags={flags}"]
     path = f"{HERE.parent}:{HERE}"
     return Side(name, command, folder / f"{name}.log", options.threads, {"PYTHONPATH": path})
@@ -144,16 +145,16 @@ def heads(options: argparse.Namespace) -> None:
 
 def grow(options: argparse.Namespace, folder: Path) -> None:
     each = side("shared", CONTESTANTS["shared"], options, folder)
-    print(f"{'CPU ms a token':22}" + "".join(f"{factor:>7} x" for factor in GROWTH) + "   8 x / 1 x")
+    print(f"{'CPU ms a token':22}" + "".join(f"{factor:>7} x" for factor in options.growth) + "   last / first")
     for what in ("samples", "tokens"):
-        found: dict[int, list[float]] = {factor: [] for factor in GROWTH}
+        found: dict[int, list[float]] = {factor: [] for factor in options.growth}
         for turn in range(options.rounds + 1):
-            for factor in GROWTH:
+            for factor in options.growth:
                 more, longer = (factor if what == grows else 1 for grows in ("samples", "tokens"))
                 lengths = longer * options.tokens, longer * options.prompt_tokens
                 told = each.ask("step", options.prompts, more * options.samples, *lengths)
                 found[factor] += [1e3 * told["cpu"] / told["tokens"]] if turn else []
-        _row(what, [median(found[factor]) for factor in GROWTH])
+        _row(what, [median(found[factor]) for factor in options.growth])
     each.stop()
     for micro in (options.micro, 4 * options.samples):  # over gloo each micro-batch costs all weights; the last is one
         for name, flags in SHARING.items():
@@ -163,7 +164,7 @@ def grow(options: argparse.Namespace, folder: Path) -> None:
 
 
 def grow_ranks(name: str, options: argparse.Namespace, *words: str) -> None:
-    turns = [[ranked(count, options, *words) for count in GROWTH] for _ in range(options.rounds)]
+    turns = [[ranked(count, options, *words) for count in options.growth] for _ in range(options.rounds)]
     _row(name, [median(found) for found in zip(*turns, strict=True)])
 
 
@@ -218,18 +219,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns; of --growth after a first one")
     parser.add_argument("--only", nargs="+", choices=tuple(CONTESTANTS))
-    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--growth", type=int, nargs="*", default=[1], help="by how many times; by itself 1 2 4 8")
     parser.add_argument("--flags", help=argparse.SUPPRESS)
     parser.add_argument("--as_rank", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.growth = options.growth or list(GROWTH)
     if options.as_rank:
         as_rank(options)
     elif options.flags is not None:
         contest(options)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            (grow if options.growth else compare)(options, Path(folder))
+            (grow if len(options.growth) > 1 else compare)(options, Path(folder))
 
 
 if __name__ == "__main__":
