@@ -15,7 +15,7 @@ prompts a larger one. "grad norm" has to be the same. Without --only a second ta
 
 `--growth`: CPU seconds per token with 1, 2, 4 and 8 times the tokens of a row, samples of a prompt, and (with rows in
 proportion, over gloo, a small model) ranks, in micro-batches as given and in one, under FSDP2 as it is by default and
-with --fsdp_reshard step, and under ZeRO as it is by default. The last line is of as many processes that share nothing,
+with --fsdp_reshard step, and under ZeRO 1 and 2. The last line is of as many processes that share nothing,
 so it is what the machine itself does to several. The ratio is of the last to the first: 1 = as fast per token.
 """
 
@@ -51,7 +51,12 @@ CONTESTANTS = {
     "all": "--share_prompts --fused_linear_logprob --gradient_checkpointing",
 }
 GROWTH = (1, 2, 4, 8)
-SHARING = {"FSDP2": "--fsdp", "once a step": "--fsdp --fsdp_reshard step", "ZeRO 2": "--zero_stage 2"}
+SHARING = {
+    "FSDP2": "--fsdp",
+    "once a step": "--fsdp --fsdp_reshard step",
+    "ZeRO 1": "--zero_stage 1",
+    "ZeRO 2": "--zero_stage 2",
+}
 PRODUCTS = "products"  # in the place of flags: no model, products of matrices alone
 
 

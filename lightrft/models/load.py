@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 LAYER = re.compile(r"\.\d+(?=\.|$)")  # its number in the name of a weight
+NO_KERNEL = {"attn_implementation": "eager"}
 TOGETHER = "give a config.json and weights of the same model"
 
 
@@ -69,9 +70,6 @@ def count_in_4_bits(args: ModelArgs) -> tuple[int, int]:
         return 0, 0
     sizes = [layer.weight.numel() for layer in quantised.layers_to_quantise(described_model(args), args)]
     return sum(sizes), sum(quantised.bytes_in_4_bits(size, args) for size in sizes)
-
-
-NO_KERNEL = {"attn_implementation": "eager"}
 
 
 def described_model(args: ModelArgs, kind: Any = None, *, with_attention: bool = False) -> PreTrainedModel:

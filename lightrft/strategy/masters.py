@@ -1,7 +1,8 @@
 """`--use_mp_opt`: FSDP2's shards in 16 bits, with float32 masters in the optimizer, which steps these.
 
 What is gathered for a pass is the shards as they are. FSDP2 sums a micro-batch's gradient over ranks in float32 and
-rounds it to the shard's dtype; micro-batches are added up in the masters' float32, so that no sum rounds.
+rounds it to the shard's dtype; micro-batches are added up in the masters' float32, so that no sum rounds. With
+`--fsdp_reshard step` FSDP2 adds them up itself, in float32 too, and their sum is what it rounds.
 """
 
 from __future__ import annotations
