@@ -4,7 +4,8 @@
 
 "naive": whole logits, as the trainer has without the flag; its linear layers' product, by oneDNN on a CPU. "fused":
 with the flag and a loss whose slope at a token follows from that token's own scores, as that of most estimators;
-"unforeseen": and another one, as that of gspo, so that logits are made twice. On a GPU both are the same. "trl": what
+"by_row": from those of its row of 64 tokens, as that of gspo; "unforeseen": neither, so that logits are made twice, as
+of rows that are too long to be held, in 16 bits, and on a GPU, where the three are the same. "trl": what
 TRL 1.16's GRPOTrainer always runs, tiles of 4,096 tokens by 32,768 words, made again in the backward pass.
 "trl_logits": TRL's functions on whole logits, which its GRPOTrainer had before and other trainers have, in rows of 256
 tokens. "liger": Liger's chunked head, which gives no entropy and so does less. Peers multiply by torch.

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightrft.models.fused_head import Slopes, fused_logprobs
+from lightrft.models.fused_head import fused_logprobs
+from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.products import linear
 
-TEMPERATURE, CHUNK = 0.8, 4096
+TEMPERATURE, CHUNK, ROW = 0.8, 4096, 64  # ROW: tokens of a response
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -52,15 +53,25 @@ def unforeseen(p: Problem, entropy: str | None) -> Scores:
 
 
 def fused(p: Problem, entropy: str | None) -> Scores:
+    return _fused(p, entropy, Foreseen(_slopes(p, entropy)))
+
+
+def by_row(p: Problem, entropy: str | None) -> Scores:
+    lengths = torch.full((math.ceil(len(p.tokens) / ROW),), ROW)
+    lengths[-1] -= int(lengths.sum()) - len(p.tokens)
+    return _fused(p, entropy, Foreseen(_slopes(p, entropy), lengths))
+
+
+def _slopes(p: Problem, entropy: str | None) -> Callable[[Tensor, Tensor | None], Tensor]:
     slopes = p.slope[:, None]
     if entropy == "gradient":
         slopes = torch.stack([p.slope, torch.full_like(p.slope, -0.01 / len(p.slope))], -1)
-    return _fused(p, entropy, lambda *_: slopes)
+    return lambda *_: slopes
 
 
-def _fused(p: Problem, entropy: str | None, slopes: Slopes | None) -> Scores:
+def _fused(p: Problem, entropy: str | None, foreseen: Foreseen | None) -> Scores:
     blocks = Blocks(p.hidden, p.weight, None, (), TEMPERATURE, CHUNK)
-    found = fused_logprobs(blocks, p.tokens, entropy, slopes)
+    found = fused_logprobs(blocks, p.tokens, entropy, foreseen)
     return found[:, 0], found[:, 1] if entropy else None
 
 
@@ -103,6 +114,7 @@ class Way(NamedTuple):
 SIDES = {
     "naive": Way(naive),
     "fused": Way(fused),
+    "by_row": Way(by_row),
     "unforeseen": Way(unforeseen),
     "trl": Way(trl, "trl"),
     "trl_logits": Way(trl_logits, "trl"),

@@ -86,8 +86,9 @@ class Estimator:
 
     aggregation: the `--loss_agg_mode` used when the flag is not given.
     per_row: the loss has one ratio per response, so its aggregation is fixed and importance weights are per row.
-    by_token: the loss and the drift of a token, and so their slopes, follow from that token's numbers alone. A fused
-    head then finds gradients sooner, for which both are called several times, on tokens that are not known yet too.
+    judges: what the loss and the drift of a token, and so their slopes, follow from: that "token"'s numbers alone, its
+    "row"'s, or for all that is known the whole "batch"'s. A fused head finds gradients sooner by tokens and rows, for
+    which both are called several times, on tokens and rows that are not known yet too.
     drift: a further term that holds the policy near the old one; its coefficient is the KL coefficient.
     needs: "group" (at least two samples per prompt), "critic".
     kl: where the KL to the reference goes when its coefficient is above 0: "loss", "reward", or "off".
@@ -104,7 +105,7 @@ class Estimator:
     kl: str = "loss"
     whitening: str = "never"
     per_row: bool = False
-    by_token: bool = False
+    judges: str = "batch"
     drift: Drift | None = None
     idle_without_advantage: bool = True
     needs: frozenset[str] | set[str] = frozenset()

@@ -25,13 +25,13 @@ WORDS = {
     "kl": ("loss", "reward", "off"),
     "whitening": ("part", "optional", "never"),
     "per_row": (False, True),
-    "by_token": (False, True),
+    "judges": ("token", "row", "batch"),
     "idle_without_advantage": (False, True),
 }
 NEEDS = ("group", "critic")
 FUNCTIONS = ("advantage", "policy_loss")
 FIELDS = (*FUNCTIONS, "drift", *WORDS, "needs", "defaults", "ignores", "paper")
-UNREAD = {"paper", "by_token", "idle_without_advantage"}  # by what asks for no torch
+UNREAD = {"paper", "judges", "idle_without_advantage"}  # by what asks for no torch
 SUFFIX = ".py"
 
 
@@ -102,8 +102,8 @@ def _read(path: Path, changed: int, size: int) -> Declared:
     literals = {word: _literal(path, entry) for word, entry in keywords.items() if word not in (*FUNCTIONS, "drift")}
     for word in literals.keys() - {"paper"}:
         _check(f"{path}:{keywords[word].value.lineno}", word, literals[word])
-    if literals.get("per_row") and literals.get("by_token"):
-        raise Fault(f"{path}:{keywords['by_token'].value.lineno}: by_token=True excludes per_row=True")
+    if literals.get("per_row") and literals.get("judges") == "token":
+        raise Fault(f"{path}:{keywords['judges'].value.lineno}: judges='token' excludes per_row=True")
     read = {word: literals[word] for word in literals.keys() - UNREAD}
     sets = {word: frozenset(read[word]) for word in ("needs", "ignores") if word in read}
     return Declared(**{**read, **sets}, drifts="drift" in keywords)

@@ -16,30 +16,30 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightrft.models.head_at_once import Slopes, at_once, can_be_at_once, held_blocks
+from lightrft.models.head_at_once import Foreseen, at_once, can_be_at_once
 from lightrft.models.head_gradients import Slope, gradients
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logit_sums import totals
 
 
-def fused_logprobs(blocks: Blocks, tokens: Tensor, entropy: str | None, slopes: Slopes | None = None) -> Tensor:
+def fused_logprobs(blocks: Blocks, tokens: Tensor, entropy: str | None, foreseen: Foreseen | None = None) -> Tensor:
     """[N, 1] log softmax(logits / temperature)[token], or with an entropy [N, 2], it beside them.
 
-    tokens [N]. entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None. slopes:
-    of the loss that will be made of them, where it can be foreseen: a head that trains has its gradients sooner, and
-    where other slopes come they are corrected.
+    tokens [N]. entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None. foreseen:
+    the loss that will be made of them, where it is known: a head that trains has its gradients sooner, and where other
+    slopes come they are corrected.
     """
     b, more = blocks, (blocks.never, blocks.temperature, blocks.chunk)
     given = b.hidden, b.weight, b.bias, tokens, entropy, more
-    found = _TrainedHead.apply(*given, slopes) if _trains(b) else _FrozenHead.apply(*given)
+    found = _TrainedHead.apply(*given, foreseen) if _trains(b) else _FrozenHead.apply(*given)
     return torch.stack([each for each in found if each is not None], dim=-1)
 
 
-def logits_held(blocks: Blocks, slopes: Slopes | None) -> int:
+def logits_held(blocks: Blocks, foreseen: Foreseen | None) -> int:
     """At a time, by `fused_logprobs`."""
-    if slopes is None or not _trains(blocks) or not can_be_at_once(blocks):
+    if foreseen is None or not _trains(blocks) or not can_be_at_once(blocks, foreseen):
         return blocks.cells
-    return held_blocks(blocks).shape[0] * len(blocks.weight)
+    return foreseen.held(blocks) * len(blocks.weight)
 
 
 def _trains(blocks: Blocks) -> bool:
@@ -84,11 +84,11 @@ class _TrainedHead(torch.autograd.Function):
         tokens: Tensor,
         kind: str | None,
         more: Any,
-        slopes: Slopes | None,
+        foreseen: Foreseen | None,
     ) -> tuple[Tensor, Tensor | None]:
         blocks = Blocks(hidden, weight, bias, *more)
-        if slopes is not None and can_be_at_once(blocks):
-            t, ctx.at_once = at_once(blocks, tokens, kind, slopes, ctx.needs_input_grad[:3])
+        if foreseen is not None and can_be_at_once(blocks, foreseen):
+            t, ctx.at_once = at_once(blocks, tokens, kind, foreseen, ctx.needs_input_grad[:3])
         else:
             t, ctx.at_once = totals(blocks, tokens, entropy=kind is not None), None
         ctx.save_for_backward(hidden, weight, bias, tokens, t.bits, t.entropy)

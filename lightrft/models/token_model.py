@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightrft.models.fused_head import Slopes, fused_logprobs, logits_held
+from lightrft.models.fused_head import fused_logprobs, logits_held
+from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import masked_logits, token_logprobs
 from lightrft.models.output_head import Head, head_gives, head_on
@@ -44,7 +45,14 @@ class Scores:
 
 
 Answer = Callable[[Head, Tensor, Layout], Tensor]
-Loss = Callable[[Scores], Tensor]
+
+
+@dataclass(frozen=True)
+class KnownLoss:
+    """What will be made of the scores. by_row: a token's slope follows from those of its row, and not from its own."""
+
+    of: Callable[[Scores], Tensor]
+    by_row: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +132,12 @@ class TokenModel(PreparedModel):
 
     chunk: int | None = None
 
-    def logprobs(self, batch: Batch, *, entropy: str | None = None, loss: Loss | None = None) -> Scores:
+    def logprobs(self, batch: Batch, *, entropy: str | None = None, loss: KnownLoss | None = None) -> Scores:
         """log softmax(logits / temperature)[token] at every trained token, in float32 or better; with sampling masks
         over what these leave.
 
-        entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None. loss: what will
-        be made of the scores, where a token's slope follows from its own: a fused head has its gradients sooner.
+        entropy: of the whole vocabulary: "value", "gradient" for one that can be trained on, or None. loss: where it is
+        known a fused head has its gradients sooner.
         """
         made = self._whole(batch, entropy) if self.chunk is None else self._fused(batch, entropy, self.chunk, loss)
         return Scores(
@@ -144,20 +152,20 @@ class TokenModel(PreparedModel):
         tokens, sets = _tokens(batch, layout), _sets(batch, layout)
         return _Made(*token_logprobs(logits, tokens, batch.temperature, entropy, sets), layout, logits.numel())
 
-    def _fused(self, batch: Batch, entropy: str | None, chunk: int, loss: Loss | None) -> _Made:
+    def _fused(self, batch: Batch, entropy: str | None, chunk: int, loss: KnownLoss | None) -> _Made:
         seen: list[int] = []
 
         def answer(head: Head, hidden: Tensor, layout: Layout) -> Tensor:
             blocks = Blocks(hidden, head.weight, head.bias, head.never, batch.temperature, chunk)
-            slopes = None if loss is None else self._slopes(loss, layout, batch, trains=entropy == "gradient")
-            seen.append(logits_held(blocks, slopes))
-            return fused_logprobs(blocks, _tokens(batch, layout), entropy, slopes)
+            foreseen = None if loss is None else self._foreseen(loss, layout, batch, trains=entropy == "gradient")
+            seen.append(logits_held(blocks, foreseen))
+            return fused_logprobs(blocks, _tokens(batch, layout), entropy, foreseen)
 
         outputs, layout = self._outputs(batch, answer)
         return _Made(outputs[:, 0], outputs[:, 1] if entropy else None, layout, seen[0])
 
-    def _slopes(self, loss: Loss, layout: Layout, batch: Batch, *, trains: bool) -> Slopes | None:
-        """Of the loss to the scores [N]. None where other processes have other tokens: all would have to ask alike."""
+    def _foreseen(self, loss: KnownLoss, layout: Layout, batch: Batch, *, trains: bool) -> Foreseen | None:
+        """None where other processes have other tokens: all would have to ask alike."""
         if self.sequence_ranks is not None:
             return None
 
@@ -165,10 +173,10 @@ class TokenModel(PreparedModel):
             leaves = [each.clone().requires_grad_() for each in (logprobs, entropy) if each is not None]
             with torch.enable_grad():
                 scores = [self._scattered(each, layout, batch) for each in leaves]
-                total = loss(Scores(scores[0], scores[1] if entropy is not None else None))
+                total = loss.of(Scores(scores[0], scores[1] if entropy is not None else None))
             return torch.stack(torch.autograd.grad(total, leaves[: 1 + trains]), -1)
 
-        return slopes
+        return Foreseen(slopes, batch.response_mask.sum(-1).int() if loss.by_row else None)
 
     def measured(self, batch: Batch, measure: Callable[[Tensor, Tensor], Sequence[Tensor]]) -> Tensor:
         """[K, B, T] of `measure(logits [N, V], tokens [N])`, which gives K times [N], for every trained token; with

@@ -59,11 +59,12 @@ class LossTerms:
         other = self.kl.in_loss > 0 or self.algorithm.entropy_coef > 0 or e.drift is not None or "critic" in e.needs
         return e.idle_without_advantage and not other
 
-    def is_by_token(self, batch: Batch) -> bool:
-        """Whether the slope of the loss to a token's scores follows from that token's scores: the estimator says so,
-        and no importance weight is a whole row's, unless it was known before."""
+    def judges(self, batch: Batch) -> str:
+        """Whose scores the slope of the loss to a token's scores follows from: that "token"'s, its "row"'s, which an
+        importance weight of a whole row makes of it unless it was known before, or the whole "batch"'s."""
         of_rows = self.algorithm.is_correction in ("sequence_truncate", "sequence_mask", "geometric")
-        return self.estimator.by_token and (batch.has("old_logprobs") or not of_rows)
+        found = self.estimator.judges
+        return "row" if found == "token" and of_rows and not batch.has("old_logprobs") else found
 
     def select_tokens(self, batch: Batch, rows: Sequence[int], ranks: Ranks) -> Batch:
         """With `selected`, the tokens of high entropy, where only these are trained.

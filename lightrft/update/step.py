@@ -12,7 +12,7 @@ from lightrft.algorithms.estimator import Estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.batch import Batch
 from lightrft.errors import RunFailed
-from lightrft.models.token_model import TokenModel
+from lightrft.models.token_model import KnownLoss, TokenModel
 from lightrft.ranks.pulse import PULSE
 from lightrft.strategy.base import Handle, Strategy
 from lightrft.update.base import Watch
@@ -158,9 +158,7 @@ class Updater:
 
     def _loss(self, batch: Batch, counts: Counts, turn: int) -> Tensor:
         """Scalar share of the step's loss; sums over micro-batches and ranks to it."""
-        by_token = self.loss.is_by_token(batch)
-        foreseen = (lambda scores: self._share(self.loss(batch, scores), batch, counts)[0]) if by_token else None
-        scores = self.policy.logprobs(batch, entropy=self.loss.entropy, loss=foreseen)
+        scores = self.policy.logprobs(batch, entropy=self.loss.entropy, loss=self._known(batch, counts))
         self.sums.count("perf/train_tokens", scores.tokens)
         self.sums.most("perf/largest_logits_mib", scores.logits * scores.logprobs.element_size() / 2**20)
         terms = self.loss(batch, scores)
@@ -171,6 +169,12 @@ class Updater:
         if self.watch is not None:
             self.watch.see(batch, terms.mismatch["mismatch/gap_mean"], terms.compared, turn)
         return total
+
+    def _known(self, batch: Batch, counts: Counts) -> KnownLoss | None:
+        judges = self.loss.judges(batch)
+        if judges == "batch":
+            return None
+        return KnownLoss(lambda scores: self._share(self.loss(batch, scores), batch, counts)[0], judges == "row")
 
     def _share(self, terms: Terms, batch: Batch, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of the step's loss, and of each of its terms."""

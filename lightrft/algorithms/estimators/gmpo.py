@@ -17,6 +17,7 @@ ESTIMATOR = Estimator(
     policy_loss=with_clip_flags(geometric_mean_loss),
     aggregation="seq-mean-token-mean",
     per_row=True,
+    judges="row",
     needs={"group"},
     defaults={"clip_range": 0.4, "clip_range_higher": 0.4},
     ignores={"loss_agg_mode", "dual_clip"},

@@ -18,7 +18,7 @@ ESTIMATOR = Estimator(
     advantage=from_groups("scaled"),
     policy_loss=ppo_loss,
     aggregation="seq-mean-token-mean",
-    by_token=True,
+    judges="token",
     needs={"group"},
     paper="arXiv:2402.03300",
 )

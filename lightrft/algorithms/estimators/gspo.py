@@ -18,6 +18,7 @@ ESTIMATOR = Estimator(
     policy_loss=with_clip_flags(sequence_ratio_loss),
     aggregation="seq-mean-token-mean",
     per_row=True,
+    judges="row",
     needs={"group"},
     defaults={"clip_range": 3e-4, "clip_range_higher": 4e-4},
     ignores={"loss_agg_mode", "dual_clip"},

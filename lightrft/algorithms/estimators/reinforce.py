@@ -16,7 +16,7 @@ ESTIMATOR = Estimator(
     advantage=from_returns(None, discounted=True),
     policy_loss=ppo_loss,
     aggregation="token-mean",
-    by_token=True,
+    judges="token",
     kl="reward",
     whitening="part",
     paper="arXiv:2501.03262",

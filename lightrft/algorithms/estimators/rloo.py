@@ -15,7 +15,7 @@ ESTIMATOR = Estimator(
     advantage=from_returns("leave_one_out", discounted=False),
     policy_loss=ppo_loss,
     aggregation="token-mean",
-    by_token=True,
+    judges="token",
     needs={"group"},
     kl="reward",
     whitening="optional",

@@ -60,7 +60,7 @@ def own(more: str) -> str:
         (own("whitening='always'"), ":1: whitening='always' is none of 'part', 'optional', "
          "'never'"),
         (own("per_row='yes'"), ":1: per_row='yes' is none of False, True"),
-        (own("per_row=True, by_token=True"), ":1: by_token=True excludes per_row=True"),
+        (own("per_row=True, judges='token'"), ":1: judges='token' excludes per_row=True"),
         (own("defaults={'gama'}"), ":1: defaults={'gama'} must be a mapping of flags to values"),
         (own("defaults={'gama': 1.0}"), f": {LITERAL}: no such flag: gama; nearest: "
          "gamma"),

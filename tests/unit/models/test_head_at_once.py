@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightrft.models import head_at_once, logit_blocks, products
 from lightrft.models.fused_head import fused_logprobs, logits_held
+from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 
@@ -52,6 +53,10 @@ def slopes_of(loss, kind):
     return slopes
 
 
+def known(loss, kind, rows: list[int] | None = None) -> Foreseen:
+    return Foreseen(slopes_of(loss, kind), None if rows is None else torch.tensor(rows))
+
+
 def whole(found: list[Tensor], kind) -> Tensor:
     logits = (found[0] @ found[1].T + found[2]).index_fill(-1, torch.tensor([21, 22]), -torch.inf)
     return seen(
@@ -66,10 +71,9 @@ def seen(scores: Tensor, kind) -> Tensor:
     return scores if kind == "gradient" else scores[:, :1]
 
 
-def foreseen(found: list[Tensor], kind, loss=a_loss) -> Tensor:
-    return seen(
-        fused_logprobs(Blocks(*found, (21, 22), 0.7, 4096), some_tokens(words=21), kind, slopes_of(loss, kind)), kind
-    )
+def foreseen(found: list[Tensor], kind, loss=a_loss, rows: list[int] | None = None) -> Tensor:
+    blocks = Blocks(*found, (21, 22), 0.7, 4096)
+    return seen(fused_logprobs(blocks, some_tokens(words=21), kind, known(loss, kind, rows)), kind)
 
 
 def same_gradients(found: list[Tensor], wanted: list[Tensor]) -> None:
@@ -95,6 +99,40 @@ def test_gradients_are_those_of_whole_logits_and_no_logit_is_made_twice(kind, tr
     assert len(made) == 16
     torch.testing.assert_close(own, its)
     same_gradients(found, wanted)
+
+
+ROWS = [4, 1, 0, 3, 2]
+
+
+def a_loss_of_rows(scores: Tensor) -> Tensor:
+    """Each row's is of the mean of its scores, and a clipped row has no slope."""
+    rows = zip(scores.split(ROWS), (1.0, -0.5, 1.0, 2.0, 0.0), strict=True)
+    return torch.stack([weight * row.mean(0).exp().sum() for row, weight in rows if len(row)]).sum()
+
+
+@pytest.mark.parametrize("kind", ["value", "gradient"])
+@pytest.mark.parametrize(
+    ("longest", "at_first", "again"), [(4, [4, 1, 3, 2], []), (3, [4, 1, 3, 2], [4]), (2, [4, 1, 3, 2], [7])], ids=str
+)
+def test_rows_are_known_as_wholes(kind, longest, at_first, again, made, monkeypatch):
+    """Three tokens at most together, or a row by itself; those of longer rows have their logits made again."""
+    monkeypatch.setattr(head_at_once, "HELD_ROW", longest)
+    found, wanted = drawn(), drawn()
+    own, its = foreseen(found, kind, a_loss_of_rows, ROWS), whole(wanted, kind)
+    assert made == [part for part in at_first for _ in range(4)]  # blocks of words
+    made.clear()
+    (3 * a_loss_of_rows(own)).backward()
+    (3 * a_loss_of_rows(its)).backward()
+    assert made == 4 * again
+    torch.testing.assert_close(own, its)
+    same_gradients(found, wanted)
+
+
+def test_a_head_of_long_rows_holds_no_logits(monkeypatch):
+    monkeypatch.setattr(head_at_once, "HELD_ROW", 5)
+    blocks = Blocks(*drawn(), (), 0.7, 4096)
+    held = [logits_held(blocks, known(a_loss_of_rows, "value", rows)) for rows in ([10], [6, 4], [4, 1, 5])]
+    assert held == [10 * 7, 4 * 23, 5 * 23]  # a block is of all ten tokens by seven of 23 words
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient"])
@@ -133,7 +171,7 @@ def test_sums_that_overflow_are_made_from_the_largest(kind, made):
         with torch.no_grad():
             hidden.fill_(1.0)
             weight.copy_(torch.linspace(-300, 300, 23)[:, None])
-    own = fused_logprobs(Blocks(*found, (), 0.9375, 4096), tokens, kind, slopes_of(a_loss, kind))
+    own = fused_logprobs(Blocks(*found, (), 0.9375, 4096), tokens, kind, known(a_loss, kind))
     logits = found[0].detach().clone() @ wanted[1].T + wanted[2]
     its = torch.stack([each for each in token_logprobs(logits, tokens, 0.9375, kind) if each is not None], -1)
     torch.testing.assert_close(own, its)
@@ -165,7 +203,8 @@ def test_slopes_that_have_nothing_in_common_with_those_expected_leave_no_trace()
             found = [each.detach().float().requires_grad_() for each in drawn()]
             wanted = [each.detach().clone().requires_grad_() for each in found]
             blocks = Blocks(*found, (), 0.7, 4096)
-            fused_logprobs(blocks, tokens, None, lambda *_, given=expected: given[:, None])[:, 0].dot(of).backward()
+            foreseen = Foreseen(lambda *_, given=expected: given[:, None])
+            fused_logprobs(blocks, tokens, None, foreseen)[:, 0].dot(of).backward()
             logits = wanted[0] @ wanted[1].T + wanted[2]
             token_logprobs(logits, tokens, 0.7, None)[0].dot(of).backward()
             for mine, its in zip(found, wanted, strict=True):
@@ -190,7 +229,7 @@ def test_rounding_of_a_multiplied_loss_makes_no_logits_again(made):
 @pytest.mark.parametrize("kind", [None, "value", "gradient"])
 def test_no_token_has_gradients_of_zero(kind):
     found = drawn(0)
-    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), some_tokens(0, 21), kind, slopes_of(lambda s: s.sum(), kind))
+    own = fused_logprobs(Blocks(*found, (), 0.7, 4096), some_tokens(0, 21), kind, known(lambda s: s.sum(), kind))
     own.sum().backward()
     assert [each.grad.abs().sum().item() for each in found] == [0.0, 0.0, 0.0]
 
@@ -206,8 +245,9 @@ def test_three_products_and_none_for_tokens_without_a_slope(monkeypatch):
     slopes = torch.ones(1024, 1)
     slopes[512:768] = 0
     blocks = Blocks(hidden.requires_grad_(), weight.requires_grad_(), None, (), 1.0, 4096)
-    assert logits_held(blocks, lambda *_: slopes) == 512 * 256
-    scores = fused_logprobs(blocks, torch.zeros(1024, dtype=torch.long), None, lambda *_: slopes)
+    foreseen = Foreseen(lambda *_: slopes)
+    assert logits_held(blocks, foreseen) == 512 * 256
+    scores = fused_logprobs(blocks, torch.zeros(1024, dtype=torch.long), None, foreseen)
     scores[:, 0].dot(slopes[:, 0]).backward()
     logits = (256, 256)  # the weight, by hidden states
     assert asked == [logits, (512, 256), (256, 512), logits, (256, 256), (256, 256)]
