@@ -52,7 +52,8 @@ def plan(args: Args, inputs: Inputs) -> list[str]:
     """What the run is going to do, in lines for a person; `Refused` where its weights cannot fit the assumed GPUs."""
     steps, each, k = total_steps(args, len(inputs.prompts)), prompts_per_step(args), optimizer_steps(args)
     n, model = args.algorithm.n_samples_per_prompt, args.model
-    chosen = ", ".join(f"{name} {value}" for name, value in runtime(args, videos=inputs.have_videos).items())
+    about = runtime(args, videos=inputs.have_videos, takes_segments=inputs.takes_segments)
+    chosen = ", ".join(f"{name} {value}" for name, value in about.items())
     rewards = weighted_rewards(inputs.rewards.weights)
     turns = f"{_bound(args)}{_counted(steps, 'step')} of {each} prompts x {n} samples"
     return [

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING
 
 from lightrft.algorithms.estimator import load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import has_4_bits, has_adapters, has_critic, holds_all
+from lightrft.args.conditions import has_4_bits, has_adapters, holds_all
 from lightrft.args.groups.data import have_splits
 from lightrft.args.hardware import processes_of
 from lightrft.errors import Refused
 from lightrft.hardware import choose_precision
 from lightrft.loop.run_folders import check_folders
 from lightrft.loop.structure import check_resumed
+from lightrft.model_checks import check_models
 from lightrft.models import adapter_files, quantised
-from lightrft.models.critic import check_critic, critic_args
-from lightrft.models.load import check_what_trains, described_backbone, described_model
+from lightrft.models.load import check_what_trains
 from lightrft.models.processor import load_vision, told_of_pixels
-from lightrft.models.recompute import layers_to_recompute
-from lightrft.models.sequence_checks import check_sequences
 from lightrft.models.suitable import check_model, check_tokens, dead_ends, end_token_ids
 from lightrft.models.tokenizer import load_tokenizer
 from lightrft.prompts.bad_rows import BadRows, origins
@@ -54,6 +52,7 @@ class Inputs:
     skipped: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     looked_at: list[str] = field(default_factory=list)  # by --dry_run
+    takes_segments: bool = True  # whether a row may hold several sequences, where that is asked for or open
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -91,11 +90,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     if first:
         check_resumed(args)
     encoder = Encoder(tokenizer, _vision(args, tokenizer), args.data.dataloader_num_workers)
-    if has_critic(args):
-        check_critic(args.model, tokenizer)
-    if (sp_size := args.distributed.sp_size) > 1:
-        check_sequences(args.model, sp_size, processes_of(args), critic=has_critic(args))
-    _check_computed_twice(args)
+    takes_segments = check_models(args, tokenizer)
     rows, held_out_rows = (BadRows(flag, args.data.on_bad_row == "skip") for flag in ("--prompt_data", "--eval_data"))
     admission = Admission(
         encoder.vision is not None, args.multimodal.mixed_mm_data, args.engine.limit_mm_image_per_prompt
@@ -117,7 +112,7 @@ def check_inputs(args: Args, *, first: bool = True) -> Inputs:
     idle = [*idle_flags(args, [*prompts, *held_out]), *_of_pixels(args, encoder.vision, [*prompts, *held_out])]
     notices = _notices(args, tokenizer, [*of_rank, *rows.notices, *held_out_rows.notices, *idle])
     skipped, lines = [*rows.summary(), *held_out_rows.summary()], [*looked_at, *held_out_looked_at]
-    return Inputs(encoder, prompts, held_out, rewards, skipped, notices, lines)
+    return Inputs(encoder, prompts, held_out, rewards, skipped, notices, lines, takes_segments)
 
 
 def _vision(args: Args, tokenizer: PreTrainedTokenizerBase) -> Vision | None:
@@ -239,18 +234,6 @@ def _check_adapters(args: Args) -> None:
         adapter_files.given_config(args.model)
     if has_4_bits(args.model) and args.run.assume_gpus is None:
         quantised.check_library(args.model)
-
-
-def _check_computed_twice(args: Args) -> None:
-    """The models themselves are asked again. Processes that share sequences replace attention by one that is kept."""
-    if not args.distributed.gradient_checkpointing:
-        return
-    once = args.memory.recompute_granularity == "selective" and args.distributed.sp_size == 1
-    what, model = f"--pretrain {args.model.pretrain}", described_model(args.model, with_attention=once)
-    layers_to_recompute(model, what, attention_once=once)
-    if has_critic(args) and (other := args.model.critic_pretrain) is not None:
-        model = described_backbone(critic_args(args.model), with_attention=once)
-        layers_to_recompute(model, f"the critic {other}", attention_once=once)
 
 
 def _check_judged(args: Args, rewards: CombinedReward, held_out: list[Prompt]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lightrft.args import Args
-from lightrft.args.conditions import gathers_once_a_step, has_adapters, holds_all, runs_several, scores_before_learning
+from lightrft.args.conditions import gathers_once_a_step, has_adapters, holds_all, may_share_prompts
 from lightrft.engine_choice import EngineChoice, choose_engine
 from lightrft.hardware import choose_precision, hardware
 from lightrft.strategy.deepspeed import effective_stage
 
 
-def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
-    """videos: whether prompts have any, which not all engines read."""
+def runtime(args: Args, *, videos: bool = False, takes_segments: bool = True) -> dict[str, Any]:
+    """videos: whether prompts have any, which not all engines read. takes_segments: whether a row of the models may
+    hold several sequences."""
     machine, (precision, why) = hardware(args), choose_precision(args)
     return {
         "processes": machine.processes,
@@ -20,7 +21,7 @@ def runtime(args: Args, *, videos: bool = False) -> dict[str, Any]:
         "device": machine.device,
         "precision": f"{precision.compute} ({why})",
         "engine": _engine(args, choose_engine(args, videos=videos), precision.compute),
-        "training": _passes(args),
+        "training": _passes(args, takes_segments),
     }
 
 
@@ -60,13 +61,13 @@ def _engine(args: Args, chosen: EngineChoice, compute: str) -> str:
     return other + (", its sleep simulated (no GPU)" if sleeps and hardware(args).device == "cpu" else "")
 
 
-def _passes(args: Args) -> str:
-    """What training passes hold and compute; whether a model's prompts can be shared is known once it is loaded."""
-    m, several = args.memory, runs_several(args) or scores_before_learning(args)
+def _passes(args: Args, takes_segments: bool) -> str:
+    """What training passes hold and compute."""
+    m = args.memory
     said = {
         "with a row for each sample": not m.packing_samples,
         "with one row for all samples of a micro-batch": m.packing_samples,
-        "prompts shared where that is cheaper": several and m.share_prompts is not False,
+        "prompts shared where that is cheaper": takes_segments and may_share_prompts(args),
         f"logits of {m.chunk_size} tokens at most at a time": m.fused_linear_logprob,
         f"layers computed twice{_of_layers(args)}": args.distributed.gradient_checkpointing,
     }

@@ -134,3 +134,15 @@ def gathers_once_a_step(args: Args, processes: int) -> bool:
 def runs_several(args: Args) -> bool:
     """Whether a training pass may have several samples."""
     return args.batch.micro_train_batch_size > 1 or args.batch.max_tokens_per_micro_batch is not None
+
+
+def flag_of_segments(args: Args) -> str | None:
+    """The flag that asks for rows that hold several sequences."""
+    flags = {"--packing_samples": args.memory.packing_samples, "--share_prompts": args.memory.share_prompts}
+    return next((flag for flag, given in flags.items() if given), None)
+
+
+def may_share_prompts(args: Args) -> bool:
+    """Whether rows that share their prompt are laid side by side where the model allows it and it pays."""
+    several = runs_several(args) or scores_before_learning(args)
+    return several and args.memory.share_prompts is not False

@@ -55,6 +55,5 @@ def run_record(args: Args, model: PreTrainedModel, inputs: Inputs) -> dict[str, 
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     attention = model.config._attn_implementation
     loaded = {"attn_implementation": attention, "tokenizer": type(inputs.tokenizer).__name__, "gpus": gpus}
-    return make_record(
-        as_dict(args), files, {**runtime(args, videos=inputs.have_videos), **loaded}, contents(args.model)
-    )
+    about = runtime(args, videos=inputs.have_videos, takes_segments=inputs.takes_segments)
+    return make_record(as_dict(args), files, {**about, **loaded}, contents(args.model))

@@ -12,18 +12,17 @@ from transformers import PreTrainedModel
 from lightrft.algorithms.estimator import Estimator
 from lightrft.args import Args
 from lightrft.args.batching import rows_per_pass
-from lightrft.args.conditions import gathers_once_a_step, holds_all, needs_entropy, ref_shard_size
+from lightrft.args.conditions import flag_of_segments, gathers_once_a_step, holds_all, needs_entropy, ref_shard_size
 from lightrft.args.groups.model import ModelArgs
-from lightrft.errors import Refused
 from lightrft.models.adapters import adapters_of
 from lightrft.models.critic import critic_args, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.freezing import trains_language
 from lightrft.models.output_head import check_head
-from lightrft.models.packing import Cost, takes_segments
+from lightrft.models.packing import Cost
 from lightrft.models.products import multiply_by_onednn
 from lightrft.models.recompute import recompute_layers
-from lightrft.models.segment_check import with_segments_checked
+from lightrft.models.segment_check import takes_segments, with_segments_checked
 from lightrft.models.sequence_checks import check_parts
 from lightrft.models.sequence_parallel import share_sequences
 from lightrft.models.token_model import TokenCritic, TokenModel
@@ -109,7 +108,7 @@ def make_token_model(
     check_parts(prepared, name)
     if chunk is not None:
         check_head(handle, name)
-    return with_segments_checked(prepared, name, _several_in_a_row(args), blank)
+    return with_segments_checked(prepared, name, flag_of_segments(args), blank)
 
 
 def compute_layers_twice(args: Args, model: nn.Module, name: str) -> None:
@@ -161,7 +160,7 @@ def make_critic(
     seen = blank if strategy.world.size > 1 else None
     prepared = TokenCritic(handle, sharing, ranks, seen, args.memory.packing_samples)
     check_parts(prepared, name)
-    checked = with_segments_checked(prepared, name, _several_in_a_row(args), blank)
+    checked = with_segments_checked(prepared, name, flag_of_segments(args), blank)
     return Critic(strategy, checked, clip=args.algorithm.value_clip)
 
 
@@ -199,19 +198,8 @@ def make_updater(
 
 def share_prompts(args: Args, model: PreTrainedModel, name: str) -> Cost | None:
     """The costs to weigh where prompts may be shared, else None. Refuses a model that a flag asks too much of."""
-    possible, flag = takes_segments(model), _several_in_a_row(args)
-    if flag is not None and not possible:
-        raise Refused(
-            f"{flag} needs a model with rotary positions and full attention through sdpa in every layer, which "
-            f"{name} is not; leave it out"
-        )
+    possible = takes_segments(model, name, flag_of_segments(args))
     return Cost.of(model) if possible and args.memory.share_prompts is not False else None
-
-
-def _several_in_a_row(args: Args) -> str | None:
-    """The flag that asks for rows that hold several sequences."""
-    flags = {"--packing_samples": args.memory.packing_samples, "--share_prompts": args.memory.share_prompts}
-    return next((flag for flag, given in flags.items() if given), None)
 
 
 def make_scorer(

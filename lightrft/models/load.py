@@ -89,6 +89,15 @@ def described_model(args: ModelArgs, kind: Any = None, *, with_attention: bool =
         raise refusal(args, "configuration", error) from error
 
 
+def attention_kernel(args: ModelArgs) -> str:
+    """Of the language model of `--pretrain`, by name; it need not be installed here."""
+    named = args.attn_implementation or read_config(args).get_text_config()._attn_implementation
+    if named:
+        return named
+    config: Any = described_model(args, with_attention=True).config.get_text_config()
+    return config._attn_implementation
+
+
 def load_model(
     args: ModelArgs,
     dtype: torch.dtype,

@@ -14,6 +14,8 @@ from lightrft.errors import Refused
 from lightrft.models.products import is_one_product
 from lightrft.strategy.base import Handle
 
+GIVEN = [[[-70.0, 3.0, 900.0]]]  # logits of three words: caps change the large, scales all
+
 
 @contextmanager
 def head_on(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
@@ -58,13 +60,36 @@ def head_gives(model: Any, answer: Callable[[Head, Tensor], Tensor]) -> Iterator
 def check_head(handle: Handle, name: str) -> None:
     """Refuses a model whose head is not one matrix and a bias, or that does something to the logits that the head
     gives: scales or caps them. `name` is the flag and its value. All processes together."""
-    head = handle.model.get_output_embeddings()
+    device = _one_matrix(handle.model, name).device
+    given = torch.tensor(GIVEN, device=device)
+    with head_gives(handle.model, lambda _, hidden: given + 0 * hidden.sum().to(given)):
+        logits = handle.module(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False).logits
+    _check_kept(logits.to(given), given, name)
+
+
+@torch.no_grad()
+def check_described_head(model: Any, name: str) -> None:
+    """The same of a model without weights, as far as it runs: one that decides by its numbers what it computes does
+    not, and is asked once it has them."""
+    device, given = _one_matrix(model, name).device, torch.tensor(GIVEN)
+    ids, sees = torch.zeros(1, 1, dtype=torch.long, device=device), torch.ones(1, 1, 1, 1, device=device)
+    with head_gives(model, lambda *_: given):
+        try:
+            logits = model(input_ids=ids, attention_mask=sees, use_cache=False).logits  # else a mask is made of numbers
+        except Exception:  # what a model's own code raises where there are no numbers
+            return
+    _check_kept(logits, given, name)
+
+
+def _one_matrix(model: Any, name: str) -> Tensor:
+    head = model.get_output_embeddings()
     if not is_one_product(head):
         raise _not_with(name, f"its output head is a {type(head).__module__}.{type(head).__name__}, not one matrix")
-    given = torch.tensor([[[-70.0, 3.0, 900.0]]], device=head.weight.device)  # caps change the large, scales all
-    with head_gives(handle.model, lambda _, hidden: given + 0 * hidden.sum().to(given)):
-        logits = handle.module(input_ids=torch.zeros_like(given[..., 0], dtype=torch.long), use_cache=False).logits
-    if not torch.equal(logits.to(given), given):
+    return head.weight
+
+
+def _check_kept(logits: Tensor, given: Tensor, name: str) -> None:
+    if not torch.equal(logits, given):
         raise _not_with(name, "it scales or caps the logits that its output head gives")
 
 

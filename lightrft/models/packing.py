@@ -8,7 +8,6 @@ than one sequence is computed by models/segments.py.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,8 @@ from torch.nn.functional import pad
 
 from lightrft.groups import rows_by_group
 from lightrft.models.adapters import computed_with
-from lightrft.models.attention import TAKE_SEGMENTS
 from lightrft.models.media import joined, rows_of
 from lightrft.models.quantised import numbers_in_4_bits
-from lightrft.models.reach import reach
 from lightrft.models.segments import Segments, Tree
 
 if TYPE_CHECKING:
@@ -136,14 +133,6 @@ class Cost:
         body = sum(p.numel() for p in computed_with(model.get_decoder()).values() if id(p) not in embeddings)
         body += numbers_in_4_bits(model.get_decoder())
         return cls(body / config.num_hidden_layers, 2.0 * config.hidden_size)
-
-
-def takes_segments(model: PreTrainedModel) -> bool:
-    """Whether rows may hold several sequences: full attention in every layer, through PyTorch's sdpa kernels, and
-    positions that come from position ids (rotary)."""
-    config: Any = model.config.get_text_config()
-    rotary = any(name.endswith("rotary_emb") for name, _ in model.named_modules())
-    return math.isinf(reach(config)) and rotary and config._attn_implementation in TAKE_SEGMENTS
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,58 @@
-"""Whether rows may hold several sequences: tried once, when a model is loaded."""
+"""Whether rows may hold several sequences: what a model's configuration says, before it is loaded, and what it computes
+of such a row, tried once, when it is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from lightrft.batch import Batch
 from lightrft.errors import Refused, RunFailed, error_text, warn
+from lightrft.models.attention import TAKE_SEGMENTS
 from lightrft.models.packing import groups_of, padded_rows, rows_of_groups
+from lightrft.models.reach import reach
 from lightrft.models.sequence_checks import BOUNDS, hidden_of
 from lightrft.models.token_model import PreparedModel
 from lightrft.models.vision import placeholders
 from lightrft.types import Request
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PROMPT, RESPONSES = 3, (2, 4)  # tokens of the row that is tried
 Model = TypeVar("Model", bound=PreparedModel)
+
+
+def takes_segments(
+    model: PreTrainedModel, name: str = "it", asked_for: str | None = None, kernel: str | None = None
+) -> bool:
+    """Whether rows may hold several sequences: full attention in every layer, through PyTorch's sdpa kernels, and
+    positions that come from position ids (rotary). asked_for: the flag for whose sake a model that cannot is `Refused`.
+    kernel: of the attention that the run has; None for the model's own, which may be described only.
+    """
+    config: Any = model.config.get_text_config()
+    fault = _fault_of_structure(model, kernel or config._attn_implementation)
+    if fault is not None and asked_for is not None:
+        needed = "rotary positions and full attention through sdpa in every layer"
+        raise Refused(f"{asked_for} needs a model with {needed}, and {name} {fault}")
+    return fault is None
+
+
+def _fault_of_structure(model: PreTrainedModel, kernel: str) -> str | None:
+    """With what would work."""
+    sees = reach(model.config.get_text_config())
+    if not sees:
+        return "has layers other than attention that look back; leave it out"
+    if math.isfinite(sees):
+        return f"has layers that see {sees} tokens; leave it out"
+    if not any(name.endswith("rotary_emb") for name, _ in model.named_modules()):
+        return "has positions of another kind; leave it out"
+    if kernel not in TAKE_SEGMENTS:
+        return f"runs {kernel}; {'use --attn_implementation sdpa' if model._supports_sdpa else 'leave it out'}"
+    return None
 
 
 def with_segments_checked(model: Model, name: str, asked_for: str | None, blank: Request | None = None) -> Model:

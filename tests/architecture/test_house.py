@@ -29,7 +29,7 @@ LEVELS = (  # a module imports what stands below it; on its own level only from 
     {"method", "engine_choice"},
     {"recipe"},
     {"evaluation", "preflight"},
-    {"loop", "hardware"},
+    {"loop", "hardware", "model_checks"},
     {"rollouts", "rewards", "update", "sync", "track"},
     {"models", "strategy"},
     {"algorithms", "prompts"},

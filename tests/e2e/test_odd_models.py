@@ -10,6 +10,8 @@ from runs import read_json, train
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from lightrft.build import trainer
+
 
 @pytest.fixture
 def odd(here):
@@ -41,7 +43,10 @@ def test_it_is_refused_before_anything_is_written(here, odd, flaw, says):
 
 NO_LAYERS = {"model_type": "openai-gpt", "architectures": None, "layer_types": None}
 EAGER = {"model_type": "gemma2", "architectures": None, "layer_types": None}
+NAMED_EAGER = {"attn_implementation": "eager"}
+SCALED = {"model_type": "granite", "architectures": None, "layer_types": None, "logits_scaling": 2.0}
 SELECTIVE = "--gradient_checkpointing --recompute_granularity selective"
+SEGMENTS = "needs a model with rotary positions and full attention through sdpa in every layer, and"
 
 
 @pytest.mark.parametrize(
@@ -58,9 +63,29 @@ SELECTIVE = "--gradient_checkpointing --recompute_granularity selective"
             "--recompute_granularity selective keeps what the attention sdpa gave, and",
         ),
         (EAGER, f"--critic_pretrain odd --advantage_estimator gae {SELECTIVE}", "and the critic odd runs eager; use "),
+        (
+            NAMED_EAGER,
+            "--pretrain odd --packing_samples",
+            f"--packing_samples {SEGMENTS} --pretrain odd runs eager; use --attn_implementation sdpa",
+        ),
+        (
+            NAMED_EAGER,
+            "--critic_pretrain odd --advantage_estimator gae --share_prompts --dry_run",
+            f"--share_prompts {SEGMENTS} the critic odd runs eager; use --attn_implementation sdpa",
+        ),
+        (
+            EAGER,
+            "--pretrain odd --packing_samples --assume_gpus 2x80GB --dry_run",
+            f"{SEGMENTS} --pretrain odd has layers",
+        ),
+        (
+            SCALED,
+            "--pretrain odd --fused_linear_logprob",
+            "--fused_linear_logprob: --pretrain odd: it scales or caps the logits",
+        ),
     ],
 )
-def test_what_cannot_be_computed_twice_is_told_before_any_data_are_read(odd, monkeypatch, other, flags, says):
+def test_what_a_model_cannot_do_is_told_before_any_data_are_read(odd, monkeypatch, other, flags, says):
     monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
     change(odd, "config.json", **other)
     ended = train(f"{flags} --fsdp --save_path run")
@@ -72,6 +97,30 @@ def test_the_kernel_that_is_looked_at_is_the_one_that_a_flag_asks_for(odd):
     change(odd, "config.json", attn_implementation="eager")
     flags = f"--pretrain odd {SELECTIVE} --fsdp --save_path run --max_steps 1"
     assert [train(f"{flags} {kernel}").code for kernel in ("", "--attn_implementation sdpa")] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "shared"),
+    [("", False), ("--attn_implementation sdpa", True), ("--packing_samples --attn_implementation sdpa", True)],
+)
+def test_the_plan_tells_of_shared_prompts_where_the_model_shares_them(odd, monkeypatch, flags, shared):
+    models, make = [], trainer.make_token_model
+    monkeypatch.setattr(trainer, "make_token_model", lambda *args: models.append(make(*args)) or models[-1])
+    change(odd, "config.json", attn_implementation="eager")
+    for more in ("--dry_run", ""):
+        told = train(f"--pretrain odd --save_path run --max_steps 1 {more} {flags}")
+        assert told.code == 0 and ("prompts shared where that is cheaper" in told.out) == shared, told.err
+    assert models and all(model.shares_prompts == shared for model in models)
+
+
+def test_the_plan_of_a_kernel_that_only_another_machine_has(odd):
+    """It is not looked for here."""
+    change(odd, "config.json", attn_implementation="flash_attention_2")
+    flags = "--pretrain odd --save_path run --dry_run --assume_gpus 2x80GB"
+    told = train(flags)
+    assert told.code == 0 and "prompts shared" not in told.out, told.err
+    over_processes = train(f"{flags} --sp_size 2 --packing_samples")  # which replace it
+    assert over_processes.code == 0 and "prompts shared" in over_processes.out, over_processes.err
 
 
 def test_no_end_token_is_a_notice(here, odd):

@@ -6,7 +6,7 @@ import pytest
 
 from lightrft.errors import Refused
 from lightrft.models.packing import Cost
-from lightrft.models.segment_check import with_segments_checked
+from lightrft.models.segment_check import takes_segments, with_segments_checked
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
 
@@ -60,3 +60,26 @@ def test_a_model_that_would_stop_where_nobody_asked_computes_each_prompt(causal_
 def test_rows_of_one_sequence_are_not_tried(causal_model):
     model = TokenModel(Handle(None, causal_model("llama")))
     assert with_segments_checked(model, "it", None) is model
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "fault"),
+    [
+        ("llama", "eager", "runs eager; use --attn_implementation sdpa"),
+        ("gpt2", None, "has positions of another kind; leave it out"),
+        ("mistral", None, "has layers that see 4 tokens; leave it out"),
+        ("gemma2", "eager", "has layers that see 4 tokens; leave it out"),
+    ],
+)
+def test_what_a_configuration_says_is_refused_with_what_would_work(causal_model, kind, kernel, fault):
+    needed = "rotary positions and full attention through sdpa in every layer"
+    with pytest.raises(Refused, match=f"^--packing_samples needs a model with {needed}, and it {fault}$"):
+        takes_segments(causal_model(kind), "it", "--packing_samples", kernel)
+    assert not takes_segments(causal_model(kind), "it", None, kernel)
+
+
+def test_a_model_that_cannot_run_sdpa_is_not_told_to(causal_model, monkeypatch):
+    model = causal_model("llama")
+    monkeypatch.setattr(type(model), "_supports_sdpa", False)
+    with pytest.raises(Refused, match="and it runs eager; leave it out"):
+        takes_segments(model, "it", "--packing_samples", "eager")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lightrft.models.logprob import entropy_of
-from lightrft.models.packing import Cost, takes_segments
+from lightrft.models.packing import Cost
+from lightrft.models.segment_check import takes_segments
 from lightrft.models.token_model import TokenModel
 from lightrft.strategy.base import Handle
 

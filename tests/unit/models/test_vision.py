@@ -10,8 +10,8 @@ import torch
 from vision_case import Case, picture, prompt
 from vision_models import FAMILIES, save_tiny
 
-from lightrft.models.packing import Cost, takes_segments
-from lightrft.models.segment_check import with_segments_checked
+from lightrft.models.packing import Cost
+from lightrft.models.segment_check import takes_segments, with_segments_checked
 from lightrft.models.token_model import TokenModel
 from lightrft.models.vision import placeholders
 from lightrft.prompts.bad_rows import BadRow
