@@ -47,7 +47,7 @@ def _lower_clip(known: Sequence[Setting]) -> float:
 
 def _meaning(entry: Setting, known: Sequence[Setting]) -> Iterator[Setting]:
     for flag, value in MEANS[entry.flag](entry.value, known).items():
-        yield replace(entry, flag=flag, value=value, where=f"{entry.where}, --{entry.flag}")
+        yield replace(entry, flag=flag, value=value, where=f"{entry.where}, --{entry.flag}", name="")
 
 
 def _contradictions(typed: Mapping[str, Setting], meant: Sequence[Setting]) -> Iterator[Problem]:

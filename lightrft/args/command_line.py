@@ -35,8 +35,8 @@ def read_command_line(argv: Sequence[str]) -> list[Setting | Problem]:
     words, problems = _without_dotted(argv)
     known, rest = build_parser().parse_known_args(words)
     typed = [
-        typed_setting(FLAGS[name], partial(_value, FLAGS[name], option, values), ON_COMMAND_LINE, option)
-        for name, option, values in getattr(known, TYPED, ())
+        typed_setting(FLAGS[flag], partial(_value, FLAGS[flag], option, values), ON_COMMAND_LINE, option, option[2:])
+        for flag, option, values in getattr(known, TYPED, ())
     ]
     return [*problems, *_two_names(typed, getattr(known, TYPED, ())), *typed, *_strangers(rest)]
 

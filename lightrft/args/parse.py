@@ -108,8 +108,8 @@ def _args(settings: Sequence[Setting]) -> Args:
     sources: dict[str, Source] = {}
     for flag in FLAGS:
         *below, top = [_field_default(flag), *(entry for entry in settings if entry.flag == flag)]
-        hides = tuple(Hidden(entry.where, entry.value) for entry in reversed(below[1:]))
-        values[flag], sources[flag] = top.value, Source(top.where, top.typed, hides)
+        hides = tuple(Hidden(entry.where, entry.value, entry.name) for entry in reversed(below[1:]))
+        values[flag], sources[flag] = top.value, Source(top.where, top.typed, hides, top.name)
     return resolve(values, sources)
 
 

@@ -21,6 +21,7 @@ class Setting:
     value: Any
     where: str
     typed: bool
+    name: str = ""  # of the flag on the command line, with the `no-` of a switch
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Notice:
         return self.text
 
 
-def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -> Setting | Problem:
+def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str, name: str = "") -> Setting | Problem:
     """`read()` converts the value; `shown` is the flag as the user reads it: --seed, or run.yaml:3: seed."""
     try:
         value = expanded(read()) if flag.record.path else read()
@@ -55,7 +56,7 @@ def typed_setting(flag: Flag, read: Callable[[], Any], where: str, shown: str) -
     violation = None if value is None else _violation(flag, value)
     if violation:
         return Problem((flag.name,), f"{shown} {violation}")
-    return Setting(flag.name, value, where, typed=True)
+    return Setting(flag.name, value, where, typed=True, name=name)
 
 
 def _violation(flag: Flag, value: Any) -> str | None:

@@ -41,11 +41,13 @@ class Flag:
         """What a switch is set to by `name`, which may be one that says the opposite."""
         return on != (name in self.record.opposites)
 
-    def written(self, value: Any) -> str:
-        """The flag with a value as it stands on a command line; a switch's value is in its name."""
+    def written(self, value: Any, name: str = "") -> str:
+        """The flag with a value as it stands on a command line; a switch's value is in its name. name: that it was
+        typed by, of several."""
         if not self.is_switch:
-            return f"--{self.name} {as_text(value)}"
-        return f"--{self.name}" if value else f"--{next(iter(self.record.opposites), f'no-{self.name}')}"
+            return f"--{name or self.name} {as_text(value)}"
+        opposite = next(iter(self.record.opposites), f"no-{self.name}")
+        return f"--{name or (self.name if value else opposite)}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -56,15 +58,18 @@ class Flag:
 class Hidden:
     where: str
     value: Any
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a value comes from: cli, run.yaml:12, default, default:<estimator>, default:program or code."""
+    """Where a value comes from: cli, run.yaml:12, default, default:<estimator>, default:program or code. name: that of
+    the flag on the command line, with the `no-` of a switch; empty elsewhere."""
 
     where: str
     typed: bool = False
     hides: tuple[Hidden, ...] = ()
+    name: str = ""
 
     def __str__(self) -> str:
         hidden = ", ".join(f"{entry.where} = {as_text(entry.value)}" for entry in self.hides)
@@ -96,6 +101,10 @@ class Args:
     def typed(self, flag: str) -> bool:
         """Whether someone set the flag, on the command line, in a YAML file or with `with_`."""
         return self.sources[flag].typed
+
+    def written(self, flag: str) -> str:
+        """The flag with its value as it was typed, or could be."""
+        return FLAGS[flag].written(self.value(flag), self.sources[flag].name)
 
     def with_(self, **changes: Any) -> Args:
         """A copy with the flags replaced; defaults that follow from them are filled anew."""

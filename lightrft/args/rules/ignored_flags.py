@@ -20,7 +20,6 @@ from lightrft.args.conditions import (
     runs_several,
     scores_before_learning,
 )
-from lightrft.args.field import as_text
 from lightrft.args.groups.data import GENERATED, have_splits
 from lightrft.args.rules.finding import Finding, Rule
 from lightrft.args.settings import Notice
@@ -192,8 +191,8 @@ def unmet_needs(args: Args, world_size: int) -> Iterator[Finding]:
     for flag in (flag for flag in FLAGS.values() if args.typed(flag.name)):
         unmet = [need for need in NEEDS.get(flag.name, ()) if not need.holds(args)]
         if unmet:
-            shown = f"--{flag.name}" if flag.is_switch else f"--{flag.name} {as_text(args.value(flag.name))}"
-            yield Notice((flag.name,), f"{shown} cannot matter: {unmet[0].otherwise.format(**_values(args))}")
+            reason = unmet[0].otherwise.format(**_values(args))
+            yield Notice((flag.name,), f"{args.written(flag.name)} cannot matter: {reason}")
 
 
 def _values(args: Args) -> Mapping[str, Any]:
@@ -203,8 +202,8 @@ def _values(args: Args) -> Mapping[str, Any]:
 def ignored_by_the_estimator(args: Args, world_size: int) -> Iterator[Finding]:
     name, own = args.algorithm.advantage_estimator, estimator(args)
     for flag in (flag for flag in sorted(own.ignores) if args.typed(flag)):
-        shown = f"--{flag} {as_text(args.value(flag))}"
-        yield Notice((flag, "advantage_estimator"), f"{shown} cannot matter to --advantage_estimator {name}")
+        told = f"{args.written(flag)} cannot matter to --advantage_estimator {name}"
+        yield Notice((flag, "advantage_estimator"), told)
     if args.rewards.advantages_norm and own.whitening == "never":
         yield Notice(
             ("advantages_norm", "advantage_estimator"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from lightrft.args.conditions import estimator
 from lightrft.args.field import as_text, items_of
 from lightrft.args.rules.finding import Finding, Rule
+from lightrft.args.rules.ignored_flags import cannot_matter
 from lightrft.args.settings import ON_COMMAND_LINE, Notice, Problem
-from lightrft.args.surface import FLAGS, Args, Flag
+from lightrft.args.surface import FLAGS, Args, Flag, Hidden
 from lightrft.args.unbuilt import UNBUILT
 
 
@@ -44,19 +44,20 @@ def _unusual(flag: Flag, args: Args) -> Iterator[Finding]:
 
 def given_again(args: Args, world_size: int) -> Iterator[Finding]:
     """A script that appends an override means it; one whose lines part over time does not, so it is told. What the
-    command line hides of a YAML file or a preset is no such case."""
+    command line hides of a YAML file or a preset is no such case. A flag without any effect has a notice of its own."""
     for name, source in args.sources.items():
         value = args.value(name)
-        own = [hidden.value for hidden in reversed(source.hides) if hidden.where == source.where == ON_COMMAND_LINE]
-        others = dict.fromkeys(FLAGS[name].written(other) for other in own if other != value)
-        if others:
-            yield Notice((name,), _overridden(FLAGS[name], " and ".join(others), value))
+        own = [hidden for hidden in reversed(source.hides) if hidden.where == source.where == ON_COMMAND_LINE]
+        others = [hidden for hidden in own if hidden.value != value]
+        if any(not cannot_matter(args, name, hidden.value) for hidden in others):
+            yield Notice((name,), _overridden(args, FLAGS[name], others))
 
 
-def _overridden(flag: Flag, others: str, value: Any) -> str:
+def _overridden(args: Args, flag: Flag, others: Sequence[Hidden]) -> str:
+    shown = " and ".join(dict.fromkeys(flag.written(hidden.value, hidden.name) for hidden in others))
     takes_several = flag.kind.shape != "one" and flag.kind.count is None
-    remedy = f"; to have both, write all after one --{flag.name}" if takes_several else ""
-    return f"{others} cannot matter: {flag.written(value)} comes later and counts{remedy}"
+    remedy = f"; to have both, write all after one --{args.sources[flag.name].name}" if takes_several else ""
+    return f"{shown} cannot matter: {args.written(flag.name)} comes later and counts{remedy}"
 
 
 RULES: tuple[Rule, ...] = (unbuilt_flags, unusual_values, given_again)
