@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from lightrft.algorithms.estimator import Estimator, load_estimator
 from lightrft.args import Args
-from lightrft.args.conditions import is_off_policy
+from lightrft.args.conditions import is_off_policy, needs_entropy
 from lightrft.recipe import advantage_settings, aggregation, frozen_steps, kl_term, optim_args
 
 SCHEDULES = {
@@ -73,4 +73,6 @@ def _reduction(args: Args, estimator: Estimator) -> str:
     whitened = ", advantages whitened" if settings.whiten else ""
     weights = f", {correction} weights up to {args.algorithm.is_cap:g}" if correction != "off" else ""
     entropy = f", entropy bonus {args.algorithm.entropy_coef:g}" if args.algorithm.entropy_coef else ""
-    return f"loss reduced by {aggregation(args, estimator)}{whitened}{weights}{entropy}"
+    share = f", policy loss on the {args.algorithm.high_entropy_token_ratio:g} of tokens with the highest entropy"
+    selected = share if needs_entropy(args) else ""
+    return f"loss reduced by {aggregation(args, estimator)}{selected}{whitened}{weights}{entropy}"

@@ -86,7 +86,9 @@ class LossTerms:
         rollout = batch.rollout_logprobs.where(compared == 1, old)  # elsewhere the weight is 1
         weights, changed = self._weights(old, rollout, mask)
         metrics = {**policy.metrics, "mismatch/nonfinite_frac": 1.0 - batch.rollout_logprobs.isfinite().to(old.dtype)}
-        chosen = batch.selected if batch.has("selected") else mask
+        chosen = mask
+        if batch.has("selected"):
+            chosen = metrics["policy/high_entropy_frac"] = batch.selected
         weighted = {"loss/policy": (1.0, weights * chosen * policy.loss)}
         mismatch = {**_mismatch(old, rollout, mask, weights), "mismatch/clip_frac": changed}
         terms = Terms(weighted, metrics, dict(policy.row_metrics), mismatch, compared)

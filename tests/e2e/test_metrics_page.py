@@ -18,7 +18,7 @@ TRACKED = "--fsdp --max_steps 4 --eval_steps 2 --save_trajectories --reward_fn s
 RUNS = {
     "kl": "--init_kl_coef 0.01 --use_kl_loss",
     "idle": "--init_kl_coef 0 --reward_fn last_number",
-    "several": "--train_batch_size 8",
+    "several": "--train_batch_size 8 --high_entropy_token_ratio 0.3",
     "critic": "--advantage_estimator gae",
     "drift": "--advantage_estimator cpgd --train_batch_size 8",
     "rows": "--advantage_estimator gspo --train_batch_size 8",

@@ -57,6 +57,8 @@ def test_the_defaults_of_grpo():
          f"{USUAL}"),
         ("--advantage_estimator reinforce --is_correction off --entropy_coef 0.01", 2,
          f"{ON_POLICY}; loss reduced by token-mean, advantages whitened, entropy bonus 0.01"),
+        ("--advantage_estimator rloo --is_correction off --high_entropy_token_ratio 0.2", 2,
+         f"{ON_POLICY}; loss reduced by token-mean, policy loss on the 0.2 of tokens with the highest entropy"),
         ("--loss_agg_mode token-mean --is_correction sequence_mask --is_cap 3", 2,
          f"{ON_POLICY}; loss reduced by token-mean, sequence_mask weights up to 3"),
     ],

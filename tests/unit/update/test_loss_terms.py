@@ -121,8 +121,10 @@ def test_the_tokens_of_highest_entropy_of_all_ranks(batch, ratio, chosen):
     two_ranks = SimpleNamespace(concatenate=lambda local: torch.cat([local, local.new_tensor([0.95, 0.97])]))
     found = terms.select_tokens(batch, [0], two_ranks)
     assert found.has("selected") == (chosen is not None)
+    measured = terms_of(found).token_metrics
+    assert ("policy/high_entropy_frac" in measured) == (chosen is not None)
     if chosen is not None:
-        assert found.selected.tolist() == [[0, 0, *chosen]]
+        assert found.selected.tolist() == measured["policy/high_entropy_frac"].tolist() == [[0, 0, *chosen]]
 
 
 def test_the_mismatch_by_hand(batch):
