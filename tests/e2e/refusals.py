@@ -22,12 +22,18 @@ def assert_refused(flags: str, *expected: str, lines: int = 1) -> list[str]:
     return ended.problems
 
 
-def assert_failed(flags: str, *expected: str) -> None:
-    """Exit code 1 during the run, one line, and no file that a finished run would have."""
-    ended = train(f"{RUN} {flags}")
+def failed(flags: str, *expected: str) -> str:
+    """Exit code 1 and one line; what was printed."""
+    ended = train(flags)
     assert ended.code == 1, ended
     assert "Traceback" not in ended.err + ended.out
     assert len(ended.problems) == 1, ended.err
     for text in expected:
-        assert text in ended.err, f"{text!r} is not in:\n{ended.err}"
+        assert text in ended.problems[0], ended.problems
+    return ended.out
+
+
+def assert_failed(flags: str, *expected: str) -> None:
+    """The same during the run, which leaves no file that a finished one would have."""
+    failed(f"{RUN} {flags}", *expected)
     assert not {"model.safetensors", "config.json", "summary.json"} & files(Path("run"))

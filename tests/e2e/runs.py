@@ -159,3 +159,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    assert rows(left) == rows(right)
+    assert weights(left) == weights(right)
+    assert read_json(left / "summary.json") == read_json(right / "summary.json")

@@ -1,8 +1,7 @@
-"""Whole runs: repeated, killed and resumed, stopped, learning; and what they leave behind."""
+"""Whole runs: repeated, killed and resumed, stopped, learning."""
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shutil
@@ -10,19 +9,13 @@ import signal
 from statistics import fmean
 
 import pytest
-from runs import ROOT, all_rows, call, files, read_json, rows, start, train, wait_for_steps, weights
+from runs import ROOT, all_rows, assert_same_run, call, read_json, rows, start, train, wait_for_steps, weights
 
 PLAIN, FSDP2, DEEPSPEED = "--fsdp", "--fsdp --bf16", "--zero_stage 3"  # of one process, which on a CPU has float32
 each_strategy = pytest.mark.parametrize("strategy", (PLAIN, FSDP2, DEEPSPEED))
 in_float32 = pytest.mark.parametrize("strategy", (PLAIN, DEEPSPEED))
 INTERRUPTED = [(name, signal.SIGKILL) for name in (PLAIN, FSDP2, DEEPSPEED)] + [(FSDP2, signal.SIGTERM)]
 LONG = "--max_steps 12 --save_steps 2 --reward_fn shaped.py:slow --eval_steps 5 --train_batch_size 8 --quiet"
-
-
-def assert_same_run(left, right) -> None:
-    assert rows(left) == rows(right)
-    assert weights(left) == weights(right)
-    assert read_json(left / "summary.json") == read_json(right / "summary.json")
 
 
 @each_strategy
@@ -200,131 +193,3 @@ def test_an_episode_of_dynamic_sampling_is_one_pass_over_the_prompts_drawn(here)
         ended = train(f"{flags} --eval_data eval.jsonl --save_path again --load_checkpoint")
         assert ended.code == 0 and f"resumed from step {resumed} " in ended.out
         assert rows(here / "again") == found and weights(here / "again") == weights(here / "run")
-
-
-def test_dry_run_writes_nothing(here):
-    before = files(here)
-    ended = train("--fsdp --save_path run --dry_run --max_steps 2 --quiet")
-    assert ended.code == 0 and not ended.err
-    assert "2 steps of 4 prompts x 4 samples" in ended.out and "FSDP2" in ended.out
-    bias = "trained on unfiltered log-probabilities"
-    assert f"sampled with --top_p 0.9, {bias}: that bias stays" in ended.out
-    assert bias not in train("--fsdp --save_path run --dry_run --max_steps 2 --top_p 1").out
-    stays = "the drift is exactly 0, and its coefficient stays as it is"
-    adapts = train("--fsdp --save_path run --dry_run --init_kl_coef 0.01 --kl_target 0.1 --kl_horizon 8").out
-    assert "the KL coefficient adapts to 16 samples a step as to --kl_horizon 8" in adapts.splitlines()
-    by_cpgd = "--fsdp --save_path run --dry_run --advantage_estimator cpgd"
-    assert [stays in train(f"{by_cpgd} --max_epochs {n}").out for n in (1, 2)] == [True, False]
-    assert files(here) == before and not (here / "run").exists()
-
-
-def test_print_args(here):
-    (here / "run.yaml").write_text("seed: 5\nsampling:\n  top_p: 0.5\n")
-    text = train("--save_path run --config run.yaml --seed 7 --print_args")
-    assert text.code == 0
-    assert re.search(r"^ +seed +7 +cli \(hides run\.yaml:1 = 5\)$", text.out, re.MULTILINE)
-    assert re.search(r"^ +top_p +0\.5 +run\.yaml:3$", text.out, re.MULTILINE)
-    shown = json.loads(train("--save_path run --config run.yaml --print_args json").out)
-    assert shown["top_p"] == {"value": 0.5, "source": "run.yaml:3"}
-    assert shown["max_new_tokens"] == {"value": 8, "source": "follows --max_len and --prompt_max_len"}
-    assert not (here / "run").exists()
-
-
-def test_print_args_says_what_a_run_would_say_of_them(here):
-    """At the end, where it is seen; beside JSON and not in it. What would be refused is no reason to show nothing."""
-    idle = "--clip_range 0.1 cannot matter: there is one optimizer step per rollout step, so the ratio is exactly 1"
-    flags = "--save_path run --clip_range 0.1 --print_args"
-    for form in ("text", "changed"):
-        lines = train(f"{flags} {form}").out.splitlines()
-        assert f"notice: {idle}" in lines[lines.index("Checkpoint") :]
-    shown = train(f"{flags} json")
-    assert json.loads(shown.out)["clip_range"]["value"] == 0.1 and f"notice: {idle}" in shown.err.splitlines()
-    fault = "a run would be refused: --fp16 and --bf16 exclude each other; use --bf16 alone, or --fp16 --no-bf16"
-    lines = train(f"{flags} --fp16 --bf16").out.splitlines()
-    assert fault in lines and f"notice: {idle}" in lines
-    strict = train(f"{flags} --strict_args")
-    assert strict.code == 0 and f"a run would be refused: {idle} (refused under --strict_args" in strict.out
-
-
-def test_help(here):
-    ended = call(["--help"])
-    assert ended.code == 0
-    for name in ("--pretrain", "--advantage_estimator", "--no-quiet", "--zero_stage"):
-        assert name in ended.out
-
-
-def test_the_exported_model_says_what_the_trainer_evaluated(here):
-    """Opened the ordinary way, it gives the evaluation's own responses, token for token."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    flags = "--fsdp --save_path run --max_steps 3 --reward_fn shaped.py:spy --quiet"
-    assert train(flags).code == 0
-    last = json.loads((here / "seen.jsonl").read_text().splitlines()[-1])
-    model, tokenizer = AutoModelForCausalLM.from_pretrained("run"), AutoTokenizer.from_pretrained("run")
-    tokens = []
-    for prompt in last["prompts"]:
-        inputs = tokenizer(prompt, return_tensors="pt")
-        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
-        tokens.append(output[0, inputs["input_ids"].shape[1] :].tolist())
-    assert tokens == last["tokens"]
-    assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens] == last["responses"]
-    assert len(tokens) == len((here / "eval.jsonl").read_text().splitlines())
-    original = AutoModelForCausalLM.from_pretrained("tiny")
-    assert any((a != b).any() for a, b in zip(model.parameters(), original.parameters(), strict=True))
-
-
-def test_what_a_run_leaves_behind(here):
-    """Files, evaluation when due, summary.json and run.json, with the three newest checkpoints and their models."""
-    flags = "--max_steps 5 --save_steps 1 --save_hf_ckpt --max_ckpt_num 2 --eval_steps 2 --plot_every 2"
-    (here / "run.yaml").write_text("seed: 5\n")
-    ended = train(f"{flags} --save_path run --use_tensorboard run/tb --config run.yaml --reward_fn shaped.py:length")
-    assert ended.code == 0
-    run = here / "run"
-    expected = {"config.json", "generation_config.json", "model.safetensors", "summary.json", "tokenizer.json"}
-    assert expected <= files(run)
-    assert not [name for name in files(run) if ".tmp" in name]
-    assert {"logs/plots/curves.png", "logs/plots/length_000002.png", "logs/plots/length_000004.png"} <= files(run)
-    assert any(name.startswith("tb/events") for name in files(run))
-    assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000004", "step_000005"]
-    assert (run / "checkpoints/latest").read_text() == "step_000005\n"
-    assert (run / "checkpoints/step_000005/hf/model.safetensors").read_bytes() == weights(run)
-    evaluated = [row["step"] for row in rows(run) if "eval/accuracy" in row]
-    assert evaluated == [2, 4, 5]
-
-    summary = read_json(run / "summary.json")
-    assert summary["steps"] == 5 and summary["reward_first"] == rows(run)[0]["reward/mean"]
-    assert set(summary["eval"]) == {"before", "after"}
-    for result in summary["eval"].values():
-        assert 0 <= result["ci_low"] <= result["accuracy"] <= result["ci_high"] <= 1
-        assert result["n"] == len((here / "eval.jsonl").read_text().splitlines())
-    assert summary["eval"]["after"]["accuracy"] == rows(run)[-1]["eval/accuracy"]
-
-
-def test_run_json(here):
-    from transformers import PreTrainedTokenizerFast
-
-    (here / "run.yaml").write_text("seed: 5\n")
-    assert train("--save_path run --max_steps 1 --config run.yaml --reward_fn shaped.py:length --quiet").code == 0
-    record = read_json(here / "run/logs/run.json")
-    assert record["arguments"]["seed"] == {"value": 5, "source": "run.yaml:1"}
-    assert record["arguments"]["top_p"] == {"value": 0.9, "source": "default"}
-    assert {"run.yaml", "shaped.py", "add.jsonl"} <= set(record["hashes"])
-    assert {"torch", "transformers", "deepspeed"} <= set(record["packages"])
-    assert record["hardware"]["cores"] > 0 and "OMP_WAIT_POLICY" in record["environment"]
-    runtime = record["runtime"]
-    assert runtime["strategy"] == "deepspeed ZeRO-2 (on one process plain torch)" and runtime["device"] == "cpu"
-    assert runtime["precision"].startswith("fp32") and runtime["engine"].startswith("local")
-    assert runtime["attn_implementation"] == "sdpa"
-    assert runtime["tokenizer"] == PreTrainedTokenizerFast.__name__
-
-
-def test_live_lines(here):
-    """One line a step with phase numbers, reward, length, speed and the time left; --quiet leaves them out."""
-    ended = train("--fsdp --save_path run --max_steps 2")
-    line = (
-        r"^step 2/2 \| reward [\d.]+ \| held out [\d.]+ \| length [\d.]+ \| \d+ tokens/s \| [\d.]+ s/step \| 0:00 left$"
-    )
-    assert ended.code == 0 and re.search(line, ended.out, re.MULTILINE)
-    assert "before training: " in ended.out and "finished 2 steps; model in run" in ended.out
-    quiet = train("--fsdp --save_path quiet --max_steps 2 --quiet")
-    assert "step " not in quiet.out

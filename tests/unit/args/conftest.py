@@ -1,4 +1,5 @@
-"""Estimators of the tests' own, so that no expectation here moves with the real ones, and one parser for all tests."""
+"""Estimators of the tests' own, so that no expectation here moves with the real ones; one parser for all tests; what
+becomes of command lines that are drawn at random."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from fuzz_results import Result, read_all
 
-from lightrft.args import command_line, estimators
+from lightrft.args import Args, command_line, estimators
 
 PARSER = cache(command_line.build_parser)  # it keeps nothing of what it read, and takes half the time to build
 
@@ -53,3 +55,18 @@ def estimator_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _one_parser(estimator_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parser = PARSER()
     monkeypatch.setattr(command_line, "build_parser", lambda: parser)
+
+
+@pytest.fixture
+def results() -> list[Result]:
+    return read_all()
+
+
+@pytest.fixture
+def accepted(results: list[Result]) -> list[tuple[Result, Args]]:
+    return [(result, result.args) for result in results if result.args is not None]
+
+
+@pytest.fixture
+def refused(results: list[Result]) -> list[Result]:
+    return [result for result in results if result.args is None]

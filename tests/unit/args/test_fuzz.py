@@ -1,88 +1,31 @@
 """Command lines drawn at random, and what holds of every one of them whatever the rules are.
 
-Nothing here knows a rule. A refused line must say where and what would work, and doing so must work; an accepted one
-must be inside all bounds; and neither may depend on how the same thing is written.
+Nothing here knows a rule. An accepted one must be inside all bounds, what is noticed must be so, and nothing may depend
+on how the same thing is written. What a refusal says is looked at in test_fuzz_refusals.py.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-import traceback
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 import yaml
-from fuzz_advice import STRICT, put, shape, ways_out
-from fuzz_cases import Piece, argv, base, draw, in_one_way, otherwise, piece
+from fuzz_advice import STRICT, put
+from fuzz_cases import argv, in_one_way, otherwise, piece
+from fuzz_results import CASES, Result, outcome, shown
 
-from lightrft.args import Args, check, command_line, parse
+from lightrft.args import Args
 from lightrft.args.effective import effective
 from lightrft.args.field import items_of
-from lightrft.args.settings import Problem
 from lightrft.args.show import as_dict
 from lightrft.args.surface import FLAGS, NAMES
 from lightrft.args.unbuilt import UNBUILT
-from lightrft.errors import Refused
 
-CASES = 500
 GIVEN_AGAIN = re.compile(r" comes later and counts\b")
-PLACE = re.compile(r"-{1,3}\w|-- |'|\S+\.yaml:\d+: |there is no reward: |[\w.]+=")  # a flag, a word, file and line
-REMEDY = re.compile(
-    r"\b(use|give|must be|nearest|choices|remove|write|needs|takes|works|is required|leave it out)\b|--help lists"
-    r"|is exactly on-policy|as with --"
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    seed: int
-    pieces: list[Piece]
-    args: Args | None
-    lines: list[str]  # of the refusal, or the notices
-
-    def __str__(self) -> str:
-        return f"seed {self.seed}: {' '.join(argv(self.pieces))}"
-
-
-def outcome(words: list[str]) -> tuple[Args | None, list[str]]:
-    """The arguments with what is noticed, or the lines of the refusal; another exception is one too."""
-    try:
-        args = parse(words)
-        return args, [str(notice) for notice in check(args, strict=args.run.strict_args)]
-    except Refused as refusal:
-        return None, str(refusal).split("\n")
-    except Exception:
-        return None, [f"an exception: {traceback.format_exc()[-600:]}"]
-
-
-@pytest.fixture
-def results() -> list[Result]:
-    return _results()
-
-
-@cache
-def _results() -> list[Result]:
-    return [Result(seed, pieces, *outcome(argv(pieces))) for seed in range(CASES) for pieces in [draw(seed)]]
-
-
-@pytest.fixture
-def accepted(results: list[Result]) -> list[tuple[Result, Args]]:
-    return [(result, result.args) for result in results if result.args is not None]
-
-
-@pytest.fixture
-def refused(results: list[Result]) -> list[Result]:
-    return [result for result in results if result.args is None]
-
-
-def shown(wrong: Sequence[tuple[object, object]]) -> str:
-    return "\n".join([f"{len(wrong)} wrong", *(f"{result}\n    {what}" for result, what in wrong[:8])])
 
 
 def test_both_verdicts_are_frequent_and_every_flag_is_drawn(results: list[Result], refused: list[Result]):
@@ -90,66 +33,6 @@ def test_both_verdicts_are_frequent_and_every_flag_is_drawn(results: list[Result
     drawn = {entry.flag for result in results for entry in result.pieces}
     assert len(FLAGS.keys() - drawn) <= 2 + len({"config", "print_args"})
     assert sum(bool(result.lines) for result in results if result.args) > CASES / 10
-
-
-def test_every_line_names_a_place_and_a_remedy(refused: list[Result]):
-    lines = [(result, line) for result in refused for line in result.lines]
-    wrong = [(result, line) for result, line in lines if not (PLACE.match(line) and REMEDY.search(line))]
-    assert not wrong, shown(wrong)
-
-
-def test_the_nearest_name_is_a_name(refused: list[Result]):
-    known = {name for flag in FLAGS.values() for name in (*flag.names, *map(str, flag.record.allowed() or ()))}
-    found = [(r, re.search(r"; nearest: (\S+)(?: or --\w+)*$", line)) for r in refused for line in r.lines]
-    wrong = [(r, match[1]) for r, match in found if match and re.sub("^--(no-)?", "", match[1]) not in known]
-    assert not wrong, shown(wrong)
-
-
-def test_what_a_line_proposes_mends_it(refused: list[Result]):
-    """Each way out of each line ends that line, and with one after the other the command line is accepted."""
-    wrong, ways = [], Counter()
-    for result in refused:
-        for line in result.lines:
-            for pieces in ways_out(line, result.pieces):
-                ways[shape(in_one_way(line))] += 1
-                if shape(line) in map(shape, outcome(argv(pieces))[1]):
-                    wrong.append((result, f"{line}\n    is not mended by: {' '.join(argv(pieces))}"))
-        wrong += [(result, f"never accepted: {line}") for line in _left(result)]
-    assert not wrong, shown(wrong)
-    assert len(ways) > 100
-
-
-def _left(result: Result) -> list[str]:
-    """The lines that are left when advice is followed one line at a time, chosen by lot."""
-    random, pieces, (args, lines) = Random(result.seed), result.pieces, (result.args, result.lines)
-    for _ in range(40):
-        if args is not None:
-            return []
-        pieces = random.choice(list(ways_out(random.choice(lines), pieces)))
-        args, lines = outcome(argv(pieces))
-    return lines
-
-
-def test_every_fault_of_a_flag_has_its_line_and_no_rule_rests_on_one(refused: list[Result]):
-    """A rule's line is there without the faulty flags too: what is broken is not blamed twice."""
-    wrong = []
-    for result in refused:
-        own = {id(entry): _own_lines(entry) for entry in result.pieces}
-        due = [line for lines in own.values() for line in lines]
-        wrong += [(result, f"no line: {line}") for line in due if line not in result.lines]
-        sound = [entry for entry in result.pieces if not own[id(entry)]]
-        required = [entry for entry in base() if FLAGS[entry.flag].record.required]
-        missing = [entry for entry in required if entry.flag not in {entry.flag for entry in sound}]
-        due += [line for line in result.lines if line.endswith(("is required", "two values; remove one"))]
-        extra = set(result.lines) - {*due, *outcome(argv([*sound, *missing]))[1]}
-        of_pairs = bool({entry.flag for entry in result.pieces} & OLDER.keys())  # an older switch may be half broken
-        wrong += [(result, f"more: {line}") for line in extra if not of_pairs]
-    assert not wrong, shown(wrong)
-
-
-def _own_lines(entry: Piece) -> list[str]:
-    """What is wrong with these words whatever stands beside them."""
-    return [str(found) for found in command_line.read_command_line(list(entry.words)) if isinstance(found, Problem)]
 
 
 def test_it_does_not_matter_how_the_same_is_written(results: list[Result], tmp_path: Path):
