@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 import yaml
-from fuzz_advice import STRICT, put
+from fuzz_advice import OLDER, STRICT, put
 from fuzz_cases import argv, in_one_way, otherwise, piece
 from fuzz_results import CASES, Result, outcome, shown
 
@@ -140,7 +140,7 @@ def test_notices_are_of_what_was_typed(accepted: list[tuple[Result, Args]]):
     assert not wrong, shown(wrong)
 
 
-OLDER = {
+MEANT = {
     "use_gspo": (["--use_gspo"], ["--advantage_estimator", "gspo"]),
     "use_cpg_loss": (["--use_cpg_loss"], ["--advantage_estimator", "cpgd"]),
     "eps_clip": (["--eps_clip", "0.15"], ["--clip_range", "0.15", "--clip_range_higher", "0.15"]),
@@ -151,12 +151,12 @@ OLDER = {
 }
 
 
-@pytest.mark.parametrize("name", OLDER)
+@pytest.mark.parametrize("name", MEANT)
 def test_an_older_switch_is_what_it_means(name: str, results: list[Result]):
-    wrong, taken = [], {*OLDER, "advantage_estimator", "clip_range", "clip_range_higher"}
-    for result in results[:: len(OLDER)]:
+    wrong, taken = [], {*MEANT, "advantage_estimator", "clip_range", "clip_range_higher"}
+    for result in results[:: len(MEANT)]:
         words = argv([entry for entry in result.pieces if entry.flag not in taken])
-        (older, told), (newer, said) = (outcome([*words, *more]) for more in OLDER[name])
+        (older, told), (newer, said) = (outcome([*words, *more]) for more in MEANT[name])
         told = [line for line in told if not re.match(rf"--(no-)?{name}\b", line)]
         both = older and newer
         other = [flag for flag in FLAGS.keys() - {name} if both and older.value(flag) != newer.value(flag)]
