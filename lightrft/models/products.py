@@ -18,7 +18,7 @@ LEAST = 1 << 16  # elements of a weight; products of smaller ones take no longer
 
 def multiply_by_onednn(model: nn.Module, device: torch.device) -> None:
     """Its linear layers, for a model that runs on a CPU that has the kernels; names and weights stay as they are."""
-    if device.type != "cpu" or not _has_kernels():
+    if device.type != "cpu" or not has_kernels():
         return
     for layer in model.modules():
         if type(layer) is nn.Linear:
@@ -44,20 +44,29 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def product(left: Tensor, right: Tensor, plus: Tensor | None = None) -> Tensor:
     """left [N, K] x right [K, M] + plus [M]: [N, M], of either of which a transposed view will do; without a graph."""
-    if _has_kernels() and _is_onednns(left, right):
+    large = max(left.numel(), right.numel(), len(left) * right.shape[1]) >= LEAST
+    if large and has_kernels() and _are_onednns(left, right):
         return _product(left, right.t(), plus)
     return left @ right if plus is None else torch.addmm(plus, left, right)
 
 
 @cache
-def _has_kernels() -> bool:
+def has_kernels() -> bool:
     vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return vectors and torch.backends.mkldnn.is_available()
 
 
 def _is_onednns(inputs: Tensor, weight: Tensor) -> bool:
-    same = inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == weight.device.type == "cpu"
-    return same and weight.numel() >= LEAST and inputs.numel() > 0 and inputs.dim() > 1
+    return weight.numel() >= LEAST and inputs.dim() > 1 and _are_onednns(inputs, weight)
+
+
+def _are_onednns(left: Tensor, right: Tensor) -> bool:
+    same = left.dtype == right.dtype == torch.float32 and left.device.type == right.device.type == "cpu"
+    return same and left.numel() > 0 and right.numel() > 0
+
+
+def _onednns(*given: Any) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(*given)
 
 
 class _Linear(torch.autograd.Function):
@@ -79,5 +88,10 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
-    """left [..., K] x right [N, K] to [..., N]; either may be a transposed view."""
-    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+    """left [..., K] x right [N, K] to [..., N].
+
+    Where rows of `right` have gaps between them, or are one row many times, oneDNN takes a thousand times as long.
+    """
+    if not (right.is_contiguous() or right.t().is_contiguous()):
+        right = right.contiguous()
+    return _onednns(left, right, bias, "none", [], "")

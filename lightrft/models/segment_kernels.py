@@ -5,52 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Three = tuple[Tensor, Tensor, Tensor]
-
-
-class Block(NamedTuple):
-    """Tokens start to end of a row look at the tokens first to last of it."""
-
-    row: int
-    start: int
-    end: int
-    first: int
-    last: int
-
-
-Blocks = tuple[Block, ...]
-
-
-class Rule(NamedTuple):
-    """causal: a token sees those of its block up to itself, else all. scale: of the scores."""
-
-    causal: bool
-    scale: float
-
-
-class OfQuery(NamedTuple):
-    """What a query's tokens have beside their states; out and lse are those of all blocks joined."""
-
-    grad: Tensor
-    out: Tensor
-    lse: Tensor
-
-
-class Kernel(Protocol):
-    """states: query [B, H, T, D], key and value [B, G, T, D]."""
-
-    def forward(self, states: Three, blocks: Blocks, rule: Rule) -> tuple[Tensor, Tensor]:
-        """out [B, H, T, D] and lse [B, H, T] in float32 or better, right where a block is."""
-        ...
-
-    def backward(self, states: Three, of_query: OfQuery, sums: Three, blocks: Blocks, rule: Rule) -> None:
-        """Adds the blocks' share of the gradients to `sums`."""
-        ...
+from lightrft.models.segment_blocks import Block, Blocks, Kernel, OfQuery, Rule, Three
+from lightrft.models.segment_products import is_long, products_backward, products_forward
 
 
 def kernel_for(query: Tensor, key: Tensor) -> Kernel:
@@ -96,9 +57,7 @@ class OneByOne:
         for block in blocks:
             row, start, end, *_ = block
             own = OfQuery(*(each[row : row + 1, :, start:end] for each in of_query))
-            made = self.call_backward(_views(states, block), own, rule)
-            for total, part in zip(_views(sums, block), made, strict=True):
-                total += part
+            self.call_backward(_views(states, block), own, _views(sums, block), rule)
 
 
 def _views(states: Three, block: Block) -> Three:
@@ -108,6 +67,8 @@ def _views(states: Three, block: Block) -> Three:
 
 
 def _cpu(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
+    if is_long(states):
+        return products_forward(states, rule)
     query, key, value = states
     if not _takes_groups():
         key, value = (_repeated(each, query.shape[1]) for each in (key, value))
@@ -116,16 +77,24 @@ def _cpu(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
     )  # fmt: skip
 
 
-def _cpu_backward(states: Three, of_query: OfQuery, rule: Rule) -> Three:
+def _cpu_backward(states: Three, of_query: OfQuery, sums: Three, rule: Rule) -> None:
     """In float32 also of 16 bits, in which the kernel takes five times as long."""
     groups, precise = states[1].shape[1], of_query[2].dtype
     query, key, value, grad, out, lse = (each.to(precise) for each in (*states, *of_query))
+    if is_long((query, key, value)):
+        products_backward((query, key, value), OfQuery(grad, out, lse), sums, rule)
+        return
     if not _takes_groups():
         key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     made = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, query, key, value, out, lse, 0.0, rule.causal, scale=rule.scale
     )
-    return made[0], _of_groups(made[1], groups), _of_groups(made[2], groups)
+    _add(sums, (made[0], _of_groups(made[1], groups), _of_groups(made[2], groups)))
+
+
+def _add(sums: Three, more: Three) -> None:
+    for total, part in zip(sums, more, strict=True):
+        total += part
 
 
 @cache
@@ -157,7 +126,7 @@ def _dense(states: Three, rule: Rule) -> tuple[Tensor, Tensor]:
     return (weights @ _repeated(value, query.shape[1]).to(weights.dtype)).to(query.dtype), lse
 
 
-def _dense_backward(states: Three, of_query: OfQuery, rule: Rule) -> Three:
+def _dense_backward(states: Three, of_query: OfQuery, sums: Three, rule: Rule) -> None:
     (query, key, value), (grad, out, lse) = states, of_query
     weights = (_scores(query, key, rule) - lse[..., None]).exp()
     grad, out = grad.to(weights.dtype), out.to(weights.dtype)
@@ -166,7 +135,7 @@ def _dense_backward(states: Three, of_query: OfQuery, rule: Rule) -> Three:
     of_scores = weights * of_weights * rule.scale
     of_keys, of_values = of_scores.transpose(-1, -2) @ query.to(weights.dtype), weights.transpose(-1, -2) @ grad
     groups = key.shape[1]
-    return of_scores @ keys, _of_groups(of_keys, groups), _of_groups(of_values, groups)
+    _add(sums, (of_scores @ keys, _of_groups(of_keys, groups), _of_groups(of_values, groups)))
 
 
 def _scores(query: Tensor, key: Tensor, rule: Rule) -> Tensor:

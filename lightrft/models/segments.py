@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lightrft.models.attention_once import once
-from lightrft.models.segment_kernels import Block, Blocks, Kernel, OfQuery, Rule, Three, kernel_for
+from lightrft.models.segment_blocks import Block, Blocks, Kernel, OfQuery, Rule, Three
+from lightrft.models.segment_kernels import kernel_for
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,23 @@ def test_what_torch_multiplies_as_fast_is_left_to_it(dtype, rows, width):
         assert torch.equal(one, other)
 
 
+def test_factors_with_gaps_are_laid_out_anew(monkeypatch):
+    """oneDNN would take a thousand times as long. Inputs, by which a weight's gradient is multiplied; a weight; what
+    products are told; and a gradient that is one number many times."""
+    asked = []
+    own = products._onednns
+    monkeypatch.setattr(products, "_onednns", lambda *given: asked.append(given[1]) or own(*given))
+    wide, weights = draw(300, 2, 256), draw(256, 2, 256, seed=1)
+    for inputs, weight in ((wide[:, 1], weights[:, 1]), (draw(1, 256).expand(300, 256), weights[:, 0])):
+        given = inputs.detach().requires_grad_(), weight.detach().requires_grad_()
+        exact = [each.detach().double().requires_grad_() for each in given]
+        linear(*given).sum().backward()
+        torch_linear(*exact).sum().backward()
+        assert max(errors([each.grad for each in given], [each.grad for each in exact])) < 1e-5
+        assert errors([product(weight, inputs.t())], [weight.double() @ inputs.t().double()])[0] < 1e-5
+    assert len(asked) == 8 and all(right.is_contiguous() or right.t().is_contiguous() for right in asked)
+
+
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)], ids=str)
 def test_a_product_is_that_of_float64_however_its_factors_lie(turned, monkeypatch):
     asked = []

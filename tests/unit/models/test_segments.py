@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from lightrft.models import segment_kernels, segments
+from lightrft.models import products, segment_kernels, segment_products, segments
+from lightrft.models.segment_blocks import OfQuery, Rule
 from lightrft.models.segments import Segments, Tree, attend
 
 DENSE = segment_kernels.OneByOne(segment_kernels._dense, segment_kernels._dense_backward)
 # a prompt with three responses, a sequence without a prompt, one without a response, empty responses, and padding
 ROWS = Segments(((Tree(3, (2, 4, 1)), Tree(0, (5,)), Tree(2, (0, 3))), (Tree(4, (6,)), Tree(2, (1, 0)))), 22)
+LONG = [((3, 1), 300, 256), ((2, 2), 512, 512), ((4, 2), 500, 500)]  # heads, tokens, keys
 
 
 def seen(rows: Segments) -> torch.Tensor:
@@ -53,15 +55,25 @@ def laid_end_to_end_backward(states, own, lengths, rule):
         given = (query[of_query], key[of_key], value[of_key], grad[of_query], out[of_query])
         views = [each.transpose(0, 1)[None] for each in given]
         own = (*views[3:], lse[None, :, of_query])
-        made.append(segment_kernels._dense_backward(tuple(views[:3]), own, rule))
+        made.append(gradients(segment_kernels._dense_backward, tuple(views[:3]), own, rule))
     return tuple(torch.cat(parts, 2)[0].transpose(0, 1) for parts in zip(*made, strict=True))
 
 
-@pytest.fixture(params=("the CPU's kernel", "scores as a whole", "all blocks together"))
+def gradients(backward, states, own, rule):
+    sums = tuple(torch.zeros_like(each) for each in states)
+    backward(states, own, sums, rule)
+    return sums
+
+
+@pytest.fixture(params=("the CPU's kernel", "scores as a whole", "products", "all blocks together"))
 def kernel(request, monkeypatch):
     """The last with another kernel in the place of the GPU's: where its tokens come from and go to is what is tried."""
     if request.param == "scores as a whole":
         monkeypatch.setattr(segments, "kernel_for", lambda query, key: DENSE)
+    if request.param == "products":
+        monkeypatch.setattr(segment_kernels, "is_long", lambda states: True)
+        for name, value in {"QUERIES": 7, "CELLS": 15, "LEAST": 4, "CAUSAL": 5}.items():
+            monkeypatch.setattr(segment_products, name, value)
     if request.param == "all blocks together":
         monkeypatch.setattr(segments, "kernel_for", lambda query, key: segment_kernels.Together())
         monkeypatch.setattr(segment_kernels, "_flash", laid_end_to_end)
@@ -105,6 +117,37 @@ def test_parts_are_joined_as_exactly_as_one_softmax_rounds():
         squares.append([float((each - exact).square().sum()) for each in made])
     in_blocks, under_a_mask = torch.tensor(squares).sum(0)
     assert in_blocks < under_a_mask
+
+
+@pytest.mark.parametrize(("heads", "tokens", "keys"), LONG, ids=str)
+def test_a_long_block_is_products_of_matrices(heads, tokens, keys, monkeypatch):
+    """In float32; keys behind a token have scores whose exponentials would be infinite."""
+    asked = []
+    own = products._product
+    monkeypatch.setattr(products, "_product", lambda *given: asked.append(given[0].shape) or own(*given))
+    draw = torch.Generator().manual_seed(0)
+    query, grad = (torch.randn(1, heads[0], tokens, 16, generator=draw) for _ in range(2))
+    key, value = (torch.randn(1, heads[1], keys, 16, generator=draw) for _ in range(2))
+    states, rule = (3 * query, 3 * key * torch.linspace(0, 3, keys)[:, None], value), Rule(tokens == keys, 0.25)
+    exact = tuple(each.double() for each in states)
+    out, lse = segment_kernels._dense(exact, rule)
+    found = segment_kernels._cpu(states, rule)
+    assert asked
+    torch.testing.assert_close(found, (out.float(), lse.float()), rtol=1e-5, atol=1e-4)
+    of_query = OfQuery(grad, out.float(), lse.float())
+    wanted = gradients(segment_kernels._dense_backward, exact, OfQuery(grad.double(), out, lse), rule)
+    for mine, its in zip(gradients(segment_kernels._cpu_backward, states, of_query, rule), wanted, strict=True):
+        assert (mine - its).norm() < 1e-5 * its.norm()
+
+
+def test_blocks_of_few_keys_and_in_other_precisions_are_not():
+    def is_long(heads: int, tokens: int, keys: int, dtype: torch.dtype = torch.float32) -> bool:
+        query, key = torch.empty(1, 4, tokens, 8, dtype=dtype), torch.empty(1, heads, keys, 8, dtype=dtype)
+        return segment_products.is_long((query, key, key))
+
+    assert is_long(2, 256, 256) and is_long(4, 512, 256)
+    assert not (is_long(2, 256, 255) or is_long(2, 255, 256) or is_long(4, 511, 511))
+    assert not (is_long(2, 256, 256, torch.bfloat16) or is_long(2, 256, 256, torch.float64))
 
 
 @pytest.mark.parametrize("large", (1e30, -1e30, torch.inf, torch.nan))
