@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightrft.models.foreseen import Foreseen, Slopes
 from lightrft.models.fused_head import fused_logprobs
-from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 from lightrft.models.products import linear
@@ -62,11 +62,11 @@ def by_row(p: Problem, entropy: str | None) -> Scores:
     return _fused(p, entropy, Foreseen(_slopes(p, entropy), lengths))
 
 
-def _slopes(p: Problem, entropy: str | None) -> Callable[[Tensor, Tensor | None], Tensor]:
+def _slopes(p: Problem, entropy: str | None) -> Slopes:
     slopes = p.slope[:, None]
     if entropy == "gradient":
         slopes = torch.stack([p.slope, torch.full_like(p.slope, -0.01 / len(p.slope))], -1)
-    return lambda *_: slopes
+    return lambda _: slopes
 
 
 def _fused(p: Problem, entropy: str | None, foreseen: Foreseen | None) -> Scores:

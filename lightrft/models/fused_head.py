@@ -1,8 +1,9 @@
 """The log-probabilities of given tokens, and the entropy, from hidden states: the output head and its softmax in one.
 
-No array of [tokens, vocabulary] is ever held: logits are made block by block. Where the head trains they are made
-again in the backward pass, or the loss is foreseen (head_at_once.py). Where it does not, what a unit of each score adds
-to the hidden states' gradient is found at once. Sums are taken in float32, or float64 of a float64 model.
+Logits are made block by block, some words of some tokens. Where the head trains they are made again in the backward
+pass, or the loss is foreseen and those of some tokens, or rows, are held together (foreseen.py, head_at_once.py). Where
+it does not, what a unit of each score adds to the hidden states' gradient is found at once. Sums are taken in float32,
+or float64 of a float64 model.
 
 With z = logits / temperature, p = softmax(z), H the entropy, and g, e the gradients of a token's log-probability and
 entropy:  dz = g * (onehot - p) - e * p * (log p + H).
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightrft.models.head_at_once import Foreseen, at_once, can_be_at_once
+from lightrft.models.foreseen import Foreseen
+from lightrft.models.head_at_once import at_once
 from lightrft.models.head_gradients import Slope, gradients
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logit_sums import totals
@@ -37,9 +39,8 @@ def fused_logprobs(blocks: Blocks, tokens: Tensor, entropy: str | None, foreseen
 
 def logits_held(blocks: Blocks, foreseen: Foreseen | None) -> int:
     """At a time, by `fused_logprobs`."""
-    if foreseen is None or not _trains(blocks) or not can_be_at_once(blocks, foreseen):
-        return blocks.cells
-    return foreseen.held(blocks) * len(blocks.weight)
+    parts = None if foreseen is None or not _trains(blocks) else foreseen.parts(blocks)
+    return blocks.cells if parts is None else parts.logits(blocks)
 
 
 def _trains(blocks: Blocks) -> bool:
@@ -87,8 +88,8 @@ class _TrainedHead(torch.autograd.Function):
         foreseen: Foreseen | None,
     ) -> tuple[Tensor, Tensor | None]:
         blocks = Blocks(hidden, weight, bias, *more)
-        if foreseen is not None and can_be_at_once(blocks, foreseen):
-            t, ctx.at_once = at_once(blocks, tokens, kind, foreseen, ctx.needs_input_grad[:3])
+        if foreseen is not None and (parts := foreseen.parts(blocks)) is not None:
+            t, ctx.at_once = at_once(blocks, tokens, kind, foreseen.slopes, parts, ctx.needs_input_grad[:3])
         else:
             t, ctx.at_once = totals(blocks, tokens, entropy=kind is not None), None
         ctx.save_for_backward(hidden, weight, bias, tokens, t.bits, t.entropy)

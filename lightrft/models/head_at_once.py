@@ -7,64 +7,16 @@ the gradients.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lightrft.models.foreseen import Parts, Slopes
 from lightrft.models.head_gradients import Gradients, Needed, Slope, gradients
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logit_sums import Sums, Totals, joined, totals
 from lightrft.models.products import product
-
-HELD = 320  # tokens; with more the weight's gradient is read and written less often, and more logits are held
-HELD_ROW = 1024  # tokens of a row that is held by itself; a longer one has its logits made twice
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """A loss that is known before the scores it is of.
-
-    slopes: of log-probabilities [N] and entropies [N]: what a unit of each adds to the loss, [N, 1], or [N, 2] where
-    entropies learn; right for the tokens whose scores are known. The others' scores are 0, and their slopes are not
-    used. rows [B]: how many of the tokens each row has, where a token's slope follows from the scores of its row; None
-    where it follows from its own.
-    """
-
-    slopes: Callable[[Tensor, Tensor | None], Tensor]
-    rows: Tensor | None = None
-
-    def parts(self, blocks: Blocks) -> list[slice]:
-        """The tokens that are known together, in their order: single ones in equal parts, since a few that are left
-        over would read the weight's gradient as often as all; or as many whole rows as fit, and a longer one alone."""
-        tokens, most = max(len(blocks.hidden), 1), min(blocks.chunk, HELD)
-        if self.rows is not None:
-            return _of_whole_rows(self.rows.tolist(), most)
-        return list(replace(blocks, chunk=math.ceil(tokens / math.ceil(tokens / most))).rows())
-
-    def held(self, blocks: Blocks) -> int:
-        """Tokens of the longest part whose logits are held; 0 where rows are too long for any."""
-        lengths = [part.stop - part.start for part in self.parts(blocks)]
-        return max((length for length in lengths if length <= min(blocks.chunk, HELD_ROW)), default=0)
-
-
-def _of_whole_rows(rows: Sequence[int], most: int) -> list[slice]:
-    parts = [slice(0, 0)]
-    for length in rows:
-        start, end = parts[-1].start, parts[-1].stop
-        if start < end and end + length - start > most:
-            parts.append(slice(end, end + length))
-        else:
-            parts[-1] = slice(start, end + length)
-    return parts
-
-
-def can_be_at_once(blocks: Blocks, foreseen: Foreseen) -> bool:
-    """Sums over tokens are made in the weight's own dtype, so not in 16 bits; a device would be asked for values."""
-    on_cpu = blocks.hidden.device.type == "cpu" and blocks.weight.dtype == blocks.dtype
-    return on_cpu and (not len(blocks.hidden) or foreseen.held(blocks) > 0)
 
 
 @dataclass(frozen=True)
@@ -100,29 +52,24 @@ def _ratio(came: Tensor, expected: Tensor) -> float:
 
 
 def at_once(
-    blocks: Blocks, tokens: Tensor, entropy: str | None, foreseen: Foreseen, needed: Needed
+    blocks: Blocks, tokens: Tensor, entropy: str | None, slopes: Slopes, parts: Parts, needed: Needed
 ) -> tuple[Totals, AtOnce]:
     """Tokens of a part that is too long to be held are expected to have no slope, and are corrected like others."""
-    parts, held = foreseen.parts(blocks), foreseen.held(blocks)
-    fitting = replace(blocks, chunk=max(held, 1))
-    room = blocks.hidden.new_empty(len(blocks.weight), held)  # many would leave holes in the heap
-    scores = torch.zeros(2, len(tokens), dtype=blocks.dtype)
+    held, kinds = replace(blocks, chunk=max(parts.held, 1)), 2 if entropy == "gradient" else 1
+    room = blocks.hidden.new_empty(len(blocks.weight), parts.held)  # many would leave holes in the heap
+    scores, expected = (torch.zeros(len(tokens), n, dtype=blocks.dtype) for n in (1 + (entropy is not None), kinds))
     found, sums = list[Totals](), _Accumulated.none(blocks, needed)
-    expected = torch.zeros(len(tokens), 2 if entropy == "gradient" else 1, dtype=blocks.dtype)
-    for rows in parts:
-        if rows.stop - rows.start > held:
-            long = replace(blocks, hidden=blocks.hidden[rows])
-            found.append(totals(long, tokens[rows], entropy=entropy is not None))
+    for rows in parts.slices:
+        if not parts.is_held(rows):
+            found.append(totals(blocks.of(rows), tokens[rows], entropy=entropy is not None))
             continue
         logits = room[:, : rows.stop - rows.start]
-        t = _fill(logits, fitting, rows, tokens[rows], entropy is not None)
-        scores[0, rows] = t.logprob
-        if t.entropy is not None:
-            scores[1, rows] = t.entropy
+        t = _fill(logits, held, rows, tokens[rows], entropy is not None)
+        scores[rows] = torch.stack([each for each in (t.logprob, t.entropy) if each is not None], -1)
         found.append(t)
-        expected[rows] = foreseen.slopes(scores[0], scores[1] if entropy else None)[rows] / blocks.temperature
+        expected[rows] = slopes(scores)[rows] / blocks.temperature
         values = t.entropy if entropy == "gradient" else None
-        sums.add(fitting, rows, logits, Slope(tokens[rows], t.bits, expected[rows], values))
+        sums.add(held, rows, logits, Slope(tokens[rows], t.bits, expected[rows], values))
     return joined(found), AtOnce(expected, sums.gradients)
 
 

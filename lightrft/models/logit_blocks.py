@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -39,6 +39,10 @@ class Blocks:
     never: tuple[int, ...]
     temperature: float
     chunk: int
+
+    def of(self, rows: slice) -> Blocks:
+        """Of these tokens alone."""
+        return replace(self, hidden=self.hidden[rows])
 
     @property
     def dtype(self) -> torch.dtype:

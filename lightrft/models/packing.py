@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+import lightrft.models.attention  # noqa: F401  it takes the place of the library's, which would not read segments
 from lightrft.groups import rows_by_group
 from lightrft.models.adapters import computed_with
 from lightrft.models.media import joined, rows_of

@@ -19,7 +19,7 @@ from lightrft.models.products import has_kernels, product
 from lightrft.models.segment_blocks import OfQuery, Rule, Three
 
 LONG = 256  # keys of a block, and tokens; a shorter one has no gain
-QUERIES, CELLS = 1024, 1 << 19  # of a product, all heads counted, and of its scores, in a processor's cache
+QUERIES, CELLS = 2048, 1 << 20  # of a product, all heads counted, and of its scores, in a processor's cache
 LEAST = 256  # queries, however many keys there are
 CAUSAL = 384  # queries where they see themselves: keys behind the last of them take no product, those between do
 BITS = 1 / math.log(2)  # that a unit of a score is

@@ -125,5 +125,5 @@ def _join(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor, blocks: Bloc
         first, second = lse[row, :, start:end], more_lse[row, :, start:end]
         own, other = (each[row, :, start:end].to(lse.dtype) for each in (out, more))
         share = (second - first).sigmoid()[..., None]  # two shares that sum to 1, however large the scores are
-        out[row, :, start:end] = own + share * (other - own)
+        out[row, :, start:end] = torch.lerp(own, other, share)
         lse[row, :, start:end] = torch.logaddexp(first, second)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightrft.models.foreseen import Foreseen
 from lightrft.models.fused_head import fused_logprobs, logits_held
-from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import masked_logits, token_logprobs
 from lightrft.models.output_head import Head, head_gives, head_on
@@ -169,11 +169,11 @@ class TokenModel(PreparedModel):
         if self.sequence_ranks is not None:
             return None
 
-        def slopes(logprobs: Tensor, entropy: Tensor | None) -> Tensor:
-            leaves = [each.clone().requires_grad_() for each in (logprobs, entropy) if each is not None]
+        def slopes(found: Tensor) -> Tensor:
+            leaves = [each.clone().requires_grad_() for each in found.unbind(-1)]
             with torch.enable_grad():
                 scores = [self._scattered(each, layout, batch) for each in leaves]
-                total = loss.of(Scores(scores[0], scores[1] if entropy is not None else None))
+                total = loss.of(Scores(scores[0], scores[1] if len(scores) > 1 else None))
             return torch.stack(torch.autograd.grad(total, leaves[: 1 + trains]), -1)
 
         return Foreseen(slopes, batch.response_mask.sum(-1).int() if loss.by_row else None)

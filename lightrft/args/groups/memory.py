@@ -31,12 +31,12 @@ class MemoryArgs:
     )
     fused_linear_logprob: bool = arg(
         False,
-        "Compute log-probabilities and entropies block by block: logits of all tokens and words are never held.",
+        "Compute log-probabilities and entropies block by block, so that few logits are held at a time.",
         witness=Witness("--fused_linear_logprob", "perf:largest_logits_mib", given="--chunk_size 8"),
     )
     chunk_size: int = arg(
         4096,
-        "Tokens whose logits --fused_linear_logprob makes at a time, of a part of the vocabulary.",
+        "Tokens whose logits --fused_linear_logprob makes at a time, at most.",
         ge=1,
         witness=Witness("--chunk_size 8", "perf:largest_logits_mib", given="--fused_linear_logprob"),
     )

@@ -8,9 +8,10 @@ import torch
 from heads import drawn, some_tokens
 from torch import Tensor
 
-from lightrft.models import head_at_once, logit_blocks, products
+from lightrft.models import foreseen as foreseen_losses
+from lightrft.models import logit_blocks, products
+from lightrft.models.foreseen import Foreseen
 from lightrft.models.fused_head import fused_logprobs, logits_held
-from lightrft.models.head_at_once import Foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.models.logprob import token_logprobs
 
@@ -23,7 +24,7 @@ def small_blocks(monkeypatch):
     """Of 7 words and 3 tokens, which divide neither vocabulary nor batch."""
     monkeypatch.setattr(logit_blocks, "CELLS", 0)
     monkeypatch.setattr(logit_blocks, "NARROWEST", 7)
-    monkeypatch.setattr(head_at_once, "HELD", 3)
+    monkeypatch.setattr(foreseen_losses, "HELD", 3)
 
 
 @pytest.fixture
@@ -44,9 +45,8 @@ def a_loss(scores: Tensor) -> Tensor:
 def slopes_of(loss, kind):
     """As the trainer asks for them: of all tokens, when some are known."""
 
-    def slopes(logprobs: Tensor, entropy: Tensor | None) -> Tensor:
-        both = logprobs[:, None] if kind != "gradient" or entropy is None else torch.stack([logprobs, entropy], -1)
-        both = both.detach().requires_grad_()
+    def slopes(scores: Tensor) -> Tensor:
+        both = seen(scores, kind).detach().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(loss(both), both)[0]
 
@@ -105,18 +105,18 @@ ROWS = [4, 1, 0, 3, 2]
 
 
 def a_loss_of_rows(scores: Tensor) -> Tensor:
-    """Each row's is of the mean of its scores, and a clipped row has no slope."""
+    """Each row's is of the mean of its scores, and the last has no slope."""
     rows = zip(scores.split(ROWS), (1.0, -0.5, 1.0, 2.0, 0.0), strict=True)
     return torch.stack([weight * row.mean(0).exp().sum() for row, weight in rows if len(row)]).sum()
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient"])
 @pytest.mark.parametrize(
-    ("longest", "at_first", "again"), [(4, [4, 1, 3, 2], []), (3, [4, 1, 3, 2], [4]), (2, [4, 1, 3, 2], [7])], ids=str
+    ("held", "at_first", "again"), [(4, [4, 4, 2], []), (3, [4, 1, 3, 2], [4]), (2, [10], [8])], ids=str
 )
-def test_rows_are_known_as_wholes(kind, longest, at_first, again, made, monkeypatch):
-    """Three tokens at most together, or a row by itself; those of longer rows have their logits made again."""
-    monkeypatch.setattr(head_at_once, "HELD_ROW", longest)
+def test_rows_are_known_as_wholes(kind, held, at_first, again, made, monkeypatch):
+    """So many tokens at most together; those of longer rows have their logits made again; all, where these are most."""
+    monkeypatch.setattr(foreseen_losses, "HELD", held)
     found, wanted = drawn(), drawn()
     own, its = foreseen(found, kind, a_loss_of_rows, ROWS), whole(wanted, kind)
     assert made == [part for part in at_first for _ in range(4)]  # blocks of words
@@ -128,11 +128,21 @@ def test_rows_are_known_as_wholes(kind, longest, at_first, again, made, monkeypa
     same_gradients(found, wanted)
 
 
-def test_a_head_of_long_rows_holds_no_logits(monkeypatch):
-    monkeypatch.setattr(head_at_once, "HELD_ROW", 5)
-    blocks = Blocks(*drawn(), (), 0.7, 4096)
-    held = [logits_held(blocks, known(a_loss_of_rows, "value", rows)) for rows in ([10], [6, 4], [4, 1, 5])]
-    assert held == [10 * 7, 4 * 23, 5 * 23]  # a block is of all ten tokens by seven of 23 words
+@pytest.mark.parametrize(
+    ("rows", "longest", "held"),
+    [
+        ([5, 5, 5, 5], 1024, 5 * 23),  # a quarter of all, by all 23 words
+        ([5, 5, 5, 5], 4, 20 * 7),  # none: a block is of seven words
+        ([6, 4, 5, 5], 1024, 5 * 23),
+        ([6, 6, 6, 2], 1024, 20 * 7),
+        ([1] * 11 + [9], 1024, 3 * 23),
+        ([1] * 40 + [40], 1024, 40 * 7),  # the long row's block is the larger array
+    ],
+)
+def test_what_is_held_of_rows(rows, longest, held, monkeypatch):
+    monkeypatch.setattr(foreseen_losses, "HELD_ROW", longest)
+    blocks = Blocks(*drawn(sum(rows)), (), 0.7, 4096)
+    assert logits_held(blocks, known(a_loss_of_rows, "value", rows)) == held
 
 
 @pytest.mark.parametrize("kind", ["value", "gradient"])
@@ -203,7 +213,7 @@ def test_slopes_that_have_nothing_in_common_with_those_expected_leave_no_trace()
             found = [each.detach().float().requires_grad_() for each in drawn()]
             wanted = [each.detach().clone().requires_grad_() for each in found]
             blocks = Blocks(*found, (), 0.7, 4096)
-            foreseen = Foreseen(lambda *_, given=expected: given[:, None])
+            foreseen = Foreseen(lambda _, given=expected: given[:, None])
             fused_logprobs(blocks, tokens, None, foreseen)[:, 0].dot(of).backward()
             logits = wanted[0] @ wanted[1].T + wanted[2]
             token_logprobs(logits, tokens, 0.7, None)[0].dot(of).backward()
@@ -237,7 +247,7 @@ def test_no_token_has_gradients_of_zero(kind):
 def test_three_products_and_none_for_tokens_without_a_slope(monkeypatch):
     """By oneDNN, as those of linear layers: of 512 tokens, and of 512 of which 256 have a slope."""
     monkeypatch.setattr(logit_blocks, "NARROWEST", 256)
-    monkeypatch.setattr(head_at_once, "HELD", 512)
+    monkeypatch.setattr(foreseen_losses, "HELD", 512)
     asked = []
     own = products._product
     monkeypatch.setattr(products, "_product", lambda *given: asked.append(tuple(given[0].shape)) or own(*given))
@@ -245,7 +255,7 @@ def test_three_products_and_none_for_tokens_without_a_slope(monkeypatch):
     slopes = torch.ones(1024, 1)
     slopes[512:768] = 0
     blocks = Blocks(hidden.requires_grad_(), weight.requires_grad_(), None, (), 1.0, 4096)
-    foreseen = Foreseen(lambda *_: slopes)
+    foreseen = Foreseen(lambda _: slopes)
     assert logits_held(blocks, foreseen) == 512 * 256
     scores = fused_logprobs(blocks, torch.zeros(1024, dtype=torch.long), None, foreseen)
     scores[:, 0].dot(slopes[:, 0]).backward()

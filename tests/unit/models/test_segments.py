@@ -133,11 +133,13 @@ def test_a_long_block_is_products_of_matrices(heads, tokens, keys, monkeypatch):
     out, lse = segment_kernels._dense(exact, rule)
     found = segment_kernels._cpu(states, rule)
     assert asked
+    asked.clear()
     torch.testing.assert_close(found, (out.float(), lse.float()), rtol=1e-5, atol=1e-4)
     of_query = OfQuery(grad, out.float(), lse.float())
     wanted = gradients(segment_kernels._dense_backward, exact, OfQuery(grad.double(), out, lse), rule)
     for mine, its in zip(gradients(segment_kernels._cpu_backward, states, of_query, rule), wanted, strict=True):
         assert (mine - its).norm() < 1e-5 * its.norm()
+    assert asked
 
 
 def test_blocks_of_few_keys_and_in_other_precisions_are_not():

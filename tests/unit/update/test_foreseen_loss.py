@@ -8,17 +8,17 @@ from updates import PART, gradient, updater
 
 from lightrft.algorithms.control import KLController
 from lightrft.algorithms.importance import KINDS
-from lightrft.models import head_at_once
+from lightrft.models import foreseen
 from lightrft.models.logit_blocks import Blocks
 from lightrft.update.kl import KLTerm
 
 BY_ROW = ("sequence_truncate", "sequence_mask", "geometric")
-BY_LENGTH = [6, 5, 4, 3, 4]  # rows of 6, 5, 4 and 3 tokens, and those of 2, 1 and 1 together
+BY_LENGTH = [6, 5, 4, 6, 1]  # rows of 6, 5 and 4 tokens, those of 3, 2 and 1 together, and one of 1
 
 
 @pytest.fixture
 def tokens_of_blocks(monkeypatch) -> list[int]:
-    monkeypatch.setattr(head_at_once, "HELD", 4)
+    monkeypatch.setattr(foreseen, "HELD", 6)
     made = list[int]()
     own = Blocks.logits
     monkeypatch.setattr(Blocks, "logits", lambda *given: made.append(given[1].stop - given[1].start) or own(*given))
@@ -50,5 +50,5 @@ def test_logits_are_made_once(model, batch, alone, tokens_of_blocks, name, flags
     updater(alone, model, chunk=4096, **given).step(batch, PART)
     assert (gradient(model) - wanted).norm() < 1e-6 * wanted.norm()  # float32 logits where they are whole
     by_row = name in ("gspo", "gspo_token", "gmpo") or (on_policy and kind in BY_ROW)
-    # 22 trained tokens, all in one micro-batch: four at a time, or as many rows as have four, or a longer one
-    assert tokens_of_blocks == (BY_LENGTH if by_row else [4, 4, 4, 4, 4, 2])
+    # 22 trained tokens, all in one micro-batch: six at a time, or as many rows as have six
+    assert tokens_of_blocks == (BY_LENGTH if by_row else [6, 6, 6, 4])
