@@ -32,6 +32,7 @@ NEEDS = ("group", "critic")
 FUNCTIONS = ("advantage", "policy_loss")
 FIELDS = (*FUNCTIONS, "drift", *WORDS, "needs", "defaults", "ignores", "paper")
 UNREAD = {"paper", "judges", "idle_without_advantage"}  # by what asks for no torch
+FORMER = {"by_token": "; by_token=True is now judges='token'"}
 SUFFIX = ".py"
 
 
@@ -94,8 +95,7 @@ def _read(path: Path, changed: int, size: int) -> Declared:
     keywords = {str(entry.arg): entry for entry in _declaration(path).keywords}
     for word, entry in keywords.items():
         if word not in FIELDS:
-            known = "must be written out, without **" if word == "None" else f"is no field{nearest(word, FIELDS)}"
-            raise Fault(f"{path}:{entry.value.lineno}: {word if word != 'None' else 'ESTIMATOR'} {known}")
+            raise Fault(f"{path}:{entry.value.lineno}: {_no_field(word)}")
     lacks = [word for word in (*FUNCTIONS, "aggregation") if word not in keywords]
     if lacks:
         raise Fault(f"{path}: ESTIMATOR = Estimator(...) lacks {lacks[0]}=")
@@ -107,6 +107,12 @@ def _read(path: Path, changed: int, size: int) -> Declared:
     read = {word: literals[word] for word in literals.keys() - UNREAD}
     sets = {word: frozenset(read[word]) for word in ("needs", "ignores") if word in read}
     return Declared(**{**read, **sets}, drifts="drift" in keywords)
+
+
+def _no_field(word: str) -> str:
+    if word == "None":
+        return "ESTIMATOR must be written out, without **"
+    return f"{word} is no field{FORMER.get(word) or nearest(word, FIELDS)}"
 
 
 def _literal(path: Path, entry: ast.keyword) -> Any:

@@ -19,6 +19,7 @@ from lightrft.algorithms import estimators, over_ranks
 from lightrft.algorithms.estimator import Advantages, AdvantageSettings, load_estimator
 from lightrft.algorithms.functional import Counts, aggregate
 from lightrft.args import parse
+from lightrft.args.estimators import FIELDS
 from lightrft.batch import Batch
 from lightrft.cli import main
 from lightrft.ranks.base import ONE_RANK
@@ -84,6 +85,11 @@ def test_it_trains(cispo, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("lightrft.trainer.StopRequest.listen", lambda self: None)  # signals stay pytest's
     assert main(argv=[*FLAGS, "--max_steps", "2", "--fsdp", "--quiet", "--plot_every", "0"]) == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_the_page_lists_the_fields_that_a_file_may_have():
+    table = PAGE.read_text().partition("| field | what |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == sorted(FIELDS)
 
 
 def test_what_the_page_says_of_a_batch_and_its_advantages_exists():

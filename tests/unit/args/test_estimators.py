@@ -51,6 +51,7 @@ def own(more: str) -> str:
         ("ESTIMATOR = Estimator(a, b)", ":1: the fields of ESTIMATOR must be given by name"),
         (own("**x"), ":1: ESTIMATOR must be written out, without **"),
         (own("\n  need={'group'}"), ":2: need is no field; nearest: needs"),
+        (own("by_token=True"), ":1: by_token is no field; by_token=True is now judges='token'"),
         (own("defaults=dict(x=1)"), ":1: defaults= of ESTIMATOR must be a literal"),
         (own("needs={'groups'}"), ":1: needs='groups' is none of 'group', 'critic'; nearest: "
          "group"),
