@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lightrft.args import Args
 from lightrft.args.conditions import flag_of_segments, has_critic, may_share_prompts
 from lightrft.args.hardware import processes_of
-from lightrft.models.critic import check_critic, critic_args
+from lightrft.models.critic import check_critic, critic_name, critics_kernel, described_critic
 from lightrft.models.freezing import choose_what_trains, is_asked_for
-from lightrft.models.load import attention_kernel, described_backbone, described_model
+from lightrft.models.load import attention_kernel, described_model
 from lightrft.models.output_head import check_described_head
 from lightrft.models.recompute import layers_to_recompute
 from lightrft.models.segment_check import takes_segments
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_models(args: Args, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a row may hold several sequences, of the policy's or the critic's, where that is asked for or open."""
+    """Whether a row of the policy may hold several sequences, where that is asked for or open."""
     if has_critic(args):
         check_critic(args.model, tokenizer)
     if (sp_size := args.distributed.sp_size) > 1:
@@ -41,9 +41,9 @@ def _check_computed_twice(args: Args) -> None:
     once = args.memory.recompute_granularity == "selective" and args.distributed.sp_size == 1
     what, model = f"--pretrain {args.model.pretrain}", described_model(args.model, with_attention=once)
     layers_to_recompute(model, what, attention_once=once)
-    if has_critic(args) and (other := args.model.critic_pretrain) is not None:
-        model = described_backbone(critic_args(args.model), with_attention=once)
-        layers_to_recompute(model, f"the critic {other}", attention_once=once)
+    if _has_own_critic(args):
+        model = described_critic(args.model, with_attention=once)
+        layers_to_recompute(model, critic_name(args.model), attention_once=once)
 
 
 def _check_head(args: ModelArgs) -> None:
@@ -55,16 +55,17 @@ def _check_head(args: ModelArgs) -> None:
 
 
 def _takes_segments(args: Args) -> bool:
-    """The models themselves are asked again."""
-    flag, models = flag_of_segments(args), {f"--pretrain {args.model.pretrain}": args.model}
+    """The models themselves are asked again: a critic may share prompts where its policy does not, and the other way
+    round."""
+    flag, over = flag_of_segments(args), OVER_RANKS if args.distributed.sp_size > 1 else None  # in attention's place
     if flag is None and not may_share_prompts(args):
         return False
-    if has_critic(args) and args.model.critic_pretrain is not None:
-        models[f"the critic {args.model.critic_pretrain}"] = critic_args(args.model)
-    possible = [takes_segments(described_model(own), name, flag, _kernel(args, own)) for name, own in models.items()]
-    return any(possible)
+    what, model = f"--pretrain {args.model.pretrain}", described_model(args.model)
+    found = takes_segments(model, what, flag, over or attention_kernel(args.model))
+    if flag is not None and _has_own_critic(args):
+        takes_segments(described_critic(args.model), critic_name(args.model), flag, over or critics_kernel(args.model))
+    return found
 
 
-def _kernel(args: Args, model: ModelArgs) -> str:
-    """Processes that share sequences replace attention by one that takes segments."""
-    return OVER_RANKS if args.distributed.sp_size > 1 else attention_kernel(model)
+def _has_own_critic(args: Args) -> bool:
+    return has_critic(args) and args.model.critic_pretrain is not None

@@ -26,7 +26,7 @@ from lightrft.loop.disk import Need, disk_need
 from lightrft.loop.due import told_of_saves
 from lightrft.method import method, weighted_rewards
 from lightrft.models import freezing
-from lightrft.models.critic import critic_args, saved_head
+from lightrft.models.critic import count_critic, saved_head
 from lightrft.models.load import count_adapters, count_frozen, count_in_4_bits, count_parameters, described_model
 from lightrft.preflight import Inputs
 from lightrft.ranks.watchdog import AT_LENGTH_S
@@ -212,7 +212,7 @@ def _states(args: Args, machine: Hardware) -> ModelStates:
         adam=args.training.optimizer == "adamw",
         reference=kl_term(args).needs_reference and not has_adapters(args.model),
         frozen=count_frozen(args.model) - in_4_bits,
-        critic=count_parameters(critic_args(args.model)) if has_critic(args) else 0,
+        critic=count_critic(args.model) if has_critic(args) else 0,
         average=args.training.enable_ema,
         in_4_bits=their_bytes,
     )

@@ -52,7 +52,7 @@ class Inputs:
     skipped: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     looked_at: list[str] = field(default_factory=list)  # by --dry_run
-    takes_segments: bool = True  # whether a row may hold several sequences, where that is asked for or open
+    takes_segments: bool = True  # whether the policy's rows may hold several sequences, where that is asked for or open
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ from lightrft.strategy.deepspeed import effective_stage
 
 
 def runtime(args: Args, *, videos: bool = False, takes_segments: bool = True) -> dict[str, Any]:
-    """videos: whether prompts have any, which not all engines read. takes_segments: whether a row of the models may
+    """videos: whether prompts have any, which not all engines read. takes_segments: whether a row of the policy may
     hold several sequences."""
     machine, (precision, why) = hardware(args), choose_precision(args)
     return {

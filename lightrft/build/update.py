@@ -15,7 +15,7 @@ from lightrft.args.batching import rows_per_pass
 from lightrft.args.conditions import flag_of_segments, gathers_once_a_step, holds_all, needs_entropy, ref_shard_size
 from lightrft.args.groups.model import ModelArgs
 from lightrft.models.adapters import adapters_of
-from lightrft.models.critic import critic_args, load_critic
+from lightrft.models.critic import critic_args, critic_name, load_critic
 from lightrft.models.empty import GivenWeights
 from lightrft.models.freezing import trains_language
 from lightrft.models.output_head import check_head
@@ -150,7 +150,7 @@ def make_critic(
     if "critic" not in estimator.needs:
         return None
     model = load_critic(args.model, dtype, strategy.world.device, empty=args.distributed.meta_init)
-    name = f"the critic {critic_args(args.model).pretrain}"
+    name = critic_name(args.model)
     ranks, sharing = share_sequences(model.backbone, strategy.world), share_prompts(args, model.backbone, name)
     optim = replace(optim_args(args, steps), learning_rate=args.training.critic_learning_rate)
     weights = given_weights(args, critic_args(args.model), model)

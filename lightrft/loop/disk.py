@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lightrft.args import Args
 from lightrft.args.conditions import has_adapters, has_critic
 from lightrft.loop.origin import origin
-from lightrft.models.critic import critic_args
+from lightrft.models.critic import count_critic
 from lightrft.models.given import dtype_to_train, weight_files
 from lightrft.models.load import count_adapters, count_frozen, count_parameters
 
@@ -75,7 +75,7 @@ def disk_need(args: Args, steps: int, episode: int, compute: torch.dtype) -> Nee
     adapters = has_adapters(args.model)
     learning = count_parameters(args.model) + count_adapters(args.model) - count_frozen(args.model)
     frozen = 0 if adapters else count_frozen(args.model)
-    trained = learning + (count_parameters(critic_args(args.model)) if has_critic(args) else 0)
+    trained = learning + (count_critic(args.model) if has_critic(args) else 0)
     model = sum(path.stat().st_size for path in weight_files(args.model))
     model = 4 * learning + args.model.lora_merge * model if adapters else model
     intervals = [c.save_steps, c.save_interval * episode if c.save_interval else None]

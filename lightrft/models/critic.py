@@ -13,7 +13,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from lightrft.errors import Refused
 from lightrft.models.given import Given, read_given, weight_files
-from lightrft.models.load import load_backbone
+from lightrft.models.load import attention_kernel, described_backbone, load_backbone
 from lightrft.models.source import CRITIC, check_place
 from lightrft.models.suitable import check_model, read_config, vocabulary
 from lightrft.models.tokenizer import load_tokenizer
@@ -75,6 +75,12 @@ def critic_args(args: ModelArgs) -> ModelArgs:
     return replace(args, pretrain=args.critic_pretrain or args.pretrain)
 
 
+def critic_name(args: ModelArgs) -> str:
+    """The flag that says where it starts, with its value."""
+    own = args.critic_pretrain
+    return f"the critic of --pretrain {args.pretrain}" if own is None else f"--critic_pretrain {own}"
+
+
 def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuses a critic that does not read the policy's tokens, or not so many of them."""
     if args.critic_pretrain is None:
@@ -92,6 +98,25 @@ def check_critic(args: ModelArgs, tokenizer: PreTrainedTokenizerBase) -> None:
         )
     if rows < len(tokens):
         raise Refused(f"--critic_pretrain {args.critic_pretrain}: it has {rows} tokens, its tokenizer {len(tokens)}")
+
+
+def described_critic(args: ModelArgs, *, with_attention: bool = False) -> PreTrainedModel:
+    """The critic without its head and without weights, as `described_model` is: its type may have no language model."""
+    with _named_critic():
+        return described_backbone(critic_args(args), with_attention=with_attention)
+
+
+def critics_kernel(args: ModelArgs) -> str:
+    """Of the critic's attention, by name; it need not be installed here."""
+    with _named_critic():
+        return attention_kernel(critic_args(args), described_backbone)
+
+
+def count_critic(args: ModelArgs) -> int:
+    """Of the critic's parameters, its head among them."""
+    model = described_critic(args)
+    head = model.config.get_text_config().hidden_size + ("bias" in saved_head(args))
+    return sum(parameter.numel() for parameter in model.parameters()) + head
 
 
 def given_critic(args: ModelArgs) -> Given:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -89,12 +89,13 @@ def described_model(args: ModelArgs, kind: Any = None, *, with_attention: bool =
         raise refusal(args, "configuration", error) from error
 
 
-def attention_kernel(args: ModelArgs) -> str:
-    """Of the language model of `--pretrain`, by name; it need not be installed here."""
+def attention_kernel(args: ModelArgs, describe: Callable[..., PreTrainedModel] = described_model) -> str:
+    """Of the language model of `--pretrain`, by name; it need not be installed here. describe: with a head or without
+    one, where nothing but the library's choice for such a model says it."""
     named = args.attn_implementation or read_config(args).get_text_config()._attn_implementation
     if named:
         return named
-    config: Any = described_model(args, with_attention=True).config.get_text_config()
+    config: Any = describe(args, with_attention=True).config.get_text_config()
     return config._attn_implementation
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightrft.args.batching import around
 from lightrft.errors import Refused, RunFailed, error_text
 from lightrft.models import vision
-from lightrft.models.critic import critic_args
+from lightrft.models.critic import critic_name, described_critic
 from lightrft.models.load import described_model
 from lightrft.models.output_head import head_on
 from lightrft.models.packing import Layout
@@ -29,8 +29,9 @@ BOUNDS = {torch.bfloat16: 0.1, torch.float16: 0.02}  # of |difference| / |hidden
 
 def check_sequences(args: ModelArgs, sp_size: int, processes: int, *, critic: bool) -> None:
     """Refuses a policy, and a `critic` of its own, whose sequences so many processes cannot share."""
-    named = {"--pretrain": args} | ({"--critic_pretrain": critic_args(args)} if critic and args.critic_pretrain else {})
-    models = {f"{flag} {own.pretrain}": described_model(own) for flag, own in named.items()}
+    models = {f"--pretrain {args.pretrain}": described_model(args)}
+    if critic and args.critic_pretrain is not None:
+        models[critic_name(args)] = described_critic(args)
     heads = {name: model.config.get_text_config().num_attention_heads for name, model in models.items()}
     for name, model in models.items():
         fault = _fault(model, _rounded(args.prompt_max_len + args.max_new_tokens, sp_size))

@@ -45,6 +45,8 @@ NO_LAYERS = {"model_type": "openai-gpt", "architectures": None, "layer_types": N
 EAGER = {"model_type": "gemma2", "architectures": None, "layer_types": None}
 NAMED_EAGER = {"attn_implementation": "eager"}
 SCALED = {"model_type": "granite", "architectures": None, "layer_types": None, "logits_scaling": 2.0}
+UNTIED = {"tie_word_embeddings": False}
+OWN_CRITIC = "--advantage_estimator gae --critic_pretrain"
 SELECTIVE = "--gradient_checkpointing --recompute_granularity selective"
 SEGMENTS = "needs a model with rotary positions and full attention through sdpa in every layer, and"
 
@@ -62,7 +64,11 @@ SEGMENTS = "needs a model with rotary positions and full attention through sdpa 
             f"--pretrain odd {SELECTIVE}",
             "--recompute_granularity selective keeps what the attention sdpa gave, and",
         ),
-        (EAGER, f"--critic_pretrain odd --advantage_estimator gae {SELECTIVE}", "and the critic odd runs eager; use "),
+        (
+            EAGER,
+            f"--critic_pretrain odd --advantage_estimator gae {SELECTIVE}",
+            "and --critic_pretrain odd runs eager; use ",
+        ),
         (
             NAMED_EAGER,
             "--pretrain odd --packing_samples",
@@ -71,7 +77,7 @@ SEGMENTS = "needs a model with rotary positions and full attention through sdpa 
         (
             NAMED_EAGER,
             "--critic_pretrain odd --advantage_estimator gae --share_prompts --dry_run",
-            f"--share_prompts {SEGMENTS} the critic odd runs eager; use --attn_implementation sdpa",
+            f"--share_prompts {SEGMENTS} --critic_pretrain odd runs eager; use --attn_implementation sdpa",
         ),
         (
             EAGER,
@@ -83,12 +89,47 @@ SEGMENTS = "needs a model with rotary positions and full attention through sdpa 
             "--pretrain odd --fused_linear_logprob",
             "--fused_linear_logprob: --pretrain odd: it scales or caps the logits",
         ),
+        (
+            UNTIED,
+            "--pretrain odd --fused_linear_logprob --lora_rank 2 --target_modules lm_head q_proj --dry_run",
+            "--fused_linear_logprob: --pretrain odd: its output head is a peft",
+        ),
     ],
 )
 def test_what_a_model_cannot_do_is_told_before_any_data_are_read(odd, monkeypatch, other, flags, says):
     monkeypatch.setattr("lightrft.preflight.load_prompts", lambda *_, **__: pytest.fail("data were read"))
     change(odd, "config.json", **other)
     ended = train(f"{flags} --fsdp --save_path run")
+    assert ended.code == 2 and len(ended.problems) == 1 and says in ended.problems[0], ended.err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--share_prompts",
+        "--attn_implementation sdpa --packing_samples",
+        "--sp_size 2 --assume_gpus 2x80GB",
+        "--gradient_checkpointing --save_steps 1",
+    ],
+)
+def test_a_critic_whose_type_has_no_language_model(odd, flags):
+    change(odd, "config.json", model_type="qwen3_vl_text", architectures=None)
+    told = train(f"{OWN_CRITIC} odd --fsdp --save_path run --dry_run {flags}")
+    assert told.code == 0 and "critic odd, value head score" in told.out, told.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--pretrain odd --packing_samples", "--pretrain odd has layers that see 9 tokens"),  # as the critic has
+        ("--packing_samples", "--critic_pretrain odd has layers that see 9 tokens"),
+        ("--sp_size 2 --assume_gpus 2x80GB", "--sp_size 2: --critic_pretrain odd has layers that see 9 tokens"),
+    ],
+)
+def test_the_flag_of_the_model_at_fault_is_named(odd, flags, says):
+    window = {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0, "layer_types": None}
+    change(odd, "config.json", **window)
+    ended = train(f"{OWN_CRITIC} odd --fsdp --save_path run --dry_run {flags}")
     assert ended.code == 2 and len(ended.problems) == 1 and says in ended.problems[0], ended.err
 
 
@@ -101,7 +142,12 @@ def test_the_kernel_that_is_looked_at_is_the_one_that_a_flag_asks_for(odd):
 
 @pytest.mark.parametrize(
     ("flags", "shared"),
-    [("", False), ("--attn_implementation sdpa", True), ("--packing_samples --attn_implementation sdpa", True)],
+    [
+        ("", False),
+        ("--attn_implementation sdpa", True),
+        ("--packing_samples --attn_implementation sdpa", True),
+        (f"{OWN_CRITIC} tiny", False),  # whose passes share them
+    ],
 )
 def test_the_plan_tells_of_shared_prompts_where_the_model_shares_them(odd, monkeypatch, flags, shared):
     models, make = [], trainer.make_token_model

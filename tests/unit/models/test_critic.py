@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lightrft.args.groups.model import ModelArgs
 from lightrft.errors import Refused
-from lightrft.models.critic import ValueHead, ValueModel, check_critic, load_critic, saved_head
+from lightrft.models.critic import ValueHead, ValueModel, check_critic, count_critic, load_critic, saved_head
 from lightrft.models.export import save_hf
 from lightrft.models.given import Given
 from lightrft.models.packing import Cost
@@ -105,6 +105,17 @@ def test_a_new_head_gives_zero(folder, batch):
     assert saved_head(arguments(folder)) == {}
     assert not token_values(critic, batch).any()
     assert list(named_tensors(critic))[-1][0] == "score.weight" and not critic.training
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_is_counted_before_it_is_loaded(folder, bias):
+    """Without the language model's head, which has numbers of its own and is no part of a critic."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    head = {"score.weight": torch.ones(1, 32), "score.bias": torch.ones(1)}
+    add(folder, **(head if bias else {}))
+    critic = load_critic(arguments(folder), torch.float32, CPU)
+    assert count_critic(arguments(folder)) == sum(parameter.numel() for parameter in critic.parameters())
 
 
 def test_a_head_is_found_in_the_weights(folder, batch):
