@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 from transformers import get_scheduler
 
 from lightrft.strategy.base import Handle, OptimArgs, StepReport
+from lightrft.strategy.gradient_norm import gradient_norm
 from lightrft.strategy.masters import round_masters
-from lightrft.strategy.sharding import whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's, as torch and DeepSpeed call them
 MIN_LR_RATE = 0.1  # of the peak: where cosine_with_min_lr leads
@@ -37,7 +37,7 @@ def take_step(handle: Handle, step: Callable[[torch.optim.Optimizer], None] | No
     """Clips, updates, clears; a norm that is not finite skips the update. step: the optimizer's own, unless given."""
     assert handle.optim is not None
     parameters = list(handle.masters.values() or handle.model.parameters())
-    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+    norm = gradient_norm([p.grad for p in parameters if p.grad is not None])
     lr, skipped = handle.scheduler.get_last_lr()[0], not bool(norm.isfinite())
     if not skipped:
         _clip(parameters, norm, handle.optim.max_norm)
