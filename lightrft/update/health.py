@@ -27,6 +27,7 @@ FAULTS = {
     "mismatch/nonfinite_frac": "of the sampled tokens have no finite log-probability from the engine: they are not "
     "compared with the trainer's, and have an importance weight of 1",
 }
+SKIPPED = {"update/skipped_steps": "policy", "critic/skipped_steps": "critic"}
 
 
 # What an advantage is made of beside the reward, and what may have made it blow up.
@@ -127,6 +128,11 @@ class Health:
             if metrics.get(name, 0.0) > 0 and name not in self.told:
                 self.told.append(name)
                 yield f"warning: step {step}: {metrics[name]:.2%} {text} ({name}; said once)"
+        for name, model in SKIPPED.items():
+            if metrics.get(name, 0.0) > 0 and name not in self.told:
+                self.told.append(name)
+                what = f"optimizer steps of the {model} were skipped, since its gradient was not finite"
+                yield f"warning: step {step}: {metrics[name]:g} {what} ({name}; said once)"
         if self.row == self.steps == 1:
             yield f"warning: step {step} has nothing to learn from: {self._reason()}"
         elif self.row == LONG:

@@ -104,6 +104,18 @@ def test_a_step_that_varies_is_enough_unless_the_last_ten_had_nothing():
     assert next(health.verdict()).startswith("warning: the last 12 steps")
 
 
+def test_skipped_steps_are_said_once_a_model():
+    health, skipped = Health(by_prompt=True), {"update/skipped_steps": 2.0, "critic/skipped_steps": 0.0}
+    health.see(index_of(VARIED))
+    assert list(health.remarks({"update/skipped_steps": 0.0}, 1)) == []
+    assert list(health.remarks(skipped, 2)) == [
+        "warning: step 2: 2 optimizer steps of the policy were skipped, since its gradient was not finite "
+        "(update/skipped_steps; said once)"
+    ]
+    [line] = health.remarks({**skipped, "critic/skipped_steps": 1.0}, 3)
+    assert "1 optimizer steps of the critic" in line
+
+
 def test_a_response_without_a_trained_token_teaches_nothing():
     health = Health(by_prompt=True)
     health.see(index_of([(0, 1.0), (0, 2.0)], trained=0))
