@@ -27,8 +27,8 @@ BITS = 1 / math.log(2)  # that a unit of a score is
 
 def is_long(states: Three) -> bool:
     """Whether the block gains by it, on this device and in this precision."""
-    query, key, _ = states
-    if query.device.type != "cpu":
+    query, key, value = states
+    if query.device.type != "cpu" or value.shape != key.shape:  # as of heads whose values are narrower
         return False
     wide = min(query.shape[2], key.shape[2]) >= LONG and _shared(states) * query.shape[2] >= 2 * LONG
     return wide and query.dtype == torch.float32 and has_kernels()

@@ -62,6 +62,14 @@ def test_all_others_are_the_librarys_to_the_bit(tokens, keys, mask, told, asked)
     assert not asked and torch.equal(*made)
 
 
+def test_values_of_another_width_are_left_to_the_library(asked):
+    """As in DeepSeek's attention."""
+    query, key, value = states(300)
+    narrow = query, key, value[..., :16]
+    found, wanted = attention(MODULE, *narrow, None)[0], sdpa_attention_forward(MODULE, *narrow, None)[0]
+    assert not asked and torch.equal(found, wanted)
+
+
 def test_a_window_that_is_shorter_than_the_row_is_left_to_the_library(asked):
     attention(MODULE, *states(300), None, sliding_window=299)
     assert not asked
