@@ -72,7 +72,7 @@ class Layout:
         """What the model is called with, and attention through it.
 
         A mask of a row's size would be its square; this one, which hides all, is what a model that does not hand on
-        `segments` would use: it gives NaN.
+        `segments` would use: it gives zeros (NaN in older versions of torch). models/segment_check.py tries each model.
         """
         if self.segments is None:
             return self.inputs
